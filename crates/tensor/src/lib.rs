@@ -1,1 +1,26 @@
-//! placeholder
+//! The engine: tensors, a tape of layer-sized ops with written backwards, and the kernels under them.
+//!
+//! Data goes one way. [`Parameters`] hold the weights; an op of [`ops`] takes [`Var`]s, computes through the
+//! [`backend`] of the tensors' [`Device`] and records its backward on the [`Tape`]; [`Tape::backward`] leaves one
+//! gradient a trainable parameter in [`Gradients`].
+//!
+//! What holds everywhere:
+//! * A batch is ragged: `[tokens, channels]` with the rows' offsets (`cu_seqlens`), never padded.
+//! * The same bits whatever the number of threads: work is cut into blocks fixed by shape, and sums have one order.
+//! * Every byte of a tensor is counted ([`memory`]), on [`Device::Meta`] too, where nothing is allocated.
+
+pub mod backend;
+mod device;
+mod error;
+pub mod memory;
+pub mod ops;
+mod parameters;
+pub mod random;
+mod tape;
+mod tensor;
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use parameters::{ParamId, Parameter, Parameters};
+pub use tape::{Gradients, NodeId, Sink, Tape, Var};
+pub use tensor::Tensor;

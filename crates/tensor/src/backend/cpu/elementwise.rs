@@ -1,0 +1,155 @@
+//! Passes over values: one read, one write, in blocks.
+
+use rayon::prelude::*;
+
+use super::math;
+use super::parallel::{BLOCK, Disjoint, rows_per_block, vectorised};
+use crate::backend::{Activation, AdamW, Dropout, Layout};
+use crate::random::Key;
+
+pub(super) fn add_assign(sum: &mut [f32], more: &[f32]) {
+    sum.par_chunks_mut(BLOCK).zip(more.par_chunks(BLOCK)).for_each(|(sum, more)| {
+        vectorised(|| sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more));
+    });
+}
+
+pub(super) fn scale(values: &mut [f32], factor: f32) {
+    values.par_chunks_mut(BLOCK).for_each(|block| vectorised(|| block.iter_mut().for_each(|x| *x *= factor)));
+}
+
+pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
+    let blocks: Vec<f64> = values
+        .par_chunks(BLOCK)
+        .map(|block| {
+            vectorised(|| {
+                let mut lanes = [0.0f64; 8];
+                let (whole, rest) = block.as_chunks::<8>();
+                for chunk in whole {
+                    for lane in 0..8 {
+                        lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+                    }
+                }
+                lanes.iter().sum::<f64>() + rest.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>()
+            })
+        })
+        .collect();
+    blocks.iter().sum()
+}
+
+/// `values = f(values)`: one loop for each function, so that each is vectorised.
+#[inline(always)]
+pub(super) fn activate(activation: Activation, values: &mut [f32]) {
+    match activation {
+        Activation::Identity => {}
+        Activation::Gelu => values.iter_mut().for_each(|x| *x = math::gelu(*x)),
+        Activation::GeluTanh => values.iter_mut().for_each(|x| *x = math::gelu_tanh(*x)),
+        Activation::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
+        Activation::Silu => values.iter_mut().for_each(|x| *x *= math::sigmoid(*x)),
+        Activation::Tanh => values.iter_mut().for_each(|x| *x = math::tanh(*x)),
+    }
+}
+
+pub(super) fn activation_backward(activation: Activation, before: &[f32], gradient: &mut [f32]) {
+    gradient.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(|(gradient, before)| {
+        vectorised(|| {
+            let pairs = gradient.iter_mut().zip(before);
+            match activation {
+                Activation::Identity => {}
+                Activation::Gelu => pairs.for_each(|(g, x)| *g *= math::gelu_derivative(*x)),
+                Activation::GeluTanh => pairs.for_each(|(g, x)| *g *= math::gelu_tanh_derivative(*x)),
+                Activation::Relu => pairs.for_each(|(g, x)| *g = if *x > 0.0 { *g } else { 0.0 }),
+                Activation::Silu => pairs.for_each(|(g, x)| {
+                    let s = math::sigmoid(*x);
+                    *g *= s * (1.0 + *x * (1.0 - s));
+                }),
+                Activation::Tanh => pairs.for_each(|(g, x)| {
+                    let t = math::tanh(*x);
+                    *g *= 1.0 - t * t;
+                }),
+            }
+        });
+    });
+}
+
+/// Column blocks run over all rows in order: the sum's order is that of the rows.
+pub(super) fn sum_rows(values: &[f32], out: &mut [f32], accumulate: bool) {
+    let columns = out.len();
+    if columns == 0 {
+        return;
+    }
+    const WIDTH: usize = 128;
+    out.par_chunks_mut(WIDTH).enumerate().for_each(|(index, sums)| {
+        vectorised(|| {
+            if !accumulate {
+                sums.fill(0.0);
+            }
+            for row in values.chunks_exact(columns) {
+                let part = &row[index * WIDTH..][..sums.len()];
+                sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+            }
+        });
+    });
+}
+
+impl Dropout {
+    /// Applies the mask of one row of channels in place; `place` is what keys the row.
+    #[inline(always)]
+    pub(super) fn mask(self, key: Key, place: [u32; 3], values: &mut [f32]) {
+        // A word below the threshold drops its value; 2^32 p fits, since p < 1.
+        let threshold = (f64::from(self.probability) * 4_294_967_296.0) as u32;
+        let keep = 1.0 / (1.0 - self.probability);
+        for (block, chunk) in values.chunks_mut(32).enumerate() {
+            let first = std::array::from_fn(|lane| (block * 8 + lane) as u32);
+            let words = key.lanes::<8>(first, place);
+            let words = words.as_flattened();
+            for (x, word) in chunk.iter_mut().zip(words) {
+                *x = if *word < threshold { 0.0 } else { *x * keep };
+            }
+        }
+    }
+}
+
+pub(super) fn dropout(values: &mut [f32], layout: &Layout, dropout: Dropout) {
+    let columns = values.len() / layout.tokens().max(1);
+    if columns == 0 {
+        return;
+    }
+    let rows = rows_per_block(columns);
+    values.par_chunks_mut(rows * columns).zip(layout.counters().par_chunks(rows)).for_each(
+        |(values, places)| {
+            vectorised(|| {
+                for (row, place) in values.chunks_exact_mut(columns).zip(places) {
+                    dropout.mask(dropout.key, *place, row);
+                }
+            });
+        },
+    );
+}
+
+pub(super) fn adamw(step: AdamW, gradient: &[f32], weight: &mut [f32], [first, second]: [&mut [f32]; 2]) {
+    let [beta1, beta2] = step.betas;
+    let power = |beta: f32| 1.0 - f64::from(beta).powf(step.step as f64);
+    let rate = (f64::from(step.learning_rate) / power(beta1)) as f32;
+    let root = power(beta2).sqrt() as f32;
+    let decay = 1.0 - step.learning_rate * step.weight_decay;
+    let (first, second) = (Disjoint::new(first), Disjoint::new(second));
+    weight.par_chunks_mut(BLOCK).zip(gradient.par_chunks(BLOCK)).enumerate().for_each(
+        |(index, (weight, gradient))| {
+            let range = index * BLOCK..index * BLOCK + weight.len();
+            #[expect(
+                unsafe_code,
+                reason = "four slices in step; zip of four parallel iterators costs more than it shows"
+            )]
+            // SAFETY: the range is this block's own.
+            let (first, second) = unsafe { (first.slice(range.clone()), second.slice(range)) };
+            vectorised(|| {
+                for (((w, g), m), v) in weight.iter_mut().zip(gradient).zip(first).zip(second) {
+                    let g = *g * step.gradient_scale;
+                    *m += (g - *m) * (1.0 - beta1);
+                    *v = *v * beta2 + g * g * (1.0 - beta2);
+                    *w = *w * decay - rate * *m / (v.sqrt() / root + step.epsilon);
+                }
+            });
+        },
+    );
+}

@@ -1,0 +1,72 @@
+//! Rows out of tables, and gradients back into them.
+
+use rayon::prelude::*;
+
+use super::parallel::{Disjoint, rows_per_block, vectorised};
+
+pub(super) fn forward(tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]) {
+    if columns == 0 {
+        return;
+    }
+    let rows = rows_per_block(columns);
+    out.par_chunks_mut(rows * columns).enumerate().for_each(|(index, out)| {
+        vectorised(|| {
+            for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+                let token = index * rows + row;
+                for (place, (table, ids)) in tables.iter().enumerate() {
+                    let from = &table[ids[token] as usize * columns..][..columns];
+                    if place == 0 {
+                        out.copy_from_slice(from);
+                    } else {
+                        out.iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Blocks of columns run over all tokens in order, so that the sum of a row that occurs twice has one order.
+pub(super) fn backward(
+    gradient: &[f32],
+    ids: &[u32],
+    columns: usize,
+    padding_idx: Option<u32>,
+    table: &mut [f32],
+) {
+    let rows = ids.iter().map(|id| (padding_idx != Some(*id)).then_some(*id as usize));
+    add_rows(gradient, &rows, columns, table);
+}
+
+pub(super) fn select_rows(values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+    for (out, row) in out.chunks_exact_mut(columns.max(1)).zip(index) {
+        out.copy_from_slice(&values[row * columns..][..columns]);
+    }
+}
+
+pub(super) fn select_rows_backward(gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+    add_rows(gradient, &index.iter().map(|row| Some(*row)), columns, out);
+}
+
+fn add_rows(
+    gradient: &[f32],
+    rows: &(impl Iterator<Item = Option<usize>> + Clone + Sync),
+    columns: usize,
+    table: &mut [f32],
+) {
+    const WIDTH: usize = 128;
+    let table = Disjoint::new(table);
+    (0..columns.div_ceil(WIDTH)).into_par_iter().for_each(|block| {
+        let part = block * WIDTH..((block + 1) * WIDTH).min(columns);
+        vectorised(|| {
+            for (gradient, row) in gradient.chunks_exact(columns).zip(rows.clone()) {
+                let Some(row) = row else { continue };
+                let range = row * columns + part.start..row * columns + part.end;
+                #[expect(unsafe_code, reason = "a block of columns over all rows is no chunk of a slice")]
+                // SAFETY: this task alone has this block of columns, and the slice ends with the iteration.
+                let sums = unsafe { table.slice(range) };
+                sums.iter_mut().zip(&gradient[part.clone()]).for_each(|(sum, g)| *sum += g);
+            }
+        });
+    });
+}

@@ -1,0 +1,151 @@
+//! Functions of one value, without branches or calls, so that a loop over them is vectorised. The same operations in
+//! the same order on every machine.
+
+/// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r by its series.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // 1.5 * 2^23: adding it rounds to an integer.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    let series = 1.0 / 720.0 + r * (1.0 / 5040.0);
+    let series = 1.0 / 24.0 + r * (1.0 / 120.0 + r * series);
+    let series = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * series)));
+    series * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+/// erf(x) to about 3e-7: the rational minimax approximation x P(x^2) / Q(x^2) on [-4, 4] used by Eigen and XLA.
+#[inline(always)]
+pub(super) fn erf(x: f32) -> f32 {
+    let x = x.clamp(-4.0, 4.0);
+    let s = x * x;
+    let p = -2.726_142_3e-10 * s + 2.770_681_4e-8;
+    let p = (p * s - 2.101_024e-6) * s - 5.692_506_4e-5;
+    let p = ((p * s - 7.349_906e-4) * s - 2.954_6e-3) * s - 1.609_603_4e-2;
+    let q = (-1.456_607_2e-5 * s - 2.133_740_6e-4) * s - 1.682_827e-3;
+    let q = (q * s - 7.373_329e-3) * s - 1.426_473_9e-2;
+    x * p / q
+}
+
+/// tanh(x): by e^2x, and by its series near zero, where the difference would lose digits.
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    let s = x * x;
+    let near = x * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
+    let far = 1.0 - 2.0 / (exp(2.0 * x) + 1.0);
+    if s < 0.06 { near } else { far }
+}
+
+const INV_SQRT_2: f32 = std::f32::consts::FRAC_1_SQRT_2;
+const INV_SQRT_TAU: f32 = 0.398_942_3;
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+#[inline(always)]
+pub(super) fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * INV_SQRT_2))
+}
+
+#[inline(always)]
+pub(super) fn gelu_derivative(x: f32) -> f32 {
+    0.5 * (1.0 + erf(x * INV_SQRT_2)) + x * INV_SQRT_TAU * exp(-0.5 * x * x)
+}
+
+#[inline(always)]
+pub(super) fn gelu_tanh(x: f32) -> f32 {
+    0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)))
+}
+
+#[inline(always)]
+pub(super) fn gelu_tanh_derivative(x: f32) -> f32 {
+    let t = tanh(SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x));
+    let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x);
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner
+}
+
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The sum of `f` over `values`: sixteen partial sums in a fixed order, so that it is vectorised and the same on
+/// every machine.
+#[inline(always)]
+pub(super) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (whole, rest) = values.as_chunks::<16>();
+    for chunk in whole {
+        for lane in 0..16 {
+            lanes[lane] += f(chunk[lane]);
+        }
+    }
+    fold(lanes) + rest.iter().fold(0.0, |sum, x| sum + f(*x))
+}
+
+/// The sum of `f(a, b)` over two slices, likewise.
+#[inline(always)]
+pub(super) fn sum2(left: &[f32], right: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (left, left_rest) = left.as_chunks::<16>();
+    let (right, right_rest) = right.as_chunks::<16>();
+    for (a, b) in left.iter().zip(right) {
+        for lane in 0..16 {
+            lanes[lane] += f(a[lane], b[lane]);
+        }
+    }
+    fold(lanes) + left_rest.iter().zip(right_rest).fold(0.0, |sum, (a, b)| sum + f(*a, *b))
+}
+
+/// The largest of `values`.
+#[inline(always)]
+pub(super) fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (whole, rest) = values.as_chunks::<16>();
+    for chunk in whole {
+        for lane in 0..16 {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max })
+}
+
+#[inline(always)]
+fn fold(mut lanes: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_and_tanh_follow_the_library() {
+        for i in -3000..3000 {
+            let x = i as f32 * 0.0291;
+            let (want, got) = (f64::from(x).exp(), f64::from(exp(x)));
+            assert!((got - want).abs() <= 3e-7 * want + 1e-37, "exp({x}) = {got}, expected {want}");
+            let x = i as f32 * 0.004;
+            let (want, got) = (f64::from(x).tanh(), f64::from(tanh(x)));
+            assert!((got - want).abs() <= 4e-7 * want.abs() + 1e-12, "tanh({x}) = {got}, expected {want}");
+        }
+        assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && gelu(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sums_count_every_value_once() {
+        for n in [0, 1, 15, 16, 17, 33, 100] {
+            let values: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            let want = (n * (n + 1) / 2) as f32;
+            assert!((sum(&values, |x| x) - want).abs() < 0.5);
+            assert!((sum2(&values, &values, |a, _| a) - want).abs() < 0.5);
+            assert!(n == 0 || (max(&values) - n as f32).abs() < 0.5);
+        }
+    }
+}

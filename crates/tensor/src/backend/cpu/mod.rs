@@ -1,0 +1,112 @@
+//! Kernels for the processor: plain loops that the compiler vectorises for what the machine can do (chosen at run
+//! time), products by the `gemm` crate, work cut into blocks fixed by shape and shared out by rayon.
+
+mod attention;
+mod elementwise;
+mod embedding;
+mod gemm;
+mod loss;
+mod math;
+mod norm;
+mod parallel;
+
+use super::{
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, CrossEntropy, Dropout, Ends,
+    LayerNorm, LayerNormSaved, Layout, Product,
+};
+
+/// The kernels of [`crate::Device::Cpu`].
+pub struct Cpu;
+
+/// The one instance.
+pub static CPU: Cpu = Cpu;
+
+impl Backend for Cpu {
+    fn copy(&self, from: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+    fn add_assign(&self, sum: &mut [f32], more: &[f32]) {
+        elementwise::add_assign(sum, more);
+    }
+    fn scale(&self, values: &mut [f32], factor: f32) {
+        elementwise::scale(values, factor);
+    }
+    fn sum_of_squares(&self, values: &[f32]) -> f64 {
+        elementwise::sum_of_squares(values)
+    }
+    fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
+        gemm::gemm(out, products, accumulate, ends);
+    }
+    fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]) {
+        elementwise::activation_backward(activation, before, gradient);
+    }
+    fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool) {
+        elementwise::sum_rows(values, out, accumulate);
+    }
+    fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout) {
+        elementwise::dropout(values, layout, dropout);
+    }
+    fn embedding(&self, tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]) {
+        embedding::forward(tables, columns, out);
+    }
+    fn embedding_backward(
+        &self,
+        gradient: &[f32],
+        ids: &[u32],
+        columns: usize,
+        padding_idx: Option<u32>,
+        table: &mut [f32],
+    ) {
+        embedding::backward(gradient, ids, columns, padding_idx, table);
+    }
+    fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        embedding::select_rows(values, index, columns, out);
+    }
+    fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        embedding::select_rows_backward(gradient, index, columns, out);
+    }
+    fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]) {
+        norm::forward(norm, out, normal, rstd);
+    }
+    fn layer_norm_backward(
+        &self,
+        gradient: &[f32],
+        saved: &LayerNormSaved<'_>,
+        dz: Option<&mut [f32]>,
+        dweight: Option<(&mut [f32], bool)>,
+        dbias: Option<(&mut [f32], bool)>,
+    ) {
+        norm::backward(gradient, saved, dz, dweight, dbias);
+    }
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        inputs: AttentionInputs<'_>,
+        out: &mut [f32],
+        lse: &mut [f32],
+    ) {
+        attention::forward(shape, inputs, out, lse);
+    }
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        inputs: AttentionInputs<'_>,
+        saved: AttentionSaved<'_>,
+        gradients: [&mut [f32]; 3],
+    ) {
+        attention::backward(shape, inputs, saved, gradients);
+    }
+    fn cross_entropy(
+        &self,
+        logits: &[f32],
+        classes: usize,
+        loss: &CrossEntropy<'_>,
+        out: &mut [f32],
+        dlogits: Option<&mut [f32]>,
+    ) {
+        loss::cross_entropy(logits, classes, loss, out, dlogits);
+    }
+    fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
+        elementwise::adamw(step, gradient, weight, moments);
+    }
+}

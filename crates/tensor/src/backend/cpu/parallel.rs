@@ -1,0 +1,64 @@
+//! How work is shared out: blocks fixed by shape, never by the number of threads.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+/// Values a block: large enough to hide what a task costs, small enough to stay in the second cache.
+pub(super) const BLOCK: usize = 16 * 1024;
+
+static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
+
+/// Runs `work` compiled for the widest vectors that this machine has. Loops in `work`, and in the
+/// `#[inline(always)]` functions that it calls, are vectorised by the compiler.
+#[inline]
+pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    ARCH.dispatch(work)
+}
+
+/// Rows a block, for rows of `columns` values.
+pub(super) fn rows_per_block(columns: usize) -> usize {
+    (BLOCK / columns.max(1)).max(1)
+}
+
+/// Values that tasks write at places that no two of them share.
+pub(super) struct Disjoint<'a> {
+    start: *mut f32,
+    len: usize,
+    values: PhantomData<&'a mut [f32]>,
+}
+
+#[expect(unsafe_code, reason = "each task writes its own place only: see `Disjoint::slice`")]
+// SAFETY: the pointer comes from a unique borrow that lives as long as `Disjoint`, and `f32` is Send.
+unsafe impl Send for Disjoint<'_> {}
+#[expect(unsafe_code, reason = "each task writes its own place only: see `Disjoint::slice`")]
+// SAFETY: shared access hands out slices only through `slice`, whose callers keep them apart.
+unsafe impl Sync for Disjoint<'_> {}
+
+impl<'a> Disjoint<'a> {
+    pub(super) fn new(values: &'a mut [f32]) -> Self {
+        Disjoint { start: values.as_mut_ptr(), len: values.len(), values: PhantomData }
+    }
+
+    /// Where `range` begins, for products that write some columns of it. Making the pointer is safe; writing through
+    /// it is not.
+    pub(super) fn pointer(&self, range: Range<usize>) -> *mut f32 {
+        assert!(range.start <= range.end && range.end <= self.len, "a task's range lies outside its output");
+        self.start.wrapping_add(range.start)
+    }
+
+    /// The values at `range`.
+    ///
+    /// # Safety
+    /// No other task may read or write them while the slice lives.
+    #[expect(
+        unsafe_code,
+        reason = "columns of a matrix are shared out between tasks, which `chunks_mut` cannot do"
+    )]
+    #[expect(clippy::mut_from_ref, reason = "that is the purpose: the caller keeps the ranges apart")]
+    pub(super) unsafe fn slice(&self, range: Range<usize>) -> &mut [f32] {
+        let length = range.len();
+        // SAFETY: in bounds by the assertion of `pointer`; the caller keeps the ranges apart.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(range), length) }
+    }
+}

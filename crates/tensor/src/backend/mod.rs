@@ -1,0 +1,316 @@
+//! One trait, a folder of kernels for each device. Kernels see plain slices that the ops have checked.
+
+pub mod cpu;
+pub mod meta;
+
+use crate::random::Key;
+
+/// A matrix seen through strides, so that a transposed operand is no copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// The values it is a view of.
+    pub data: &'a [f32],
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// How far apart the next row and the next column are.
+    pub strides: [usize; 2],
+}
+
+impl<'a> Matrix<'a> {
+    /// `data` as `[rows, columns]`, row by row.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Matrix { data, shape: [rows, columns], strides: [columns, 1] }
+    }
+
+    /// The same values with rows and columns exchanged.
+    pub fn t(self) -> Self {
+        let ([rows, columns], [down, right]) = (self.shape, self.strides);
+        Matrix { data: self.data, shape: [columns, rows], strides: [right, down] }
+    }
+
+    /// `count` rows from `first` on.
+    pub fn rows(self, first: usize, count: usize) -> Self {
+        let data = self.data.get(first * self.strides[0]..).unwrap_or_default();
+        Matrix { data, shape: [count, self.shape[1]], ..self }
+    }
+
+    /// `count` columns from `first` on.
+    pub fn columns(self, first: usize, count: usize) -> Self {
+        self.t().rows(first, count).t()
+    }
+
+    /// Whether `data` holds all that the shape says.
+    pub(crate) fn is_inside(&self) -> bool {
+        let [rows, columns] = self.shape;
+        rows == 0
+            || columns == 0
+            || (rows - 1) * self.strides[0] + (columns - 1) * self.strides[1] < self.data.len()
+    }
+}
+
+/// `scale * left right`.
+#[derive(Debug, Clone, Copy)]
+pub struct Product<'a> {
+    /// `[m, k]`.
+    pub left: Matrix<'a>,
+    /// `[k, n]`.
+    pub right: Matrix<'a>,
+    /// A factor.
+    pub scale: f32,
+}
+
+/// What is applied to a block of a product while it is in cache.
+#[derive(Default)]
+pub struct Ends<'a> {
+    /// Added to each row: `[n]`.
+    pub bias: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+    /// Where the values before the activation are kept for the backward: `[m, n]`.
+    pub before_activation: Option<&'a mut [f32]>,
+}
+
+/// A function applied to each value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// x
+    #[default]
+    Identity,
+    /// x Phi(x), Phi the normal distribution by erf (Hendrycks and Gimpel 2016).
+    Gelu,
+    /// The approximation of GELU by tanh, which GPT-2 uses.
+    GeluTanh,
+    /// max(x, 0)
+    Relu,
+    /// x sigmoid(x)
+    Silu,
+    /// tanh(x)
+    Tanh,
+}
+
+/// How a ragged batch lies in memory: row `i` is the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    cu_seqlens: Vec<usize>,
+    row_ids: Vec<u64>,
+    counters: Vec<[u32; 3]>,
+}
+
+impl Layout {
+    /// Rows of these lengths; `row_ids` are the rows' stable numbers in their file, which key the random draws.
+    pub fn new(lengths: &[usize], row_ids: &[u64]) -> Self {
+        let mut cu_seqlens = vec![0];
+        let mut counters = Vec::new();
+        for (length, id) in lengths.iter().zip(row_ids) {
+            counters.extend((0..*length).map(|position| [position as u32, *id as u32, (*id >> 32) as u32]));
+            cu_seqlens.push(counters.len());
+        }
+        Layout { cu_seqlens, row_ids: row_ids.to_vec(), counters }
+    }
+
+    /// One "token" a row, for values that are pooled already.
+    pub fn pooled(&self) -> Layout {
+        Layout::new(&vec![1; self.rows()], &self.row_ids)
+    }
+
+    /// The offsets of the rows, and the end of the last.
+    pub fn cu_seqlens(&self) -> &[usize] {
+        &self.cu_seqlens
+    }
+
+    /// The rows' stable numbers.
+    pub fn row_ids(&self) -> &[u64] {
+        &self.row_ids
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.row_ids.len()
+    }
+
+    /// How many tokens over all rows.
+    pub fn tokens(&self) -> usize {
+        self.counters.len()
+    }
+
+    /// The place of each token that keys its draws: position in the row, then the row id's two halves.
+    pub(crate) fn counters(&self) -> &[[u32; 3]] {
+        &self.counters
+    }
+}
+
+/// Dropout without a stored mask (Srivastava et al. 2014): the mask is drawn again wherever it is needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Dropout {
+    /// The chance that a value becomes zero; the others are divided by what remains.
+    pub probability: f32,
+    /// (seed, epoch, site).
+    pub key: Key,
+}
+
+/// The sizes of an attention.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Channels of a head.
+    pub head_size: usize,
+    /// What the scores are multiplied with.
+    pub scale: f32,
+    /// Whether a token sees only itself and those before it.
+    pub causal: bool,
+}
+
+/// The inputs of an attention: `query` `[tokens, heads * head_size]`, the others `[tokens, kv_heads * head_size]`.
+#[derive(Clone, Copy)]
+pub struct AttentionInputs<'a> {
+    /// What asks.
+    pub query: &'a [f32],
+    /// What is asked.
+    pub key: &'a [f32],
+    /// What is answered.
+    pub value: &'a [f32],
+    /// The rows; a token sees its own row only.
+    pub layout: &'a Layout,
+    /// Dropped from the probabilities.
+    pub dropout: Option<Dropout>,
+}
+
+/// Cross-entropy of logits against one class a row.
+#[derive(Clone, Copy)]
+pub struct CrossEntropy<'a> {
+    /// The right class of each row.
+    pub targets: &'a [u32],
+    /// A weight for each class.
+    pub class_weights: Option<&'a [f32]>,
+    /// How much of the target is spread over all classes (Szegedy et al. 2016).
+    pub label_smoothing: f32,
+    /// What the sum over rows is divided by: the whole step's, so that accumulation changes nothing.
+    pub denominator: f32,
+}
+
+/// One step of AdamW (Loshchilov and Hutter 2019), as PyTorch computes it.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamW {
+    /// The rate of this step.
+    pub learning_rate: f32,
+    /// Decays of the two moments.
+    pub betas: [f32; 2],
+    /// Keeps the division sound.
+    pub epsilon: f32,
+    /// Decoupled decay of the weights.
+    pub weight_decay: f32,
+    /// Steps done, this one included.
+    pub step: u64,
+    /// What the gradient is multiplied with first (clipping).
+    pub gradient_scale: f32,
+}
+
+/// The kernels of a device. Every result is the same for any number of threads.
+///
+/// Slices are row-major with the sizes that the ops checked; `accumulate` adds to what the output holds.
+pub trait Backend: Sync {
+    /// `to = from`
+    fn copy(&self, from: &[f32], to: &mut [f32]);
+    /// `sum += more`
+    fn add_assign(&self, sum: &mut [f32], more: &[f32]);
+    /// `values *= factor`
+    fn scale(&self, values: &mut [f32], factor: f32);
+    /// The sum of squares, in f64.
+    fn sum_of_squares(&self, values: &[f32]) -> f64;
+    /// `out [m, n] (+)= ends(sum of products)`, each product of the same m and n.
+    fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>);
+    /// `gradient *= activation'(before)`
+    fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]);
+    /// `out [columns] (+)= ` the sum over the rows of `values`.
+    fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool);
+    /// `values = dropout(values)`, `[tokens, channels]`; its own backward.
+    fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout);
+    /// `out[t] = sum over tables of table[ids[t]]`
+    fn embedding(&self, tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]);
+    /// `table[ids[t]] += gradient[t]` for each token but those of `padding_idx`.
+    fn embedding_backward(
+        &self,
+        gradient: &[f32],
+        ids: &[u32],
+        columns: usize,
+        padding_idx: Option<u32>,
+        table: &mut [f32],
+    );
+    /// `out[i] = values[index[i]]`
+    fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    /// `out[index[i]] += gradient[i]`
+    fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    /// Over `z = dropout(x) + residual`, row by row: `normal = (z - mean) rstd`, `out = normal * weight + bias`.
+    fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]);
+    /// The gradient by z of layer norm, and what it adds to those of weight and bias.
+    fn layer_norm_backward(
+        &self,
+        gradient: &[f32],
+        saved: &LayerNormSaved<'_>,
+        dz: Option<&mut [f32]>,
+        dweight: Option<(&mut [f32], bool)>,
+        dbias: Option<(&mut [f32], bool)>,
+    );
+    /// `out = softmax(scale query key^T) value`, block by block; keeps the logarithm of each sum in `lse`
+    /// `[heads, tokens]`.
+    fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, out: &mut [f32], lse: &mut [f32]);
+    /// Overwrites the gradients of query, key and value.
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        inputs: AttentionInputs<'_>,
+        saved: AttentionSaved<'_>,
+        gradients: [&mut [f32]; 3],
+    );
+    /// The loss (a sum over rows, divided by the denominator) in `loss`, and its gradient by the logits.
+    fn cross_entropy(
+        &self,
+        logits: &[f32],
+        classes: usize,
+        loss: &CrossEntropy<'_>,
+        out: &mut [f32],
+        dlogits: Option<&mut [f32]>,
+    );
+    /// Updates weight and moments.
+    fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]);
+}
+
+/// The inputs of layer norm.
+pub struct LayerNorm<'a> {
+    /// `[tokens, columns]`
+    pub x: &'a [f32],
+    /// Added to it, if any.
+    pub residual: Option<&'a [f32]>,
+    /// Applied to `x` first, with the layout that keys it.
+    pub dropout: Option<(Dropout, &'a Layout)>,
+    /// `[columns]`
+    pub weight: &'a [f32],
+    /// `[columns]`
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// What layer norm keeps for its backward.
+pub struct LayerNormSaved<'a> {
+    /// `[tokens, columns]`, before weight and bias.
+    pub normal: &'a [f32],
+    /// One over the standard deviation of each row.
+    pub rstd: &'a [f32],
+    /// `[columns]`
+    pub weight: &'a [f32],
+}
+
+/// What attention keeps for its backward.
+#[derive(Clone, Copy)]
+pub struct AttentionSaved<'a> {
+    /// The output.
+    pub out: &'a [f32],
+    /// `[heads, tokens]`
+    pub lse: &'a [f32],
+    /// The gradient of the output.
+    pub gradient: &'a [f32],
+}

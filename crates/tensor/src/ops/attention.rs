@@ -1,0 +1,130 @@
+use std::sync::Arc;
+
+use super::same_device;
+use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Dropout, Layout};
+use crate::{Error, Result, Tape, Tensor, Var};
+
+/// `dropout(softmax(scale query key^T)) value`, each row of the batch by itself (Vaswani et al. 2017, eq. 1).
+///
+/// `query` is `[tokens, heads * head_size]`; `key` and `value` `[tokens, kv_heads * head_size]`, where each key head
+/// serves `heads / kv_heads` query heads in turn. Memory is linear in the length of a row. Errors if sizes or devices
+/// do not fit.
+pub fn attention(
+    tape: &Tape,
+    [query, key, value]: [&Var; 3],
+    layout: &Arc<Layout>,
+    shape: AttentionShape,
+    dropout: Option<Dropout>,
+) -> Result<Var> {
+    const OP: &str = "attention";
+    if shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
+        return Err(Error::shape(OP, "a number of key heads that divides the query heads", shape));
+    }
+    let tokens = layout.tokens();
+    let (width, kv_width) = (shape.heads * shape.head_size, shape.kv_heads * shape.head_size);
+    query.value().expect(OP, &[tokens, width], "a query of shape")?;
+    key.value().expect(OP, &[tokens, kv_width], "a key of shape")?;
+    value.value().expect(OP, &[tokens, kv_width], "a value of shape")?;
+    let device = same_device(OP, query, &[key, value])?;
+    let backend = device.backend();
+
+    let mut out = Tensor::empty(device, &[tokens, width])?;
+    let mut lse = Tensor::empty(device, &[shape.heads, tokens])?;
+    let inputs = AttentionInputs {
+        query: query.value().f32(),
+        key: key.value().f32(),
+        value: value.value().f32(),
+        layout,
+        dropout,
+    };
+    backend.attention(shape, inputs, out.f32_mut()?, lse.f32_mut()?);
+
+    Ok(tape.record(out.clone(), &[query, key, value], || {
+        let nodes = [query.node(), key.node(), value.node()];
+        let [query, key, value] = [query, key, value].map(|var| var.value().clone());
+        let layout = layout.clone();
+        move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
+            let inputs = AttentionInputs {
+                query: query.f32(),
+                key: key.f32(),
+                value: value.f32(),
+                layout: &layout,
+                dropout,
+            };
+            let saved = AttentionSaved { out: out.f32(), lse: lse.f32(), gradient: gradient.f32() };
+            let mut dquery = Tensor::empty(device, &[tokens, width])?;
+            let mut dkey = Tensor::empty(device, &[tokens, kv_width])?;
+            let mut dvalue = Tensor::empty(device, &[tokens, kv_width])?;
+            let gradients = [dquery.f32_mut()?, dkey.f32_mut()?, dvalue.f32_mut()?];
+            backend.attention_backward(shape, inputs, saved, gradients);
+            for (node, gradient) in nodes.into_iter().zip([dquery, dkey, dvalue]) {
+                sink.add(node, gradient)?;
+            }
+            Ok(())
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Check, ROWS, layout};
+    use crate::random::Key;
+
+    fn shape(heads: usize, kv_heads: usize, causal: bool) -> AttentionShape {
+        AttentionShape { heads, kv_heads, head_size: 5, scale: 0.7, causal }
+    }
+
+    #[test]
+    fn gradients_follow_finite_differences() {
+        for (heads, kv_heads, causal) in [(2, 2, false), (2, 2, true), (4, 2, true), (3, 1, false)] {
+            for dropout in [None, Some(Dropout { probability: 0.3, key: Key::new(4) })] {
+                let (width, kv_width) = (heads * 5, kv_heads * 5);
+                Check::new("attention", &[&[11, width], &[11, kv_width], &[11, kv_width]]).run(
+                    |tape, vars| {
+                        let inputs = [&vars[0], &vars[1], &vars[2]];
+                        attention(tape, inputs, &layout(), shape(heads, kv_heads, causal), dropout)
+                    },
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_in_a_batch_is_the_row_alone() {
+        let stream = &mut Key::new(2).stream();
+        let mut draw = |columns| {
+            let values: Vec<f32> = (0..11 * columns).map(|_| stream.normal()).collect();
+            Tensor::from_slice(crate::Device::Cpu, &[11, columns], &values).unwrap()
+        };
+        let tensors = [draw(10), draw(10), draw(10)];
+        let run = |tensors: &[Tensor; 3], layout: Layout| {
+            let vars = tensors.clone().map(Var::constant);
+            let inputs = [&vars[0], &vars[1], &vars[2]];
+            let dropout = Some(Dropout { probability: 0.2, key: Key::new(8) });
+            attention(&Tape::inference(), inputs, &Arc::new(layout), shape(2, 2, true), dropout).unwrap()
+        };
+        let together = run(&tensors, (*layout()).clone());
+        let mut start = 0;
+        for (row, length) in ROWS.into_iter().enumerate() {
+            let cut = |tensor: &Tensor| {
+                let part = &tensor.f32()[start * 10..(start + length) * 10];
+                Tensor::from_slice(crate::Device::Cpu, &[length, 10], part).unwrap()
+            };
+            let id = layout().row_ids()[row];
+            let alone =
+                run(&[cut(&tensors[0]), cut(&tensors[1]), cut(&tensors[2])], Layout::new(&[length], &[id]));
+            assert_eq!(alone.value().f32(), cut(together.value()).f32(), "row {row}");
+            start += length;
+        }
+    }
+
+    #[test]
+    fn a_long_row_takes_memory_linear_in_its_length() {
+        let tokens = 300;
+        let layout = Arc::new(Layout::new(&[tokens], &[3]));
+        Check::new("attention over tiles", &[&[tokens, 5], &[tokens, 5], &[tokens, 5]]).sampled(40).run(
+            |tape, vars| attention(tape, [&vars[0], &vars[1], &vars[2]], &layout, shape(1, 1, true), None),
+        );
+    }
+}

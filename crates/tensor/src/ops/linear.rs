@@ -1,0 +1,272 @@
+use std::sync::Arc;
+
+use super::{copy, owned, same_device};
+use crate::backend::{Activation, Dropout, Ends, Layout, Matrix, Product};
+use crate::{Error, Result, Tape, Tensor, Var};
+
+/// What a linear layer is made of.
+#[derive(Clone, Copy)]
+pub struct Linear<'a> {
+    /// `[out, in]`, as checkpoints store it.
+    pub weight: &'a Var,
+    /// `[out]`
+    pub bias: Option<&'a Var>,
+    /// Added before the activation.
+    pub low_rank: Option<LowRank<'a>>,
+    /// Applied to the result.
+    pub activation: Activation,
+}
+
+/// A low-rank branch beside a weight (Hu et al. 2021, eq. 3): `scale * dropout(x) a^T b^T`.
+#[derive(Clone, Copy)]
+pub struct LowRank<'a> {
+    /// `[rank, in]`
+    pub a: &'a Var,
+    /// `[out, rank]`
+    pub b: &'a Var,
+    /// `alpha / rank`, or what the method says.
+    pub scale: f32,
+    /// On what goes into `a`.
+    pub dropout: Option<Dropout>,
+}
+
+/// `activation(x weight^T + bias + scale dropout(x) a^T b^T)`
+///
+/// `x` is `[tokens, in]`, the result `[tokens, out]`; `layout` keys the dropout of the branch. What only the gradient
+/// of a frozen weight would need is not saved. Errors if sizes or devices do not fit.
+pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) -> Result<Var> {
+    const OP: &str = "linear";
+    let Linear { weight, bias, low_rank, activation } = linear;
+    let (tokens, width, out_width) = (x.value().rows(), x.value().columns(), weight.value().rows());
+    if weight.value().shape() != [out_width, width] {
+        let expected = format!("input of width {}", weight.value().columns());
+        return Err(Error::shape(OP, expected, x.value().shape()));
+    }
+    if let Some(bias) = bias {
+        bias.value().expect(OP, &[out_width], "a bias of shape")?;
+    }
+    let mut inputs = vec![x, weight];
+    inputs.extend(bias);
+    if let Some(LowRank { a, b, dropout, .. }) = low_rank {
+        let rank = a.value().rows();
+        a.value().expect(OP, &[rank, width], "a low-rank a of shape")?;
+        b.value().expect(OP, &[out_width, rank], "a low-rank b of shape")?;
+        if dropout.is_some() && layout.tokens() != tokens {
+            return Err(Error::shape(OP, format!("{} tokens", layout.tokens()), x.value().shape()));
+        }
+        inputs.extend([a, b]);
+    }
+    let device = same_device(OP, x, &inputs)?;
+    let backend = device.backend();
+
+    let mut value = Tensor::empty(device, &[tokens, out_width])?;
+    let mut before = match activation {
+        Activation::Identity => None,
+        _ if !tape.is_recording() || inputs.iter().all(|input| !input.needs_gradient()) => None,
+        _ => Some(Tensor::empty(device, &[tokens, out_width])?),
+    };
+    let down = low_rank.map(|branch| branch.down(x.value(), layout)).transpose()?;
+    let mut products = vec![product(x.value(), false, weight.value(), true, 1.0)];
+    if let (Some(branch), Some(down)) = (&low_rank, &down) {
+        products.push(product(down, false, branch.b.value(), true, branch.scale));
+    }
+    let before_activation = before.as_mut().map(Tensor::f32_mut).transpose()?;
+    let ends = Ends { bias: bias.map(|bias| bias.value().f32()), activation, before_activation };
+    backend.gemm(value.f32_mut()?, &products, false, ends);
+    drop(products);
+
+    let recorded = tape.record(value, &inputs, || {
+        let x_node = x.node();
+        let (weight_node, bias_node) = (weight.node(), bias.and_then(Var::node));
+        let needs_x = weight_node.is_some() || low_rank.is_some_and(|branch| branch.a.needs_gradient());
+        let x_value = needs_x.then(|| x.value().clone());
+        let weight = x_node.map(|_| weight.value().clone());
+        let branch = low_rank.map(|branch| Saved::new(&branch, down));
+        let layout = layout.clone();
+        move |mut gradient: Tensor, sink: &mut crate::Sink<'_>| {
+            if let Some(before) = before {
+                gradient = owned(gradient)?;
+                backend.activation_backward(activation, before.f32(), gradient.f32_mut()?);
+            }
+            if bias_node.is_some() {
+                sink.accumulate(bias_node, device, &[out_width], |sums, adds| {
+                    backend.sum_rows(gradient.f32(), sums, adds);
+                    Ok(())
+                })?;
+            }
+            if let (Some(_), Some(x)) = (weight_node, &x_value) {
+                sink.accumulate(weight_node, device, &[out_width, width], |sums, adds| {
+                    backend.gemm(sums, &[product(&gradient, true, x, false, 1.0)], adds, Ends::default());
+                    Ok(())
+                })?;
+            }
+            // scale * gradient b: what comes back through the branch, [tokens, rank].
+            let mut back = None;
+            if let Some(branch) = &branch {
+                back = Some(branch.backward(&gradient, x_value.as_ref(), &layout, sink)?);
+            }
+            let Some(weight) = weight else { return Ok(()) };
+            let mut products = vec![product(&gradient, false, &weight, false, 1.0)];
+            match (&branch, &back) {
+                (Some(Saved { a, dropout: None, .. }), Some(back)) => {
+                    products.push(product(back, false, a, false, 1.0));
+                }
+                (Some(Saved { a, dropout: Some(dropout), .. }), Some(back)) => {
+                    let mut through = Tensor::empty(device, &[tokens, width])?;
+                    backend.gemm(
+                        through.f32_mut()?,
+                        &[product(back, false, a, false, 1.0)],
+                        false,
+                        Ends::default(),
+                    );
+                    backend.dropout(through.f32_mut()?, &layout, *dropout);
+                    sink.add(x_node, through)?;
+                }
+                _ => {}
+            }
+            sink.accumulate(x_node, device, &[tokens, width], |sums, adds| {
+                backend.gemm(sums, &products, adds, Ends::default());
+                Ok(())
+            })
+        }
+    });
+    Ok(recorded)
+}
+
+impl LowRank<'_> {
+    /// `dropout(x) a^T`: `[tokens, rank]`.
+    fn down(&self, x: &Tensor, layout: &Layout) -> Result<Tensor> {
+        down(x, self.a.value(), self.dropout, layout)
+    }
+}
+
+fn down(x: &Tensor, a: &Tensor, dropout: Option<Dropout>, layout: &Layout) -> Result<Tensor> {
+    let mut out = Tensor::empty(x.device(), &[x.rows(), a.rows()])?;
+    let dropped = dropped(x, dropout, layout)?;
+    let products = [product(&dropped, false, a, true, 1.0)];
+    x.device().backend().gemm(out.f32_mut()?, &products, false, Ends::default());
+    Ok(out)
+}
+
+/// The input of the branch, drawn again wherever it is needed: a mask is never stored.
+fn dropped(x: &Tensor, dropout: Option<Dropout>, layout: &Layout) -> Result<Tensor> {
+    let Some(dropout) = dropout else { return Ok(x.clone()) };
+    let mut dropped = copy(x)?;
+    x.device().backend().dropout(dropped.f32_mut()?, layout, dropout);
+    Ok(dropped)
+}
+
+/// What a branch keeps for its backward.
+struct Saved {
+    a: Tensor,
+    b: Tensor,
+    nodes: [Option<crate::NodeId>; 2],
+    scale: f32,
+    dropout: Option<Dropout>,
+    /// `dropout(x) a^T`, which the gradient of `b` needs.
+    down: Option<Tensor>,
+}
+
+impl Saved {
+    fn new(branch: &LowRank<'_>, down: Option<Tensor>) -> Self {
+        Saved {
+            a: branch.a.value().clone(),
+            b: branch.b.value().clone(),
+            nodes: [branch.a.node(), branch.b.node()],
+            scale: branch.scale,
+            dropout: branch.dropout,
+            down: down.filter(|_| branch.b.needs_gradient()),
+        }
+    }
+
+    /// Sends the gradients of `a` and `b`; gives back `scale * gradient b`.
+    fn backward(
+        &self,
+        gradient: &Tensor,
+        x: Option<&Tensor>,
+        layout: &Layout,
+        sink: &mut crate::Sink<'_>,
+    ) -> Result<Tensor> {
+        let device = gradient.device();
+        let backend = device.backend();
+        let mut back = Tensor::empty(device, &[gradient.rows(), self.a.rows()])?;
+        let products = [product(gradient, false, &self.b, false, self.scale)];
+        backend.gemm(back.f32_mut()?, &products, false, Ends::default());
+        let [a_node, b_node] = self.nodes;
+        if let Some(down) = &self.down {
+            sink.accumulate(b_node, device, self.b.shape(), |sums, adds| {
+                backend.gemm(
+                    sums,
+                    &[product(gradient, true, down, false, self.scale)],
+                    adds,
+                    Ends::default(),
+                );
+                Ok(())
+            })?;
+        }
+        if let (Some(_), Some(x)) = (a_node, x) {
+            let dropped = dropped(x, self.dropout, layout)?;
+            sink.accumulate(a_node, device, self.a.shape(), |sums, adds| {
+                backend.gemm(sums, &[product(&back, true, &dropped, false, 1.0)], adds, Ends::default());
+                Ok(())
+            })?;
+        }
+        Ok(back)
+    }
+}
+
+/// `scale * left right`, each operand transposed where its flag says so.
+fn product<'a>(left: &'a Tensor, left_t: bool, right: &'a Tensor, right_t: bool, scale: f32) -> Product<'a> {
+    let view = |tensor: &'a Tensor, transposed| {
+        let matrix = Matrix::new(tensor.f32(), tensor.rows(), tensor.columns());
+        if transposed { matrix.t() } else { matrix }
+    };
+    Product { left: view(left, left_t), right: view(right, right_t), scale }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Check, layout};
+    use crate::random::Key;
+
+    #[test]
+    fn gradients_follow_finite_differences() {
+        // Not relu, whose kink no finite step sees rightly; tests/references.rs holds it against PyTorch.
+        let smooth = [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Tanh];
+        for activation in [Activation::Identity].into_iter().chain(smooth) {
+            Check::new("linear", &[&[11, 7], &[5, 7], &[5]]).run(|tape, vars| {
+                let linear_ = Linear { weight: &vars[1], bias: Some(&vars[2]), low_rank: None, activation };
+                linear(tape, &vars[0], &layout(), linear_)
+            });
+        }
+    }
+
+    #[test]
+    fn a_branch_has_gradients_of_its_own() {
+        for dropout in [None, Some(Dropout { probability: 0.4, key: Key::new(5) })] {
+            Check::new("linear with branch", &[&[11, 7], &[5, 7], &[5], &[3, 7], &[5, 3]]).run(
+                |tape, vars| {
+                    let low_rank = LowRank { a: &vars[3], b: &vars[4], scale: 7.0 / 3.0, dropout };
+                    let activation = Activation::Gelu;
+                    let whole = Linear {
+                        weight: &vars[1],
+                        bias: Some(&vars[2]),
+                        low_rank: Some(low_rank),
+                        activation,
+                    };
+                    linear(tape, &vars[0], &layout(), whole)
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_named() {
+        let tensor = |shape: &[usize]| Var::constant(Tensor::zeros(crate::Device::Cpu, shape).unwrap());
+        let (x, weight) = (tensor(&[17, 384]), tensor(&[5, 768]));
+        let whole = Linear { weight: &weight, bias: None, low_rank: None, activation: Activation::Identity };
+        let error = linear(&Tape::inference(), &x, &layout(), whole).unwrap_err();
+        assert_eq!(error.to_string(), "linear: expected input of width 768, got [17, 384]");
+    }
+}

@@ -1,0 +1,44 @@
+//! One op a file: what it computes, its backward, and a test of one against the other. An op is as big as a layer.
+
+mod attention;
+#[cfg(test)]
+mod check;
+mod cross_entropy;
+mod dropout;
+mod embedding;
+mod layer_norm;
+mod linear;
+mod select_rows;
+
+pub use attention::attention;
+pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
+pub use dropout::dropout;
+pub use embedding::{Lookup, embedding};
+pub use layer_norm::{LayerNormOptions, layer_norm};
+pub use linear::{Linear, LowRank, linear};
+pub use select_rows::select_rows;
+
+use crate::{Device, Error, Result, Tensor, Var};
+
+/// The tensor itself where no one else reads it, else a copy to write into.
+fn owned(tensor: Tensor) -> Result<Tensor> {
+    if tensor.is_unique() {
+        return Ok(tensor);
+    }
+    copy(&tensor)
+}
+
+fn copy(tensor: &Tensor) -> Result<Tensor> {
+    let mut own = Tensor::empty(tensor.device(), tensor.shape())?;
+    tensor.device().backend().copy(tensor.f32(), own.f32_mut()?);
+    Ok(own)
+}
+
+/// The device that all of `vars` live on.
+fn same_device(op: &'static str, x: &Var, vars: &[&Var]) -> Result<Device> {
+    let left = x.value().device();
+    match vars.iter().map(|var| var.value().device()).find(|right| *right != left) {
+        Some(right) => Err(Error::Device { op, left, right }),
+        None => Ok(left),
+    }
+}
