@@ -1,1 +1,47 @@
-//! placeholder
+//! From a file to rows, columns, labels, splits and statistics: everything before tokens.
+//!
+//! The way through the crate is the order of its modules: bytes become text,
+//! text becomes a [`Table`], [`choose_columns`] says which column is what, [`labelled_examples`] makes
+//! [`Example`]s, [`LabelMap`] numbers the labels, [`stratified_split`] holds rows back for evaluation and
+//! [`DataProfile`] says what is in the data before any time is spent on training.
+//!
+//! ```no_run
+//! use retune_data::{LabelMap, ReadOptions, choose_columns, labelled_examples, read_table};
+//!
+//! # fn main() -> Result<(), retune_data::DataError> {
+//! let table = read_table("train.csv".as_ref(), &ReadOptions::default())?;
+//! let columns = choose_columns(&table, None, None, None)?;
+//! let examples = labelled_examples(&table, &columns)?;
+//! let labels = LabelMap::from_examples(&examples, &table, &columns)?;
+//! let classes = labels.encode(&examples, table.path())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A file that is not understood is an error that says where and what to do; nothing is guessed silently.
+//! What was guessed, or looks odd, is a [`Notice`].
+
+mod columns;
+mod encoding;
+mod error;
+mod examples;
+mod format;
+mod labels;
+mod notice;
+mod profile;
+mod random;
+mod readers;
+mod split;
+mod table;
+mod wording;
+
+pub use columns::{Choice, Columns, choose_columns};
+pub use error::DataError;
+pub use examples::{Example, labelled_examples, unlabelled_examples};
+pub use format::Format;
+pub use labels::LabelMap;
+pub use notice::Notice;
+pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Overlap};
+pub use random::Random;
+pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};
+pub use table::{ReadOptions, Row, Table, parse_table, read_table};

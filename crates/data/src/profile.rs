@@ -1,0 +1,280 @@
+//! What is in the data, said before any time is spent on training.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::error::DataError;
+use crate::examples::Example;
+use crate::labels::LabelMap;
+use crate::wording::{count, lines, thousands};
+
+/// Counts and findings about a set of examples.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DataProfile {
+    /// How many rows there are.
+    pub rows: usize,
+    /// The classes and their rows, the largest first; empty for examples without labels.
+    pub classes: Vec<ClassCount>,
+    /// The rows of the largest class over those of the smallest that has any; 1 is balance, none without
+    /// labels.
+    pub imbalance: Option<f64>,
+    /// The lengths in tokens.
+    pub lengths: Option<Lengths>,
+    /// Texts that come more than once.
+    pub duplicates: Duplicates,
+    /// Evaluation texts that training holds too; none where there are no evaluation examples.
+    pub overlap: Option<Overlap>,
+}
+
+/// A class and its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// The label's name.
+    pub name: String,
+    /// How many rows have it.
+    pub rows: usize,
+}
+
+/// How long the rows are, in tokens before truncation. Quantiles are by nearest rank, so each is some row's
+/// length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lengths {
+    /// The shortest.
+    pub min: usize,
+    /// Half of the rows are no longer.
+    pub median: usize,
+    /// Nine in ten rows are no longer.
+    pub p90: usize,
+    /// 99 in a hundred rows are no longer.
+    pub p99: usize,
+    /// The longest.
+    pub max: usize,
+    /// The sum.
+    pub tokens: usize,
+    /// What a row is truncated to.
+    pub max_length: usize,
+    /// How many rows are longer than that.
+    pub truncated_rows: usize,
+    /// How many tokens they lose together.
+    pub truncated_tokens: usize,
+}
+
+/// Rows whose text (and second text), white space around it aside, came before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Duplicates {
+    /// How many rows repeat an earlier one.
+    pub rows: usize,
+    /// How many texts have different labels: whatever is learnt is wrong for some of their rows.
+    pub conflicts: usize,
+    /// The lines of the first such text.
+    pub first_conflict_lines: Vec<u64>,
+}
+
+/// Evaluation rows whose text training holds too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Overlap {
+    /// How many.
+    pub rows: usize,
+    /// Of how many.
+    pub eval_rows: usize,
+}
+
+/// From this ratio of class sizes on, the smallest classes are easily neglected.
+const IMBALANCED: f64 = 10.0;
+
+impl DataProfile {
+    /// Profiles `examples`; classes without a row are left out, and without `labels` so are all.
+    pub fn new(examples: &[Example], labels: Option<&LabelMap>) -> Self {
+        let classes = labels.map(|labels| count_classes(examples, labels)).unwrap_or_default();
+        let imbalance = match (classes.first(), classes.last()) {
+            (Some(largest), Some(smallest)) => Some(largest.rows as f64 / smallest.rows as f64),
+            _ => None,
+        };
+        let duplicates = Duplicates::of(examples);
+        DataProfile { rows: examples.len(), classes, imbalance, lengths: None, duplicates, overlap: None }
+    }
+
+    /// Adds the rows' lengths in tokens, special tokens included, before they are cut to `max_length`.
+    ///
+    /// # Errors
+    /// There are not as many lengths as rows.
+    pub fn with_lengths(mut self, lengths: &[usize], max_length: usize) -> Result<Self, DataError> {
+        if lengths.len() != self.rows {
+            return Err(DataError::new(format!(
+                "expected a length for each of {}, got {}",
+                count(self.rows, "row"),
+                lengths.len()
+            )));
+        }
+        self.lengths = Lengths::of(lengths, max_length);
+        Ok(self)
+    }
+
+    /// Adds what `eval` shares with the profiled examples, which are `train`.
+    pub fn with_eval(mut self, train: &[Example], eval: &[Example]) -> Self {
+        let known: HashSet<(&str, &str)> = train.iter().map(Example::key).collect();
+        let rows = eval.iter().filter(|example| known.contains(&example.key())).count();
+        self.overlap = Some(Overlap { rows, eval_rows: eval.len() });
+        self
+    }
+
+    /// The class with the most rows.
+    pub fn largest(&self) -> Option<&ClassCount> {
+        self.classes.first()
+    }
+
+    /// The class with the fewest rows.
+    pub fn smallest(&self) -> Option<&ClassCount> {
+        self.classes.last()
+    }
+
+    /// The profile as sentences: first what there is, then what should be looked at.
+    pub fn lines(&self) -> Vec<String> {
+        let parts = [
+            Some(self.balance_line()),
+            self.lengths.as_ref().map(Lengths::line),
+            self.imbalance_line(),
+            self.lengths.as_ref().and_then(|lengths| lengths.truncation_line(self.rows)),
+            self.duplicates.repeat_line(),
+            self.duplicates.conflict_line(),
+            self.overlap.as_ref().and_then(Overlap::line),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+
+    fn balance_line(&self) -> String {
+        let rows = count(self.rows, "row");
+        match (self.largest(), self.smallest()) {
+            (Some(largest), Some(smallest)) => format!(
+                "{rows} in {}: from {} of `{}` to {} of `{}`",
+                count(self.classes.len(), "class"),
+                thousands(smallest.rows),
+                smallest.name,
+                thousands(largest.rows),
+                largest.name
+            ),
+            _ => rows,
+        }
+    }
+
+    fn imbalance_line(&self) -> Option<String> {
+        let ratio = self.imbalance.filter(|ratio| *ratio >= IMBALANCED)?;
+        Some(format!(
+            "the largest class has {ratio:.0} times the rows of the smallest: look at macro F1 beside \
+             accuracy, and consider class weights"
+        ))
+    }
+}
+
+fn count_classes(examples: &[Example], labels: &LabelMap) -> Vec<ClassCount> {
+    let mut rows = vec![0_usize; labels.len()];
+    for class in examples.iter().filter_map(|example| labels.index(example.label.as_deref()?)) {
+        rows[class] += 1;
+    }
+    let named = labels.names().iter().zip(rows).filter(|(_, rows)| *rows > 0);
+    let mut classes: Vec<ClassCount> =
+        named.map(|(name, rows)| ClassCount { name: name.clone(), rows }).collect();
+    // Stable, so equal classes keep the order of their numbers.
+    classes.sort_by_key(|class| std::cmp::Reverse(class.rows));
+    classes
+}
+
+impl Lengths {
+    fn of(lengths: &[usize], max_length: usize) -> Option<Self> {
+        let mut sorted = lengths.to_vec();
+        sorted.sort_unstable();
+        let quantile = |percent: usize| {
+            let rank = (percent * sorted.len()).div_ceil(100).max(1);
+            sorted.get(rank - 1).copied()
+        };
+        let over =
+            || lengths.iter().filter_map(|length| length.checked_sub(max_length)).filter(|cut| *cut > 0);
+        Some(Lengths {
+            min: *sorted.first()?,
+            median: quantile(50)?,
+            p90: quantile(90)?,
+            p99: quantile(99)?,
+            max: *sorted.last()?,
+            tokens: lengths.iter().sum(),
+            max_length,
+            truncated_rows: over().count(),
+            truncated_tokens: over().sum(),
+        })
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "tokens a row: median {}, 90% up to {}, 99% up to {}, from {} to {}; {} together",
+            self.median,
+            self.p90,
+            self.p99,
+            self.min,
+            self.max,
+            thousands(self.tokens)
+        )
+    }
+
+    fn truncation_line(&self, rows: usize) -> Option<String> {
+        (self.truncated_rows > 0).then(|| {
+            format!(
+                "{} of {} are longer than {} tokens and lose their ends, {} in all: raise --max-length if \
+                 it matters",
+                thousands(self.truncated_rows),
+                count(rows, "row"),
+                self.max_length,
+                count(self.truncated_tokens, "token")
+            )
+        })
+    }
+}
+
+impl Duplicates {
+    fn of(examples: &[Example]) -> Self {
+        let mut seen: HashMap<(&str, &str), &Example> = HashMap::with_capacity(examples.len());
+        // The line of a text's first row, and of the first row that disagrees; ordered as in the file.
+        let mut conflicts: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut rows = 0;
+        for example in examples {
+            let first = *seen.entry(example.key()).or_insert(example);
+            if std::ptr::eq(first, example) {
+                continue;
+            }
+            rows += 1;
+            if first.label != example.label {
+                conflicts.entry(first.line).or_insert(example.line);
+            }
+        }
+        let first_conflict_lines = conflicts.first_key_value().map_or_else(Vec::new, |(a, b)| vec![*a, *b]);
+        Duplicates { rows, conflicts: conflicts.len(), first_conflict_lines }
+    }
+
+    fn repeat_line(&self) -> Option<String> {
+        let verb = if self.rows == 1 { "repeats" } else { "repeat" };
+        (self.rows > 0).then(|| format!("{} {verb} the text of an earlier row", count(self.rows, "row")))
+    }
+
+    fn conflict_line(&self) -> Option<String> {
+        let verb = if self.conflicts == 1 { "has" } else { "have" };
+        (self.conflicts > 0).then(|| {
+            format!(
+                "{} {verb} different labels in different rows, such as on {}: no model can be right about \
+                 all of them",
+                count(self.conflicts, "text"),
+                lines(&self.first_conflict_lines, self.first_conflict_lines.len())
+            )
+        })
+    }
+}
+
+impl Overlap {
+    fn line(&self) -> Option<String> {
+        (self.rows > 0).then(|| {
+            format!(
+                "{} of {} have a text that training holds too: their scores flatter",
+                thousands(self.rows),
+                count(self.eval_rows, "evaluation row")
+            )
+        })
+    }
+}

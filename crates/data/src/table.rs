@@ -1,0 +1,199 @@
+//! A file as rows and named columns.
+
+use std::path::{Path, PathBuf};
+
+use crate::encoding::decode;
+use crate::error::DataError;
+use crate::format::{Format, is_jsonl, sniff_delimiter};
+use crate::notice::Notice;
+use crate::readers::{csv, jsonl};
+
+/// What the user says about a file; what is left out is found from its content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The format, over what the content looks like.
+    pub format: Option<Format>,
+    /// The encoding's name (`gbk`, `latin1`, `shift_jis` ...); UTF-8 without it. A byte order mark decides
+    /// over it.
+    pub encoding: Option<String>,
+}
+
+/// A file's rows and columns; at least one of each. Every field is text.
+///
+/// All fields lie in one string, so that a million rows do not cost a million allocations.
+#[derive(Debug, Clone)]
+pub struct Table {
+    path: PathBuf,
+    format: Format,
+    columns: Vec<String>,
+    pub(crate) notices: Vec<Notice>,
+    text: String,
+    /// The fields of all rows, one after the other; a missing value has none.
+    fields: Vec<Field>,
+    ends: Vec<RowEnd>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    column: usize,
+    /// Where its text ends; it begins where the field before ended.
+    end: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RowEnd {
+    line: u64,
+    /// How many fields there are up to here; the row begins where the one before ended.
+    fields: usize,
+}
+
+/// One row of a [`Table`].
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'t> {
+    table: &'t Table,
+    index: usize,
+    line: u64,
+    first: usize,
+    end: usize,
+}
+
+/// Reads the table in the file at `path`.
+///
+/// # Errors
+/// The file cannot be read or decoded, is empty, or breaks its format's rules; each with its place and what
+/// to do.
+pub fn read_table(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        DataError::new(format!("the file cannot be read: {error}: check the path and its permissions"))
+            .in_file(path)
+    })?;
+    let decoded = decode(bytes, options.encoding.as_deref()).map_err(|error| error.in_file(path))?;
+    let mut table = parse_table(path, &decoded.text, options.format)?;
+    table.notices.splice(..0, decoded.notices);
+    Ok(table)
+}
+
+/// Reads a table from text that is already decoded; `path` only names it, in errors and as [`Table::path`].
+///
+/// # Errors
+/// As [`read_table`], less those of reading and decoding.
+pub fn parse_table(path: &Path, text: &str, format: Option<Format>) -> Result<Table, DataError> {
+    parse(text.strip_prefix('\u{feff}').unwrap_or(text), format)
+        .map(|table| Table { path: path.to_owned(), ..table })
+        .map_err(|error| error.in_file(path))
+}
+
+fn parse(text: &str, format: Option<Format>) -> Result<Table, DataError> {
+    match format {
+        Some(Format::Jsonl) => jsonl::read(text),
+        Some(Format::Tsv) => csv::read(text, b'\t'),
+        Some(Format::Csv) => csv::read(text, sniff_delimiter(text, b",;|")),
+        None if is_jsonl(text)? => jsonl::read(text),
+        None => csv::read(text, sniff_delimiter(text, b",\t;|")),
+    }
+}
+
+impl Table {
+    pub(crate) fn new(format: Format, columns: Vec<String>) -> Self {
+        Table {
+            path: PathBuf::new(),
+            format,
+            columns,
+            notices: Vec::new(),
+            text: String::new(),
+            fields: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    /// Adds a column, which the rows so far lack, and returns its index.
+    pub(crate) fn add_column(&mut self, name: String) -> usize {
+        self.columns.push(name);
+        self.columns.len() - 1
+    }
+
+    /// Adds a field to the row under way.
+    pub(crate) fn push_field(&mut self, column: usize, value: &str) {
+        self.text.push_str(value);
+        self.fields.push(Field { column, end: self.text.len() });
+    }
+
+    /// Ends the row under way, which began on `line`.
+    pub(crate) fn end_row(&mut self, line: u64) {
+        self.ends.push(RowEnd { line, fields: self.fields.len() });
+    }
+
+    /// The file that the table was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's format, as found or asked for.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The columns' names: a header's in its order, JSON keys in the order they are first met.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// What looked odd while reading.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are no rows; never so for a table that was read from a file.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The row at `index`, counted from 0.
+    pub fn row(&self, index: usize) -> Option<Row<'_>> {
+        let RowEnd { line, fields: end } = *self.ends.get(index)?;
+        let first = index.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |row| row.fields);
+        Some(Row { table: self, index, line, first, end })
+    }
+
+    /// All rows in the file's order.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        (0..self.len()).filter_map(|index| self.row(index))
+    }
+}
+
+impl<'t> Row<'t> {
+    /// The row's place in the file, counted from 0: its stable identity.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The line where the row starts, counted from 1; fields with line breaks make this more than the index.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// The value in `column`, none where it is missing. An empty CSV field is an empty value, not a missing
+    /// one.
+    pub fn get(&self, column: usize) -> Option<&'t str> {
+        let fields = self.table.fields.get(self.first..self.end)?;
+        // In all but odd JSON the fields stand in the columns' order, so the first look finds it.
+        let place = match fields.get(column) {
+            Some(field) if field.column == column => column,
+            _ => fields.iter().position(|field| field.column == column)?,
+        };
+        let end = fields.get(place)?.end;
+        let before = (self.first + place).checked_sub(1).and_then(|before| self.table.fields.get(before));
+        self.table.text.get(before.map_or(0, |field| field.end)..end)
+    }
+
+    /// The values of all columns in their order.
+    pub fn values(&self) -> impl Iterator<Item = Option<&'t str>> {
+        let row = *self;
+        (0..row.table.columns.len()).map(move |column| row.get(column))
+    }
+}

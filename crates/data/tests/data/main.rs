@@ -1,0 +1,10 @@
+//! The crate's tests, a file an idea. They make the files that they read.
+
+mod columns;
+mod csv;
+mod encodings;
+mod files;
+mod jsonl;
+mod labels;
+mod profile;
+mod split;
