@@ -1,1 +1,21 @@
-//! placeholder
+//! Prepare: pretrained models as they lie on disk (weights, configurations, tokenizers), and the families of models
+//! that are built from them.
+//!
+//! [`families::open`] reads a folder; layers take their tensors from a [`Checkpoint`]; a pass goes through a
+//! [`Forward`] with a ragged [`Batch`]. A model knows no method: a method steps in at named [`sites`].
+
+mod batch;
+mod checkpoint;
+mod error;
+pub mod families;
+pub mod formats;
+mod forward;
+pub mod layers;
+pub mod sites;
+pub mod tokenizer;
+
+pub use batch::{Batch, BatchRow};
+pub use checkpoint::{Aliases, Checkpoint, Init, Loaded};
+pub use error::{ModelError, TensorProblem};
+pub use forward::Forward;
+pub use sites::{Hooks, LinearHook};

@@ -1,0 +1,164 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use retune_tensor::random::Key;
+use retune_tensor::{Device, ParamId, Parameters, Tensor};
+
+use crate::error::nearest;
+use crate::formats::Weights;
+use crate::{ModelError, TensorProblem};
+
+/// How a tensor is drawn that the checkpoint lacks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All 0.
+    Zeros,
+    /// Normal around 0 with this standard deviation.
+    Normal(f64),
+    /// Uniform between minus this and this.
+    Uniform(f64),
+}
+
+impl Init {
+    /// A tensor drawn from the stream that `key` and `name` give.
+    pub fn draw(
+        self,
+        device: Device,
+        shape: &[usize],
+        key: Key,
+        name: &str,
+    ) -> retune_tensor::Result<Tensor> {
+        let mut tensor = Tensor::zeros(device, shape)?;
+        let stream = &mut key.with_name(name).stream();
+        match self {
+            Init::Zeros => {}
+            Init::Normal(deviation) => {
+                tensor.f32_mut()?.iter_mut().for_each(|x| *x = stream.normal() * deviation as f32);
+            }
+            Init::Uniform(bound) => {
+                let draw = |x: &mut f32| *x = (2.0 * stream.uniform() - 1.0) * bound as f32;
+                tensor.f32_mut()?.iter_mut().for_each(draw);
+            }
+        }
+        Ok(tensor)
+    }
+}
+
+/// Other names that a checkpoint may have for a tensor, in the order in which they are tried.
+pub type Aliases = fn(&str) -> Vec<String>;
+
+/// A checkpoint on its way into a model: layers take the tensors they need, and what does not fit is collected, so
+/// that one error names all of it.
+#[derive(Debug)]
+pub struct Checkpoint {
+    weights: Weights,
+    device: Device,
+    aliases: Aliases,
+    seed: Key,
+    parameters: Parameters,
+    problems: Vec<TensorProblem>,
+    taken: BTreeSet<String>,
+    fresh: Vec<String>,
+}
+
+/// A checkpoint whose tensors have all found their places.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The weights, all frozen.
+    pub parameters: Parameters,
+    /// The names of those that the checkpoint lacked: drawn anew, and worth nothing until they are trained.
+    pub fresh: Vec<String>,
+    /// The checkpoint's tensors that no layer asked for.
+    pub unused: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens the weights of `folder`. `seed` draws what is not there.
+    pub fn open(folder: &Path, device: Device, aliases: Aliases, seed: Key) -> Result<Self, ModelError> {
+        let weights = Weights::open(folder)?;
+        Ok(Checkpoint {
+            weights,
+            device,
+            aliases,
+            seed,
+            parameters: Parameters::new(),
+            problems: Vec::new(),
+            taken: BTreeSet::new(),
+            fresh: Vec::new(),
+        })
+    }
+
+    /// The shape that the checkpoint has for `name` or one of its aliases.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.weights.info(&self.stored_as(name)?)?.shape)
+    }
+
+    /// Takes the tensor `name`. If it is missing, or of another shape, [`Checkpoint::finish`] will say so.
+    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<ParamId, ModelError> {
+        let Some(stored) = self.stored_as(name) else {
+            let nearest = nearest(name, self.weights.names());
+            return self.problem(TensorProblem::Missing { name: name.to_string(), nearest }, name);
+        };
+        self.take(name, &stored, shape)
+    }
+
+    /// Takes the tensor `name`, or draws it anew if it is missing.
+    pub fn tensor_or_init(&mut self, name: &str, shape: &[usize], init: Init) -> Result<ParamId, ModelError> {
+        match self.stored_as(name) {
+            Some(stored) => self.take(name, &stored, shape),
+            None => self.init(name, shape, init),
+        }
+    }
+
+    /// Draws the tensor `name` anew, whatever the checkpoint holds.
+    pub fn init(&mut self, name: &str, shape: &[usize], init: Init) -> Result<ParamId, ModelError> {
+        self.fresh.push(name.to_string());
+        let value = init.draw(self.device, shape, self.seed, name)?;
+        Ok(self.parameters.add(name, value)?)
+    }
+
+    /// The weights, or one error that names every tensor which is missing or misshapen.
+    pub fn finish(self) -> Result<Loaded, ModelError> {
+        if !self.problems.is_empty() {
+            return Err(self.error());
+        }
+        let unused =
+            self.weights.names().filter(|name| !self.taken.contains(*name)).map(str::to_string).collect();
+        Ok(Loaded { parameters: self.parameters, fresh: self.fresh, unused })
+    }
+
+    fn stored_as(&self, name: &str) -> Option<String> {
+        let known = |name: &String| self.weights.info(name).is_some();
+        Some(name.to_string()).filter(known).or_else(|| (self.aliases)(name).into_iter().find(known))
+    }
+
+    fn take(&mut self, name: &str, stored: &str, shape: &[usize]) -> Result<ParamId, ModelError> {
+        let got = self.weights.info(stored).map(|info| info.shape.clone()).unwrap_or_default();
+        self.taken.insert(stored.to_string());
+        if got != shape {
+            let name = stored.to_string();
+            return self.problem(TensorProblem::Shape { name, expected: shape.to_vec(), got }, stored);
+        }
+        let mut value = Tensor::empty(self.device, shape)?;
+        if self.device != Device::Meta {
+            self.weights.read_f32_into(stored, value.f32_mut()?)?;
+        }
+        Ok(self.parameters.add(name, value)?)
+    }
+
+    /// Notes a problem and goes on with an empty tensor, to find the others; but not with a lying config's millions.
+    fn problem(&mut self, problem: TensorProblem, name: &str) -> Result<ParamId, ModelError> {
+        const MOST: usize = 200;
+        self.problems.push(problem);
+        if self.problems.len() > MOST {
+            return Err(self.error());
+        }
+        let place = format!("{name} (problem {})", self.problems.len());
+        Ok(self.parameters.add(place, Tensor::zeros(self.device, &[0])?)?)
+    }
+
+    fn error(&self) -> ModelError {
+        let path = self.weights.files().next().map(Path::to_path_buf).unwrap_or_default();
+        ModelError::Tensors { path, problems: self.problems.clone() }
+    }
+}

@@ -1,0 +1,105 @@
+//! The model families: one file each, one line in [`FAMILIES`].
+
+pub mod bert;
+
+use std::path::Path;
+
+use retune_tensor::random::Key;
+use retune_tensor::{Device, Result, Var};
+
+use crate::formats::{HfConfig, LabelNames};
+use crate::layers::Linear;
+use crate::{Aliases, Checkpoint, Forward, ModelError};
+
+/// Every family, by the `model_type` of its configurations.
+pub static FAMILIES: &[&dyn Family] = &[&bert::Bert];
+
+/// A kind of model: how its configuration is read and its layers are built.
+pub trait Family: Send + Sync {
+    /// The `model_type` in `config.json`.
+    fn model_type(&self) -> &'static str;
+
+    /// What it is, in one line.
+    fn summary(&self) -> &'static str;
+
+    /// The class of transformers that holds it with a sequence classification head.
+    fn sequence_classification_class(&self) -> &'static str;
+
+    /// Other names that checkpoints have for its tensors.
+    fn aliases(&self) -> Aliases;
+
+    /// Builds the encoder, taking its tensors from `checkpoint`.
+    fn build(
+        &self,
+        config: &HfConfig,
+        checkpoint: &mut Checkpoint,
+    ) -> std::result::Result<Box<dyn Encoder>, ModelError>;
+}
+
+/// A pretrained encoder: written once, forward only.
+pub trait Encoder: Send + Sync {
+    /// The last hidden states, `[tokens, hidden_size]`.
+    fn encode(&self, forward: &Forward<'_>) -> Result<Var>;
+
+    /// What a sequence classification head reads, `[rows, hidden_size]`, from the last hidden states.
+    fn pool(&self, forward: &Forward<'_>, hidden: &Var) -> Result<Var>;
+
+    /// Its linear layers, pooling left out: the sites that methods choose from.
+    fn linears(&self) -> Vec<&Linear>;
+
+    /// The parameters of its pooling, which belong to the head: trained with it.
+    fn pooler(&self) -> Option<&Linear>;
+
+    /// The width of a hidden state.
+    fn hidden_size(&self) -> usize;
+
+    /// The longest row, special tokens included.
+    fn max_length(&self) -> usize;
+
+    /// What its head is made like.
+    fn head(&self) -> HeadDefaults;
+
+    /// Replaces the dropouts of its configuration (hidden states, attention's probabilities, head).
+    fn set_dropout(&mut self, probability: f32);
+}
+
+/// What a family's classification head has in common with the family.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadDefaults {
+    /// Dropout before the head.
+    pub dropout: f32,
+    /// Standard deviation of new weights.
+    pub initializer_range: f64,
+}
+
+/// A model on disk, opened: its configuration, its family and its weights, which layers are still to take.
+pub struct Opened {
+    /// Its `config.json`.
+    pub config: HfConfig,
+    /// What it is.
+    pub family: &'static dyn Family,
+    /// The encoder.
+    pub encoder: Box<dyn Encoder>,
+    /// What the task's head takes its tensors from.
+    pub checkpoint: Checkpoint,
+    /// The names of its classes, if it was a classifier.
+    pub labels: Option<LabelNames>,
+}
+
+/// Opens the model in `folder`. Errors if its family is not known, naming those that are.
+pub fn open(folder: &Path, device: Device, seed: Key) -> std::result::Result<Opened, ModelError> {
+    let config = HfConfig::open(folder)?;
+    let model_type = config.model_type()?;
+    let Some(family) = FAMILIES.iter().copied().find(|family| family.model_type() == model_type) else {
+        let known: Vec<_> = FAMILIES.iter().map(|family| family.model_type()).collect();
+        return Err(config.wrong(
+            "model_type",
+            format!("one of {}", known.join(", ")),
+            format!("`{model_type}`"),
+        ));
+    };
+    let labels = config.label_names()?;
+    let mut checkpoint = Checkpoint::open(folder, device, family.aliases(), seed)?;
+    let encoder = family.build(&config, &mut checkpoint)?;
+    Ok(Opened { config, family, encoder, checkpoint, labels })
+}

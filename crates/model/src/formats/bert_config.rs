@@ -1,0 +1,256 @@
+//! BERT's configuration, checked: what holds here need not be asked again while the model is built.
+
+use retune_tensor::backend::Activation;
+
+use super::{HfConfig, LabelNames};
+use crate::ModelError;
+use crate::error::{nearest, quoted};
+
+/// Names that transformers gives to these functions. Several are one formula in different kernels.
+const ACTIVATIONS: [(&str, Activation); 11] = [
+    ("gelu", Activation::Gelu),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_python_tanh", Activation::GeluTanh),
+    ("gelu_accurate", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("tanh", Activation::Tanh),
+];
+
+/// The sizes and rates of a BERT encoder (Devlin et al. 2018), named as in `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BertConfig {
+    /// Rows of the word embeddings.
+    pub vocab_size: usize,
+    /// Width of the residual stream; a multiple of `num_attention_heads`.
+    pub hidden_size: usize,
+    /// Encoder blocks.
+    pub num_hidden_layers: usize,
+    /// Heads of each attention.
+    pub num_attention_heads: usize,
+    /// Width between the two layers of a feed-forward block.
+    pub intermediate_size: usize,
+    /// The function there.
+    pub hidden_act: Activation,
+    /// Rows of the position embeddings: the longest input, special tokens included.
+    pub max_position_embeddings: usize,
+    /// Rows of the token type (segment) embeddings.
+    pub type_vocab_size: usize,
+    /// Added to the variance in each layer norm; positive.
+    pub layer_norm_eps: f64,
+    /// Dropout after the embeddings and at the end of each sub-layer, in [0, 1).
+    pub hidden_dropout_prob: f64,
+    /// Dropout of the attention's probabilities, in [0, 1).
+    pub attention_probs_dropout_prob: f64,
+    /// Dropout before a classification head, in [0, 1); `hidden_dropout_prob` where the file does not say.
+    pub classifier_dropout: f64,
+    /// The padding token's row of the word embeddings, which gets no gradient; below `vocab_size`.
+    pub pad_token_id: Option<usize>,
+    /// Standard deviation of newly made weights.
+    pub initializer_range: f64,
+    /// The names of the classes, if the file has any.
+    pub labels: Option<LabelNames>,
+}
+
+impl BertConfig {
+    /// Reads and checks the keys of a BERT model; those that are absent get transformers' defaults.
+    ///
+    /// Errors, with the key named, if a value is out of range, or asks for what this encoder is not: a decoder,
+    /// cross-attention, relative positions, an unknown activation.
+    pub fn new(config: &HfConfig) -> Result<Self, ModelError> {
+        let model_type = config.model_type()?;
+        if model_type != "bert" {
+            return Err(config.wrong("model_type", "`bert`", quoted(model_type)));
+        }
+        for key in ["is_decoder", "add_cross_attention"] {
+            if config.optional_bool(key)? == Some(true) {
+                return Err(config.wrong(key, "false, as only encoders are built", "true"));
+            }
+        }
+        match config.optional_str("position_embedding_type")? {
+            None | Some("absolute") => {}
+            Some(other) => return Err(config.wrong("position_embedding_type", "`absolute`", quoted(other))),
+        }
+
+        let size = |key, default| match config.optional_usize(key)? {
+            Some(0) => Err(config.wrong(key, "at least 1", "0")),
+            size => Ok(size.unwrap_or(default)),
+        };
+        let hidden_size = size("hidden_size", 768)?;
+        let num_attention_heads = size("num_attention_heads", 12)?;
+        if !hidden_size.is_multiple_of(num_attention_heads) {
+            let expected = format!("a multiple of `num_attention_heads`, which is {num_attention_heads}");
+            return Err(config.wrong("hidden_size", expected, hidden_size.to_string()));
+        }
+        let vocab_size = size("vocab_size", 30522)?;
+        let hidden_dropout_prob = rate(config, "hidden_dropout_prob")?.unwrap_or(0.1);
+
+        Ok(Self {
+            vocab_size,
+            hidden_size,
+            num_hidden_layers: size("num_hidden_layers", 12)?,
+            num_attention_heads,
+            intermediate_size: size("intermediate_size", 3072)?,
+            hidden_act: activation(config)?,
+            max_position_embeddings: size("max_position_embeddings", 512)?,
+            type_vocab_size: size("type_vocab_size", 2)?,
+            layer_norm_eps: within(config, "layer_norm_eps", "above 0 and below 1", |x| x > 0.0 && x < 1.0)?
+                .unwrap_or(1e-12),
+            hidden_dropout_prob,
+            attention_probs_dropout_prob: rate(config, "attention_probs_dropout_prob")?.unwrap_or(0.1),
+            classifier_dropout: rate(config, "classifier_dropout")?.unwrap_or(hidden_dropout_prob),
+            pad_token_id: pad_token_id(config, vocab_size)?,
+            initializer_range: within(config, "initializer_range", "from 0 to 1", |x| {
+                (0.0..=1.0).contains(&x)
+            })?
+            .unwrap_or(0.02),
+            labels: config.label_names()?,
+        })
+    }
+}
+
+/// A dropout probability. At 1 nothing would be left to scale up.
+fn rate(config: &HfConfig, key: &str) -> Result<Option<f64>, ModelError> {
+    within(config, key, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))
+}
+
+fn within(
+    config: &HfConfig,
+    key: &str,
+    expected: &str,
+    holds: impl Fn(f64) -> bool,
+) -> Result<Option<f64>, ModelError> {
+    match config.optional_f64(key)? {
+        Some(value) if !holds(value) => {
+            Err(config.wrong(key, format!("a number {expected}"), value.to_string()))
+        }
+        value => Ok(value),
+    }
+}
+
+/// Absent is 0 and null is none: transformers tells these apart.
+fn pad_token_id(config: &HfConfig, vocab_size: usize) -> Result<Option<usize>, ModelError> {
+    let id = if config.raw.contains_key("pad_token_id") {
+        config.optional_usize("pad_token_id")?
+    } else {
+        Some(0)
+    };
+    match id {
+        Some(id) if id >= vocab_size => {
+            let expected = format!("a token below `vocab_size`, which is {vocab_size}");
+            Err(config.wrong("pad_token_id", expected, id.to_string()))
+        }
+        id => Ok(id),
+    }
+}
+
+fn activation(config: &HfConfig) -> Result<Activation, ModelError> {
+    let name = config.optional_str("hidden_act")?.unwrap_or("gelu");
+    if let Some((_, activation)) = ACTIVATIONS.iter().find(|(known, _)| *known == name) {
+        return Ok(*activation);
+    }
+    let known = ACTIVATIONS.map(|(known, _)| known);
+    let near = nearest(name, known).map(|near| format!("; near is {}", quoted(&near))).unwrap_or_default();
+    Err(config.wrong("hidden_act", format!("one of {}", known.join(", ")), format!("{}{near}", quoted(name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(value: &Value) -> Result<BertConfig, String> {
+        let mut raw = value.as_object().unwrap().clone();
+        raw.entry("model_type").or_insert("bert".into());
+        BertConfig::new(&HfConfig::from_map("config.json", raw)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn absent_keys_get_the_defaults_of_transformers() {
+        assert_eq!(
+            read(&json!({})).unwrap(),
+            BertConfig {
+                vocab_size: 30522,
+                hidden_size: 768,
+                num_hidden_layers: 12,
+                num_attention_heads: 12,
+                intermediate_size: 3072,
+                hidden_act: Activation::Gelu,
+                max_position_embeddings: 512,
+                type_vocab_size: 2,
+                layer_norm_eps: 1e-12,
+                hidden_dropout_prob: 0.1,
+                attention_probs_dropout_prob: 0.1,
+                classifier_dropout: 0.1,
+                pad_token_id: Some(0),
+                initializer_range: 0.02,
+                labels: None,
+            }
+        );
+    }
+
+    #[test]
+    fn odd_sizes_are_read() {
+        let config = read(&json!({
+            "vocab_size": 61, "hidden_size": 21, "num_hidden_layers": 3, "num_attention_heads": 7,
+            "intermediate_size": 33, "hidden_act": "swish", "max_position_embeddings": 29, "type_vocab_size": 5,
+            "layer_norm_eps": 1e-5, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0.25,
+            "classifier_dropout": null, "pad_token_id": null, "initializer_range": 0.5,
+            "id2label": {"0": "да", "1": "нет"}, "position_embedding_type": "absolute", "is_decoder": false
+        }))
+        .unwrap();
+        assert_eq!((config.vocab_size, config.hidden_size, config.num_hidden_layers), (61, 21, 3));
+        assert_eq!((config.num_attention_heads, config.intermediate_size), (7, 33));
+        assert_eq!((config.max_position_embeddings, config.type_vocab_size), (29, 5));
+        assert_eq!(config.hidden_act, Activation::Silu);
+        assert_eq!(config.pad_token_id, None);
+        let rates =
+            [config.hidden_dropout_prob, config.attention_probs_dropout_prob, config.classifier_dropout];
+        assert_eq!(rates.map(f64::to_bits), [0.0, 0.25, 0.0].map(f64::to_bits));
+        assert_eq!(config.labels.unwrap().names, ["да", "нет"]);
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused_by_its_key() {
+        for (value, expected) in [
+            (json!({"model_type": "roberta"}), "`model_type`: expected `bert`, got `roberta`"),
+            (json!({"model_type": 3}), "`model_type`: expected a text, got 3"),
+            (
+                json!({"hidden_size": 100}),
+                "`hidden_size`: expected a multiple of `num_attention_heads`, which is 12, got 100",
+            ),
+            (json!({"num_attention_heads": 0}), "`num_attention_heads`: expected at least 1, got 0"),
+            (json!({"num_hidden_layers": 2.5}), "`num_hidden_layers`: expected a whole number"),
+            (json!({"vocab_size": 1e300}), "`vocab_size`: expected a whole number"),
+            (json!({"is_decoder": true}), "`is_decoder`: expected false"),
+            (
+                json!({"add_cross_attention": "no"}),
+                "`add_cross_attention`: expected true or false, got the text `no`",
+            ),
+            (json!({"position_embedding_type": "relative_key"}), "expected `absolute`, got `relative_key`"),
+            (json!({"hidden_act": "gelu_nwe"}), "got `gelu_nwe`; near is `gelu_new`"),
+            (json!({"hidden_act": "mish"}), "expected one of gelu, gelu_python, gelu_new, "),
+            (
+                json!({"hidden_dropout_prob": 1}),
+                "`hidden_dropout_prob`: expected a number at least 0 and below 1, got 1",
+            ),
+            (
+                json!({"classifier_dropout": -0.1}),
+                "`classifier_dropout`: expected a number at least 0 and below 1, got -0.1",
+            ),
+            (json!({"layer_norm_eps": 0}), "`layer_norm_eps`: expected a number above 0"),
+            (
+                json!({"pad_token_id": 30522}),
+                "`pad_token_id`: expected a token below `vocab_size`, which is 30522",
+            ),
+            (json!({"pad_token_id": -1}), "`pad_token_id`: expected a whole number"),
+        ] {
+            let error = read(&value).unwrap_err();
+            assert!(error.contains(expected), "{value}: {error}");
+        }
+    }
+}

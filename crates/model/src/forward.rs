@@ -1,0 +1,33 @@
+use retune_tensor::backend::Dropout;
+use retune_tensor::random::Key;
+use retune_tensor::{ParamId, Parameters, Tape, Var};
+
+use crate::{Batch, Hooks};
+
+/// All that a forward pass reads. A model's layers hold ids and sizes; what flows comes from here.
+#[derive(Clone, Copy)]
+pub struct Forward<'a> {
+    /// Records, or not.
+    pub tape: &'a Tape,
+    /// The weights.
+    pub parameters: &'a Parameters,
+    /// What a method put at named sites.
+    pub hooks: &'a Hooks,
+    /// The rows.
+    pub batch: &'a Batch,
+    /// (seed, epoch) while training; none switches every dropout off.
+    pub dropout: Option<Key>,
+}
+
+impl Forward<'_> {
+    /// The value of a parameter.
+    pub fn parameter(&self, id: ParamId) -> Var {
+        self.tape.parameter(self.parameters, id)
+    }
+
+    /// The dropout of one site, whose name keys its draws; none outside training or at probability 0.
+    pub fn dropout(&self, site: &str, probability: f32) -> Option<Dropout> {
+        let key = self.dropout.filter(|_| probability > 0.0)?;
+        Some(Dropout { probability, key: key.with_name(site) })
+    }
+}

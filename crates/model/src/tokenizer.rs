@@ -1,0 +1,211 @@
+//! From text to token ids, exactly as transformers does it, with the `tokenizers` crate.
+
+mod bert;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+use tokenizers::utils::truncation::{
+    TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+};
+use tokenizers::{Encoding, PostProcessor};
+
+use crate::ModelError;
+use crate::formats::write_atomic;
+
+const TOKENIZER: &str = "tokenizer.json";
+const SETTINGS: &str = "tokenizer_config.json";
+const VOCAB: &str = "vocab.txt";
+
+/// Everything that loaders of the Hugging Face libraries look for beside the weights.
+const FILES: [&str; 9] = [
+    TOKENIZER,
+    SETTINGS,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    VOCAB,
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
+
+/// A model's tokenizer. It never pads, and cuts only at the length that is asked for.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    /// Which end is lost when a text is too long.
+    direction: TruncationDirection,
+    vocab_size: usize,
+}
+
+/// A row as the model gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Token ids, special tokens included.
+    pub input_ids: Vec<u32>,
+    /// For each token the part of a pair that it belongs to: 0 or 1.
+    pub token_type_ids: Vec<u32>,
+    /// How many tokens were cut off because the row was too long.
+    pub truncated: usize,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a model folder: `tokenizer.json`, or a BERT's `vocab.txt`.
+    ///
+    /// Padding and truncation stored there are switched off. As in transformers, `tokenizer_config.json` has the
+    /// last word on which end is cut, and for a BERT on lower case, accents and Chinese characters.
+    /// Errors if neither file is there, or if they cannot be followed exactly.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let folder = folder.as_ref();
+        let settings = read_object(&folder.join(SETTINGS))?.unwrap_or_default();
+        let path = folder.join(TOKENIZER);
+        let mut inner = match fs::read(&path) {
+            Ok(text) => {
+                let mut inner = tokenizers::Tokenizer::from_bytes(text)
+                    .map_err(|e| failed(&path, format!("cannot be read as a tokenizer: {e}")))?;
+                bert::apply_settings(&mut inner, &settings).map_err(|e| failed(&path, e.to_string()))?;
+                inner
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => bert::from_vocab(folder, &settings)?,
+            Err(e) => return Err(ModelError::io(path, "read", e)),
+        };
+        let direction = direction(&inner, &settings, folder)?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| failed(&path, e.to_string()))?;
+        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        Ok(Self { path: folder.to_path_buf(), inner, direction, vocab_size })
+    }
+
+    /// Encodes a text, or a pair of texts, with special tokens, into at most `max_length` tokens.
+    ///
+    /// A row that is too long loses tokens of its text, of the longer one in a pair, and keeps its special tokens.
+    /// Errors if `max_length` has no room for these, or if the vocabulary has no token for the unknown.
+    pub fn encode(&self, text: &str, pair: Option<&str>, max_length: usize) -> Result<Encoded, ModelError> {
+        let special = self.special_tokens(pair.is_some());
+        let Some(room) = max_length.checked_sub(special) else {
+            let message =
+                format!("a max_length of {max_length} has no room for the {special} special tokens");
+            return Err(failed(&self.path, message));
+        };
+        let failed = |e: tokenizers::Error| failed(&self.path, format!("cannot encode: {e}"));
+        let whole = match pair {
+            None => self.inner.encode_fast(text, true),
+            Some(pair) => self.inner.encode_fast((text, pair), true),
+        };
+        let whole = whole.map_err(failed)?;
+        if whole.len() <= max_length {
+            return Ok(encoded(&whole, 0));
+        }
+        let params = TruncationParams {
+            direction: self.direction,
+            max_length: room,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        let part = |text: &str| self.inner.encode_fast(text, false).map_err(failed);
+        let (mut first, mut second) =
+            truncate_encodings(part(text)?, pair.map(part).transpose()?, &params).map_err(failed)?;
+        // The pieces that were cut off would otherwise be combined, each of one text with each of the other.
+        first.take_overflowing();
+        second.as_mut().map(Encoding::take_overflowing);
+        let cut = self.inner.post_process(first, second, true).map_err(failed)?;
+        Ok(encoded(&cut, whole.len() - cut.len()))
+    }
+
+    /// Encodes many rows, each like [`Tokenizer::encode`], on all threads of the pool; the order is kept.
+    pub fn encode_batch(
+        &self,
+        rows: &[(&str, Option<&str>)],
+        max_length: usize,
+    ) -> Result<Vec<Encoded>, ModelError> {
+        let encoded: Vec<_> =
+            rows.par_iter().map(|(text, pair)| self.encode(text, *pair, max_length)).collect();
+        // Only now into one result, so that the first bad row is told whichever thread was faster.
+        encoded.into_iter().collect()
+    }
+
+    /// Special tokens that are added to a text, or to a pair.
+    pub fn special_tokens(&self, pair: bool) -> usize {
+        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
+    }
+
+    /// One more than the largest token id: the rows that a model's word embeddings must have at least.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token with this id, if there is one.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of this token, if there is one.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+}
+
+/// Copies what a folder has of a tokenizer's files to another folder, byte for byte, each whole or not at all.
+/// Errors if a file that is there cannot be read or written. Copying a folder onto itself does nothing.
+pub fn copy_files(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), ModelError> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    for name in FILES {
+        let (source, target) = (from.join(name), to.join(name));
+        match fs::read(&source) {
+            Ok(content) if fs::read(&target).is_ok_and(|there| there == content) => {}
+            Ok(content) => write_atomic(target, |writer| writer.write_all(&content))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(ModelError::io(source, "read", e)),
+        }
+    }
+    Ok(())
+}
+
+fn encoded(encoding: &Encoding, truncated: usize) -> Encoded {
+    Encoded {
+        input_ids: encoding.get_ids().to_vec(),
+        token_type_ids: encoding.get_type_ids().to_vec(),
+        truncated,
+    }
+}
+
+fn direction(
+    inner: &tokenizers::Tokenizer,
+    settings: &Map<String, Value>,
+    folder: &Path,
+) -> Result<TruncationDirection, ModelError> {
+    match settings.get("truncation_side").map(|side| (side, side.as_str())) {
+        None => Ok(inner.get_truncation().map_or(TruncationDirection::Right, |stored| stored.direction)),
+        Some((_, Some("right"))) => Ok(TruncationDirection::Right),
+        Some((_, Some("left"))) => Ok(TruncationDirection::Left),
+        Some((side, _)) => Err(ModelError::Config {
+            path: folder.join(SETTINGS),
+            key: "truncation_side".into(),
+            expected: "`left` or `right`".into(),
+            got: crate::formats::described(side),
+        }),
+    }
+}
+
+/// A file that may be absent, but must be a JSON object if it is there.
+fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, ModelError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(ModelError::io(path, "read", e)),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|e| ModelError::Format {
+        path: path.to_path_buf(),
+        place: format!("line {}, column {}", e.line(), e.column()),
+        expected: "a JSON object".into(),
+        got: e.to_string(),
+    })
+}
+
+fn failed(path: &Path, message: impl Into<String>) -> ModelError {
+    ModelError::Tokenizer { path: path.to_path_buf(), message: message.into() }
+}

@@ -1,0 +1,157 @@
+//! BERT against transformers: hidden states, logits, loss and every gradient of tiny random models, in the forms in
+//! which checkpoints come (see `oracle/tiny_bert.py`).
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+use std::path::{Path, PathBuf};
+
+use retune_model::formats::Weights;
+use retune_model::layers::Linear;
+use retune_model::{Batch, BatchRow, Forward, Hooks, Init, families};
+use retune_tensor::backend::Activation;
+use retune_tensor::random::Key;
+use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, ops};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Rows {
+    input_ids: Vec<Vec<u32>>,
+    token_type_ids: Vec<Vec<u32>>,
+    labels: Vec<u32>,
+    num_labels: usize,
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The largest difference, as a share of the largest reference value.
+fn relative(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    got.iter().zip(expected).fold(0.0f32, |max, (a, b)| max.max((a - b).abs())) / scale.max(1e-12)
+}
+
+struct Case {
+    parameters: Parameters,
+    encoder: Box<dyn families::Encoder>,
+    classifier: Linear,
+    expected: Weights,
+    rows: Rows,
+}
+
+impl Case {
+    fn open(name: &str) -> Self {
+        let folder = folder(name);
+        let rows: Rows =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
+        let expected = Weights::open(folder.join("expected.safetensors")).unwrap();
+        let mut opened = families::open(&folder, Device::Cpu, Key::new(1)).unwrap();
+        let hidden = opened.encoder.hidden_size();
+        let classifier = Linear::load_or_init(
+            &mut opened.checkpoint,
+            "classifier",
+            hidden,
+            rows.num_labels,
+            Init::Normal(0.02),
+        );
+        let loaded = opened.checkpoint.finish().unwrap();
+        let mut parameters = loaded.parameters;
+        // What the checkpoint lacks was drawn anew: the reference says what it drew.
+        for name in &loaded.fresh {
+            let value = expected.read_f32(&format!("init.{name}")).unwrap();
+            let id = parameters.find(name).unwrap();
+            let shape = parameters.get(id).value.shape().to_vec();
+            parameters.get_mut(id).value = Tensor::from_slice(Device::Cpu, &shape, &value).unwrap();
+        }
+        let fresh = expected.names().filter(|name| name.starts_with("init.")).count();
+        assert_eq!(fresh, loaded.fresh.len(), "{name}: drawn anew: {:?}", loaded.fresh);
+        parameters.iter_mut().for_each(|(_, parameter)| parameter.trainable = true);
+        Case { parameters, encoder: opened.encoder, classifier: classifier.unwrap(), expected, rows }
+    }
+
+    fn batch(&self, rows: std::ops::Range<usize>) -> Batch {
+        Batch::new(rows.map(|row| BatchRow {
+            id: row as u64,
+            input_ids: &self.rows.input_ids[row],
+            token_type_ids: &self.rows.token_type_ids[row],
+        }))
+    }
+
+    fn logits(&self, tape: &Tape, batch: &Batch) -> (Tensor, retune_tensor::Var) {
+        let hooks = Hooks::new();
+        let forward = Forward { tape, parameters: &self.parameters, hooks: &hooks, batch, dropout: None };
+        let hidden = self.encoder.encode(&forward).unwrap();
+        let pooled = self.encoder.pool(&forward, &hidden).unwrap();
+        let logits = self.classifier.forward(&forward, &pooled, &batch.pooled, Activation::Identity).unwrap();
+        (hidden.value().clone(), logits)
+    }
+}
+
+fn check(name: &str) {
+    let case = Case::open(name);
+    let expect = |what: &str, got: &[f32]| {
+        let error = relative(got, &case.expected.read_f32(what).unwrap());
+        assert!(error < 1e-4, "{name}: {what}: relative error {error}");
+    };
+    let tape = Tape::recording();
+    let all = case.batch(0..case.rows.labels.len());
+    let (hidden, logits) = case.logits(&tape, &all);
+    expect("hidden", hidden.f32());
+    expect("logits", logits.value().f32());
+    let options = ops::CrossEntropyOptions {
+        class_weights: None,
+        label_smoothing: 0.0,
+        denominator: case.rows.labels.len() as f32,
+    };
+    let loss = ops::cross_entropy(&tape, &logits, &case.rows.labels, options).unwrap();
+    expect("loss", loss.value().f32());
+    let mut gradients = Gradients::new();
+    tape.backward(&loss, &mut gradients).unwrap();
+    for (id, parameter) in case.parameters.iter() {
+        let gradient =
+            gradients.get(id).unwrap_or_else(|| panic!("{name}: no gradient of {}", parameter.name));
+        if parameter.name.ends_with("self.key.bias") {
+            // Softmax does not see what is added to all scores of a row: exactly 0, and f32 leaves a little.
+            assert!(gradient.f32().iter().all(|g| g.abs() < 1e-4), "{name}: {}", parameter.name);
+            continue;
+        }
+        expect(&format!("grad.{}", parameter.name), gradient.f32());
+    }
+    let references = case.expected.names().filter(|name| name.starts_with("grad.")).count();
+    assert_eq!(references, case.parameters.iter().count(), "{name}: gradients compared");
+
+    // Packed is alone: the same row, in a batch and by itself.
+    let together = logits.value().f32();
+    for row in 0..case.rows.labels.len() {
+        let (_, alone) = case.logits(&Tape::inference(), &case.batch(row..row + 1));
+        let columns = case.rows.num_labels;
+        let error = relative(alone.value().f32(), &together[row * columns..(row + 1) * columns]);
+        assert!(error < 1e-5, "{name}: row {row} alone: {error}");
+    }
+}
+
+#[test]
+fn a_classifier_with_prefix_and_pooler() {
+    check("bert-classifier");
+}
+
+#[test]
+fn a_bare_model_without_pooler_in_f16() {
+    check("bert-bare");
+}
+
+#[test]
+fn a_bare_model_with_pooler_in_bf16() {
+    check("bert-bare-pooler-bf16");
+}
+
+#[test]
+fn a_model_in_shards() {
+    check("bert-sharded");
+}
+
+#[test]
+fn a_pretraining_model_whose_heads_are_not_asked_for() {
+    check("bert-pretraining");
+}

@@ -1,0 +1,178 @@
+"""Golden values for the engine's ops, from torch.
+
+    python oracle/ops.py [--output crates/tensor/tests/golden/ops.safetensors]
+
+All tensors are f32 but `*.labels` and `*.cu_seqlens` (i64). `dNAME` is the gradient of sum(y * dy) by NAME; for a loss, of
+the loss.
+
+  activation.x, .dy                     [203], x from -12 to 12
+  activation.{gelu,gelu_tanh,silu,relu,tanh}.{y,dx}
+  layer_norm.{x,residual,dy}            [7, 13]; the input is x + residual; row 3 has a mean
+                                        far from zero, row 5 a variance of about 1e-5
+  layer_norm.{weight,bias}              [13]
+  layer_norm.{eps1e-12,eps1e-5}.{y,dx,dweight,dbias}    dx is also the residual's gradient
+  cross_entropy.{logits,labels,class_weights}           [9, 6], [9], [6]; row 4's logits are near +-100
+  cross_entropy.label_smoothing         []
+  cross_entropy.{plain,weighted,smoothed,weighted_smoothed}.{loss,dlogits}
+                                        torch's mean: over the labels' class weights
+  attention.{q,k,v,dy}                  [12, 15]: tokens, then 3 heads of size 5; scale 1/sqrt(5)
+  attention.cu_seqlens                  [0, 1, 4, 12]
+  attention.{full,causal}.{y,dq,dk,dv}
+  adamw.{start,grads,learning_rates}    [17], [10, 17], [10]
+  adamw.{beta1,beta2,eps,weight_decay}  []
+  adamw.{decay,no_decay}.params         [10, 17], after each step; .m and .v [17], the moments at the end
+  clip.{a,b}                            [3, 5], [7], clipped together by their global norm
+  clip.norm                             []
+  clip.{over,under}.{max_norm,a,b}      max_norm below the norm, and above it
+
+The sums run in float64 over inputs that f32 holds exactly, so that a golden value owes nothing to one machine's rounding.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def exact(values):
+    """Float64 values that f32 holds exactly."""
+    return torch.tensor(numpy.asarray(values, dtype=numpy.float32)).double()
+
+
+def gradients(y, dy, *inputs):
+    return torch.autograd.grad(y, inputs, dy, retain_graph=True)
+
+
+def activations(rng):
+    x = exact(numpy.concatenate([numpy.linspace(-12, 12, 193), rng.standard_normal(9), [0.0]])).requires_grad_()
+    dy = exact(rng.standard_normal(x.shape))
+    out = {"activation.x": x, "activation.dy": dy}
+    functions = {
+        "gelu": F.gelu,
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "silu": F.silu,
+        "relu": F.relu,
+        "tanh": torch.tanh,
+    }
+    for name, function in functions.items():
+        y = function(x)
+        out[f"activation.{name}.y"] = y
+        (out[f"activation.{name}.dx"],) = gradients(y, dy, x)
+    return out
+
+
+def layer_norm(rng):
+    x, residual, dy = (rng.standard_normal((7, 13)) for _ in range(3))
+    x[3] += 20.0
+    # A variance beside 1e-5, so that a wrong eps shows.
+    x[5] *= 0.004
+    residual[5] *= 0.004
+    x, residual, dy = exact(x).requires_grad_(), exact(residual), exact(dy)
+    weight = exact(1 + 0.4 * rng.standard_normal(13)).requires_grad_()
+    bias = exact(rng.standard_normal(13)).requires_grad_()
+    out = {"x": x, "residual": residual, "dy": dy, "weight": weight, "bias": bias}
+    for case, eps in {"eps1e-12": 1e-12, "eps1e-5": 1e-5}.items():
+        y = F.layer_norm(x + residual, (13,), weight, bias, eps)
+        out |= {f"{case}.y": y}
+        out |= dict(zip([f"{case}.dx", f"{case}.dweight", f"{case}.dbias"], gradients(y, dy, x, weight, bias)))
+    return {f"layer_norm.{name}": tensor for name, tensor in out.items()}
+
+
+def cross_entropy(rng):
+    logits = 2.0 * rng.standard_normal((9, 6))
+    logits[4] = [100.0, -100.0, 99.5, 0.0, -3.0, 98.0]
+    logits = exact(logits).requires_grad_()
+    labels = torch.tensor([0, 3, 5, 1, 2, 4, 3, 3, 0])
+    class_weights, smoothing = exact(rng.uniform(0.2, 3.0, 6)), exact(0.13)
+    out = {"logits": logits, "labels": labels, "class_weights": class_weights, "label_smoothing": smoothing}
+    cases = {
+        "plain": {},
+        "weighted": {"weight": class_weights},
+        "smoothed": {"label_smoothing": smoothing.item()},
+        "weighted_smoothed": {"weight": class_weights, "label_smoothing": smoothing.item()},
+    }
+    for case, options in cases.items():
+        loss = F.cross_entropy(logits, labels, **options)
+        out[f"{case}.loss"] = loss
+        (out[f"{case}.dlogits"],) = gradients(loss, None, logits)
+    return {f"cross_entropy.{name}": tensor for name, tensor in out.items()}
+
+
+def attention(rng, heads=3, size=5, cu_seqlens=(0, 1, 4, 12)):
+    q, k, v = (exact(1.5 * rng.standard_normal((12, heads * size))).requires_grad_() for _ in range(3))
+    dy = exact(rng.standard_normal((12, heads * size)))
+    out = {"q": q, "k": k, "v": v, "dy": dy, "cu_seqlens": torch.tensor(cu_seqlens)}
+    for case, causal in {"full": False, "causal": True}.items():
+        rows = []
+        for start, end in zip(cu_seqlens, cu_seqlens[1:]):
+            split = [x[start:end].unflatten(1, (heads, size)).transpose(0, 1) for x in (q, k, v)]
+            y = F.scaled_dot_product_attention(*split, is_causal=causal, scale=size**-0.5)
+            rows.append(y.transpose(0, 1).flatten(1))
+        y = torch.cat(rows)
+        out |= {f"{case}.y": y}
+        out |= dict(zip([f"{case}.dq", f"{case}.dk", f"{case}.dv"], gradients(y, dy, q, k, v)))
+    return {f"attention.{name}": tensor for name, tensor in out.items()}
+
+
+def adamw(rng, steps=10):
+    start, grads = exact(rng.standard_normal(17)), rng.standard_normal((steps, 17))
+    grads[:, 2] = 0.0
+    # Beside eps, not above it: an eps put inside the square root, or scaled by the bias correction, shows here.
+    grads[:, 5] *= 1e-8
+    grads = exact(grads)
+    rates = exact([1e-3 * (t + 1) if t < 3 else 3e-3 * (steps - t) / 7 for t in range(steps)])
+    setting = {"beta1": 0.85, "beta2": 0.97, "eps": 1e-8, "weight_decay": 0.01}
+    out = {"start": start, "grads": grads, "learning_rates": rates} | {k: exact(v) for k, v in setting.items()}
+    beta1, beta2, eps, weight_decay = (exact(value).item() for value in setting.values())
+    for case, decay in {"decay": weight_decay, "no_decay": 0.0}.items():
+        parameter = start.clone().requires_grad_()
+        optimizer = torch.optim.AdamW([parameter], betas=(beta1, beta2), eps=eps, weight_decay=decay, foreach=False)
+        trace = []
+        for grad, rate in zip(grads, rates):
+            optimizer.param_groups[0]["lr"] = rate.item()
+            parameter.grad = grad.clone()
+            optimizer.step()
+            trace.append(parameter.detach().clone())
+        state = optimizer.state[parameter]
+        out |= {f"{case}.params": torch.stack(trace), f"{case}.m": state["exp_avg"], f"{case}.v": state["exp_avg_sq"]}
+    return {f"adamw.{name}": tensor for name, tensor in out.items()}
+
+
+def clip(rng):
+    start = {"a": exact(rng.standard_normal((3, 5))), "b": exact(rng.standard_normal(7))}
+    out = dict(start)
+    for case, max_norm in {"over": 1.25, "under": 50.0}.items():
+        parameters = [torch.nn.Parameter(torch.zeros_like(grad)) for grad in start.values()]
+        for parameter, grad in zip(parameters, start.values()):
+            parameter.grad = grad.clone()
+        out["norm"] = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        out[f"{case}.max_norm"] = exact(max_norm)
+        out |= {f"{case}.{name}": parameter.grad for name, parameter in zip(start, parameters)}
+    return {f"clip.{name}": tensor for name, tensor in out.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=REPOSITORY / "crates/tensor/tests/golden/ops.safetensors")
+    output = parser.parse_args().output
+    torch.set_num_threads(1)
+    tensors = {}
+    for seed, make in enumerate([activations, layer_norm, cross_entropy, attention, adamw, clip]):
+        tensors |= make(numpy.random.default_rng(seed))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {
+            name: tensor.detach().contiguous() if tensor.dtype == torch.int64 else tensor.detach().float().contiguous()
+            for name, tensor in tensors.items()
+        },
+        output,
+    )
+
+
+if __name__ == "__main__":
+    main()
