@@ -1,4 +1,4 @@
-//! From a file to rows, columns, labels, splits and statistics: everything before tokens.
+//! Load: from a file to rows, columns, labels, splits, statistics and tokens.
 //!
 //! The way through the crate is the order of its modules: bytes become text,
 //! text becomes a [`Table`], [`choose_columns`] says which column is what, [`labelled_examples`] makes
@@ -33,6 +33,7 @@ mod random;
 mod readers;
 mod split;
 mod table;
+mod tokens;
 mod wording;
 
 pub use columns::{Choice, Columns, choose_columns};
@@ -45,3 +46,4 @@ pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Overlap};
 pub use random::Random;
 pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};
 pub use table::{ReadOptions, Row, Table, parse_table, read_table};
+pub use tokens::Tokens;

@@ -128,6 +128,11 @@ impl Tokenizer {
         encoded.into_iter().collect()
     }
 
+    /// The folder it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Special tokens that are added to a text, or to a pair.
     pub fn special_tokens(&self, pair: bool) -> usize {
         self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))

@@ -1,1 +1,34 @@
-//! placeholder
+//! Fine-tune pretrained language models: the library's front door.
+//!
+//! [`recipe::train`] is the idea itself, the five steps on one screen: prepare, load, adjust, train, evaluate and save.
+//! A result is opened again with [`TextModel::open`], and then [`evaluate`]d or used to [`predict`].
+
+mod artefact;
+mod choices;
+mod dataset;
+mod error;
+pub mod evaluate;
+pub mod inspect;
+mod model;
+pub mod predict;
+pub mod recipe;
+mod resolved;
+mod run_folder;
+mod settings;
+mod source;
+mod workshop;
+
+pub use artefact::{Card, DataCard, Receipt};
+pub use error::{Error, Result};
+pub use model::TextModel;
+pub use recipe::{Report, train};
+pub use settings::{FileSettings, ModelSettings, TrainSettings};
+pub use source::Source;
+
+pub use retune_adapt::peft::METHODS;
+pub use retune_adapt::tasks::TASKS;
+pub use retune_adapt::{Kind, OptionSpec, nearest};
+pub use retune_metrics::ClassificationReport;
+pub use retune_model::families::FAMILIES;
+pub use retune_tensor::{Device, memory};
+pub use retune_train::{Event, Observer};

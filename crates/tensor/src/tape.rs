@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::ops::owned;
 use crate::{Device, ParamId, Parameters, Result, Tensor};
 
 /// The place of a recorded value on its [`Tape`].
@@ -145,11 +146,7 @@ impl Sink<'_> {
         match slot.take() {
             None => *slot = Some(gradient),
             Some(mut sum) => {
-                if !sum.is_unique() {
-                    let mut own = Tensor::empty(sum.device(), sum.shape())?;
-                    sum.device().backend().copy(sum.f32(), own.f32_mut()?);
-                    sum = own;
-                }
+                sum = owned(sum)?;
                 sum.expect("add", gradient.shape(), "a gradient of shape")?;
                 sum.device().backend().add_assign(sum.f32_mut()?, gradient.f32());
                 *slot = Some(sum);
@@ -222,9 +219,11 @@ impl Gradients {
 
     /// Multiplies all of them.
     pub fn scale(&mut self, factor: f32) -> Result<()> {
-        for gradient in self.by_parameter.values_mut().flatten() {
-            let device = gradient.device();
-            device.backend().scale(gradient.f32_mut()?, factor);
+        for slot in self.by_parameter.values_mut() {
+            // Two parameters that were added hold one gradient between them.
+            let Some(mut gradient) = slot.take().map(owned).transpose()? else { continue };
+            gradient.device().backend().scale(gradient.f32_mut()?, factor);
+            *slot = Some(gradient);
         }
         Ok(())
     }

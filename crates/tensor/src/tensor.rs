@@ -22,20 +22,16 @@ impl Tensor {
     }
 
     fn allocate(device: Device, shape: &[usize], zeroed: bool) -> Result<Self> {
-        let len = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n)).unwrap_or(usize::MAX);
+        let len = count(shape).unwrap_or(usize::MAX);
         Ok(Tensor { block: Arc::new(Block::new(device, len, zeroed)?), shape: shape.to_vec() })
     }
 
     /// A copy of `values`. Errors if their count is not what `shape` says.
     pub fn from_slice(device: Device, shape: &[usize], values: &[f32]) -> Result<Self> {
-        let mut tensor = Self::empty(device, shape)?;
-        if values.len() != tensor.len() {
-            return Err(Error::shape(
-                "tensor",
-                format!("{} values for {shape:?}", tensor.len()),
-                values.len(),
-            ));
+        if count(shape) != Some(values.len()) {
+            return Err(Error::shape("tensor", format!("as many values as {shape:?} has"), values.len()));
         }
+        let mut tensor = Self::empty(device, shape)?;
         if device != Device::Meta {
             tensor.f32_mut()?.copy_from_slice(values);
         }
@@ -89,7 +85,7 @@ impl Tensor {
 
     /// The same values under another shape. Errors if the counts differ.
     pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        if shape.iter().product::<usize>() != self.len() {
+        if count(shape) != Some(self.len()) {
             return Err(Error::shape("reshape", format!("{} values", self.len()), shape));
         }
         Ok(Tensor { block: self.block.clone(), shape: shape.to_vec() })
@@ -109,4 +105,9 @@ impl Tensor {
         }
         Err(Error::Shape { op, expected: format!("{what} {shape:?}"), got: format!("{:?}", self.shape) })
     }
+}
+
+/// How many values a shape has; `None` where no machine could count them.
+fn count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n))
 }

@@ -41,12 +41,11 @@ impl Linear {
     /// The same, drawn anew where the checkpoint has none: weights as `init` says, bias 0.
     pub fn load_or_init(
         checkpoint: &mut Checkpoint,
-        name: impl Into<String>,
+        name: &str,
         in_features: usize,
         out_features: usize,
         init: Init,
     ) -> std::result::Result<Self, ModelError> {
-        let name = name.into();
         Ok(Linear {
             weight: checkpoint.tensor_or_init(
                 &format!("{name}.weight"),
@@ -54,7 +53,24 @@ impl Linear {
                 init,
             )?,
             bias: checkpoint.tensor_or_init(&format!("{name}.bias"), &[out_features], Init::Zeros)?,
-            name,
+            name: name.to_string(),
+            in_features,
+            out_features,
+        })
+    }
+
+    /// The same, drawn anew whatever the checkpoint holds.
+    pub fn init(
+        checkpoint: &mut Checkpoint,
+        name: &str,
+        in_features: usize,
+        out_features: usize,
+        init: Init,
+    ) -> std::result::Result<Self, ModelError> {
+        Ok(Linear {
+            weight: checkpoint.init(&format!("{name}.weight"), &[out_features, in_features], init)?,
+            bias: checkpoint.init(&format!("{name}.bias"), &[out_features], Init::Zeros)?,
+            name: name.to_string(),
             in_features,
             out_features,
         })

@@ -98,7 +98,11 @@ pub struct Layout {
 
 impl Layout {
     /// Rows of these lengths; `row_ids` are the rows' stable numbers in their file, which key the random draws.
+    ///
+    /// # Panics
+    /// If there are more of the one than of the other.
     pub fn new(lengths: &[usize], row_ids: &[u64]) -> Self {
+        assert_eq!(lengths.len(), row_ids.len(), "layout: a row has one length and one id");
         let mut cu_seqlens = vec![0];
         let mut counters = Vec::new();
         for (length, id) in lengths.iter().zip(row_ids) {

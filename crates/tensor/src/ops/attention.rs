@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::same_device;
+use super::{check_dropout, same_device};
 use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Dropout, Layout};
 use crate::{Error, Result, Tape, Tensor, Var};
 
@@ -17,9 +17,10 @@ pub fn attention(
     dropout: Option<Dropout>,
 ) -> Result<Var> {
     const OP: &str = "attention";
-    if shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
+    if shape.heads == 0 || shape.kv_heads == 0 || !shape.heads.is_multiple_of(shape.kv_heads) {
         return Err(Error::shape(OP, "a number of key heads that divides the query heads", shape));
     }
+    check_dropout(OP, dropout)?;
     let tokens = layout.tokens();
     let (width, kv_width) = (shape.heads * shape.head_size, shape.kv_heads * shape.head_size);
     query.value().expect(OP, &[tokens, width], "a query of shape")?;

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
-use super::{copy, owned};
+use super::{check_dropout, copy, owned};
 use crate::backend::{Dropout, Layout};
 use crate::{Error, Result, Tape, Tensor, Var};
 
 /// Sets values of `x` `[tokens, columns]` to zero and divides the others by what remains (Srivastava et al. 2014).
 ///
-/// Errors if `layout` counts other tokens.
+/// Errors if `layout` counts other tokens, or the probability is not in [0, 1).
 pub fn dropout(tape: &Tape, x: &Var, layout: &Arc<Layout>, dropout: Option<Dropout>) -> Result<Var> {
+    check_dropout("dropout", dropout)?;
     let Some(dropout) = dropout else { return Ok(x.clone()) };
     if layout.tokens() != x.value().rows() {
         return Err(Error::shape("dropout", format!("{} tokens", layout.tokens()), x.value().shape()));

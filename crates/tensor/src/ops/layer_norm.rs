@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{owned, same_device};
+use super::{check_dropout, owned, same_device};
 use crate::backend::{Dropout, LayerNorm, LayerNormSaved, Layout};
 use crate::{Error, Result, Tape, Tensor, Var};
 
@@ -31,6 +31,7 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
     if let Some(residual) = residual {
         residual.value().expect(OP, x.value().shape(), "a residual of shape")?;
     }
+    check_dropout(OP, dropout)?;
     if dropout.is_some() && layout.tokens() != tokens {
         return Err(Error::shape(OP, format!("{} tokens", layout.tokens()), x.value().shape()));
     }

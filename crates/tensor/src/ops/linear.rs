@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{copy, owned, same_device};
+use super::{check_dropout, copy, owned, same_device};
 use crate::backend::{Activation, Dropout, Ends, Layout, Matrix, Product};
 use crate::{Error, Result, Tape, Tensor, Var};
 
@@ -51,6 +51,7 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
         let rank = a.value().rows();
         a.value().expect(OP, &[rank, width], "a low-rank a of shape")?;
         b.value().expect(OP, &[out_width, rank], "a low-rank b of shape")?;
+        check_dropout(OP, dropout)?;
         if dropout.is_some() && layout.tokens() != tokens {
             return Err(Error::shape(OP, format!("{} tokens", layout.tokens()), x.value().shape()));
         }

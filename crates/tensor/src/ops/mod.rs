@@ -18,10 +18,11 @@ pub use layer_norm::{LayerNormOptions, layer_norm};
 pub use linear::{Linear, LowRank, linear};
 pub use select_rows::select_rows;
 
+use crate::backend::Dropout;
 use crate::{Device, Error, Result, Tensor, Var};
 
 /// The tensor itself where no one else reads it, else a copy to write into.
-fn owned(tensor: Tensor) -> Result<Tensor> {
+pub(crate) fn owned(tensor: Tensor) -> Result<Tensor> {
     if tensor.is_unique() {
         return Ok(tensor);
     }
@@ -32,6 +33,16 @@ fn copy(tensor: &Tensor) -> Result<Tensor> {
     let mut own = Tensor::empty(tensor.device(), tensor.shape())?;
     tensor.device().backend().copy(tensor.f32(), own.f32_mut()?);
     Ok(own)
+}
+
+/// Refuses what is no chance to lose a value and keep others.
+fn check_dropout(op: &'static str, dropout: Option<Dropout>) -> Result<()> {
+    match dropout {
+        Some(Dropout { probability, .. }) if !(0.0..1.0).contains(&probability) => {
+            Err(Error::shape(op, "a dropout of at least 0 and less than 1", probability))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The device that all of `vars` live on.

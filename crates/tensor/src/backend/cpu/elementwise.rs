@@ -103,7 +103,8 @@ impl Dropout {
             let words = key.lanes::<8>(first, place);
             let words = words.as_flattened();
             for (x, word) in chunk.iter_mut().zip(words) {
-                *x = if *word < threshold { 0.0 } else { *x * keep };
+                // A product, so that a NaN is not dropped with its value.
+                *x *= if *word < threshold { 0.0 } else { keep };
             }
         }
     }

@@ -22,14 +22,13 @@ pub(super) fn cross_entropy(
         let direct = (1.0 - loss.label_smoothing) * weight(target);
         vectorised(|| {
             let largest = math::max(logits);
-            let lse = largest + math::sum(logits, |x| math::exp(x - largest)).ln();
-            let mut value = f64::from(direct) * f64::from(lse - logits[target]);
+            // Beside the largest, not added to it: the digits of a sum with large logits would be theirs.
+            let lse = math::sum(logits, |x| math::exp(x - largest)).ln();
+            let surprise = |x: f32| f64::from(largest) - f64::from(x) + f64::from(lse);
+            let mut value = f64::from(direct) * surprise(logits[target]);
             if smooth > 0.0 {
-                let spread: f64 = logits
-                    .iter()
-                    .enumerate()
-                    .map(|(class, x)| f64::from(weight(class)) * f64::from(lse - x))
-                    .sum();
+                let spread: f64 =
+                    logits.iter().enumerate().map(|(class, x)| f64::from(weight(class)) * surprise(*x)).sum();
                 value += f64::from(smooth) * spread;
             }
             total += value;
@@ -38,7 +37,7 @@ pub(super) fn cross_entropy(
                 // The weights of all log-probabilities of the row: what its softmax is multiplied with.
                 let mass = direct + smooth * all_weights;
                 for (class, (g, x)) in gradient.iter_mut().zip(logits).enumerate() {
-                    *g = (mass * math::exp(x - lse) - smooth * weight(class)) / loss.denominator;
+                    *g = (mass * math::exp((x - largest) - lse) - smooth * weight(class)) / loss.denominator;
                 }
                 gradient[target] -= direct / loss.denominator;
             }

@@ -1,14 +1,16 @@
 //! Functions of one value, without branches or calls, so that a loop over them is vectorised. The same operations in
 //! the same order on every machine.
 
-/// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r by its series.
+/// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r by its series; zero from about 2^-126.5
+/// down, infinite from 2^127.5 up.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // 1.5 * 2^23: adding it rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
-    let x = x.clamp(-87.0, 88.0);
+    // Just so far that 2^n becomes the bits of zero and of infinity: a clamp within would make e^-inf 1e-38.
+    let x = x.clamp(-88.0, 89.0);
     let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;
     let series = 1.0 / 720.0 + r * (1.0 / 5040.0);
@@ -20,14 +22,15 @@ pub(super) fn exp(x: f32) -> f32 {
 /// erf(x) to about 3e-7: the rational minimax approximation x P(x^2) / Q(x^2) on [-4, 4] used by Eigen and XLA.
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
-    let x = x.clamp(-4.0, 4.0);
-    let s = x * x;
+    let near = x.clamp(-4.0, 4.0);
+    let s = near * near;
     let p = -2.726_142_3e-10 * s + 2.770_681_4e-8;
     let p = (p * s - 2.101_024e-6) * s - 5.692_506_4e-5;
     let p = ((p * s - 7.349_906e-4) * s - 2.954_6e-3) * s - 1.609_603_4e-2;
     let q = (-1.456_607_2e-5 * s - 2.133_740_6e-4) * s - 1.682_827e-3;
     let q = (q * s - 7.373_329e-3) * s - 1.426_473_9e-2;
-    x * p / q
+    // The quotient misses 1 by its last bits, which gelu would multiply with a large x.
+    if x.abs() >= 4.0 { 1.0f32.copysign(x) } else { near * p / q }
 }
 
 /// tanh(x): by e^2x, and by its series near zero, where the difference would lose digits.
@@ -136,6 +139,15 @@ mod tests {
             assert!((got - want).abs() <= 4e-7 * want.abs() + 1e-12, "tanh({x}) = {got}, expected {want}");
         }
         assert!(exp(f32::NAN).is_nan() && tanh(f32::NAN).is_nan() && gelu(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn limits_are_reached() {
+        let zeros = [exp(f32::NEG_INFINITY), exp(-1e30), gelu(-1e30), gelu_derivative(-1e38), sigmoid(-1e30)];
+        assert!(zeros.iter().all(|x| *x == 0.0), "{zeros:?}");
+        let ones = [tanh(1e30), sigmoid(1e30), gelu_derivative(1e38), gelu(1e30) / 1e30];
+        assert!(ones.iter().all(|x| (x - 1.0).abs() < 1e-6), "{ones:?}");
+        assert!(exp(1e30).is_infinite() && exp(1e30) > 0.0);
     }
 
     #[test]

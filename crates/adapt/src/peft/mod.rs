@@ -1,0 +1,162 @@
+//! The methods: one file each, one line in [`METHODS`]. A method says what is trained of a model and may put hooks at
+//! its sites; the trainer and the models never ask which one it was.
+
+mod bitfit;
+mod files;
+mod full;
+mod head;
+pub mod lora;
+
+use std::path::Path;
+
+use retune_model::Hooks;
+use retune_model::families::Encoder;
+use retune_model::layers::Linear;
+use retune_tensor::random::Key;
+use retune_tensor::{Device, ParamId, Parameters};
+
+pub use files::AdapterFiles;
+
+use crate::{AdaptError, OptionSpec, Options, nearest};
+
+/// Every method.
+pub static METHODS: &[&dyn Method] = &[&full::Full, &head::Head, &bitfit::BitFit, &lora::Lora];
+
+/// A way to adapt a pretrained model.
+pub trait Method: Send + Sync {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// What it trains, in one line.
+    fn summary(&self) -> &'static str;
+
+    /// When to choose it, in one line.
+    fn when(&self) -> &'static str;
+
+    /// Where it is described.
+    fn paper(&self) -> &'static str;
+
+    /// What can be set.
+    fn options(&self) -> &'static [OptionSpec] {
+        &[]
+    }
+
+    /// The learning rate if nobody says, for AdamW with batches of about 32.
+    fn learning_rate(&self) -> f64;
+
+    /// Says what is trained: marks parameters, adds its own, puts hooks at sites.
+    fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError>;
+
+    /// Whether `config`, the `adapter_config.json` of a folder, is its own; then [`Method::load`] reads it.
+    fn reads(&self, config: &AdapterFiles) -> bool {
+        let _ = config;
+        false
+    }
+
+    /// Puts a saved adapter on the model, with its values. Errors for methods that save whole models.
+    fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
+        let _ = model;
+        let message = format!("the method `{}` saves whole models, not adapters", self.name());
+        Err(AdaptError::Adapter { path: files.folder().to_path_buf(), message })
+    }
+}
+
+/// What a method sees of a model.
+pub struct Model<'a> {
+    /// All weights.
+    pub parameters: &'a mut Parameters,
+    /// The sites.
+    pub hooks: &'a mut Hooks,
+    /// The encoder.
+    pub encoder: &'a dyn Encoder,
+    /// The task's head.
+    pub classifier: &'a Linear,
+    /// Names of the tensors that the base lacked: they are trained by every method.
+    pub fresh: &'a [String],
+    /// What new weights are drawn from.
+    pub seed: Key,
+}
+
+impl Model<'_> {
+    /// Marks a parameter as trained.
+    pub fn train(&mut self, id: ParamId) {
+        self.parameters.get_mut(id).trainable = true;
+    }
+
+    /// Marks the head as trained, and whatever the base lacked: without training these are noise.
+    pub fn train_head(&mut self) {
+        for id in [self.classifier.weight, self.classifier.bias] {
+            self.train(id);
+        }
+        for name in self.fresh {
+            if let Some(id) = self.parameters.find(name) {
+                self.train(id);
+            }
+        }
+    }
+
+    /// Marks the pooling under the head as trained.
+    pub fn train_pooler(&mut self) {
+        if let Some(pooler) = self.encoder.pooler() {
+            for id in [pooler.weight, pooler.bias] {
+                self.train(id);
+            }
+        }
+    }
+
+    /// Every linear layer that an adapter may name, the pooler and the head included.
+    pub fn all_linears(&self) -> Vec<&Linear> {
+        let mut all = self.encoder.linears();
+        all.extend(self.encoder.pooler());
+        all.push(self.classifier);
+        all
+    }
+
+    /// Where its tensors live.
+    pub fn device(&self) -> Device {
+        self.parameters.get(self.classifier.weight).value.device()
+    }
+}
+
+/// The configuration of a method that has none.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoOptions {}
+
+/// What a method did to a model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Applied {
+    /// It changes weights of the model itself: the result is a whole model.
+    Model,
+    /// It adds to the model: the result is an adapter.
+    Adapter(Adapter),
+}
+
+/// How an adapter is written so that `peft` reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// `adapter_config.json`, but for the base.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// The tensors: the name in the file, and the parameter.
+    pub tensors: Vec<(String, ParamId)>,
+}
+
+/// The method `name`. Errors if there is none, with the near miss.
+pub fn find(name: &str) -> Result<&'static dyn Method, AdaptError> {
+    let names = || METHODS.iter().map(|method| method.name());
+    METHODS.iter().copied().find(|method| method.name() == name).ok_or_else(|| AdaptError::Unknown {
+        kind: "method",
+        name: name.to_string(),
+        hint: nearest(name, names()).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default(),
+        known: names().collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Reads the adapter in `folder` and finds the method that made it. Errors if none here did.
+pub fn open_adapter(folder: &Path) -> Result<(&'static dyn Method, AdapterFiles), AdaptError> {
+    let files = AdapterFiles::open(folder)?;
+    match METHODS.iter().copied().find(|method| method.reads(&files)) {
+        Some(method) => Ok((method, files)),
+        None => Err(files.error(format!("adapters of type {} are not read", files.describe("peft_type")))),
+    }
+}

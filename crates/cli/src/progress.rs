@@ -1,0 +1,110 @@
+//! A training as it goes: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use retune::recipe::Listener;
+use retune::{Event, Observer};
+
+use crate::output::{Output, duration};
+
+pub(crate) struct Progress<'a> {
+    output: &'a Output,
+    bar: Option<ProgressBar>,
+    total: u64,
+    /// Loss and tokens a second, smoothed so that they can be read.
+    loss: Option<f64>,
+    speed: Option<f64>,
+    seconds: f64,
+    last_line: Instant,
+}
+
+/// Without a terminal a line comes this often.
+const LINE_EVERY: Duration = Duration::from_secs(20);
+
+impl<'a> Progress<'a> {
+    pub(crate) fn new(output: &'a Output) -> Self {
+        Progress {
+            output,
+            bar: None,
+            total: 0,
+            loss: None,
+            speed: None,
+            seconds: 0.0,
+            last_line: Instant::now(),
+        }
+    }
+
+    fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.output.say(line)),
+            None => self.output.say(line),
+        }
+    }
+
+    fn step(&mut self, step: u64, loss: f64, tokens: usize, seconds: f64) {
+        let smooth = |old: Option<f64>, new: f64| Some(old.map_or(new, |old| 0.95 * old + 0.05 * new));
+        let took = (seconds - self.seconds).max(1e-9);
+        self.loss = smooth(self.loss, loss);
+        self.speed = smooth(self.speed, tokens as f64 / took);
+        self.seconds = seconds;
+        let left = seconds / step as f64 * (self.total - step) as f64;
+        let (loss, speed) = (self.loss.unwrap_or(loss), self.speed.unwrap_or(0.0));
+        let words = format!("loss {loss:.3}  {speed:.0} tokens/s  {} left", duration(left));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(words);
+                bar.set_position(step);
+            }
+            None if self.last_line.elapsed() >= LINE_EVERY => {
+                self.last_line = Instant::now();
+                self.output.say(&format!("step {step} of {}  {words}", self.total));
+            }
+            None => {}
+        }
+    }
+}
+
+impl Observer for Progress<'_> {
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            Event::Start { total_steps, .. } => {
+                self.total = *total_steps;
+                self.last_line = Instant::now();
+                if io::stderr().is_terminal() {
+                    let bar = ProgressBar::new(*total_steps);
+                    let style = ProgressStyle::with_template("{bar:28} {pos}/{len}  {msg}");
+                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    self.bar = Some(bar);
+                }
+            }
+            Event::Step { step, loss, tokens, seconds, .. } => self.step(*step, *loss, *tokens, *seconds),
+            Event::Evaluation { step, epoch, loss, metrics, best, seconds } => {
+                let metric = |name: &str| metrics.get(name).copied().unwrap_or_default();
+                self.line(&format!(
+                    "epoch {epoch:.2}, step {step}: accuracy {:.4}, macro F1 {:.4}, loss {loss:.4}{} ({})",
+                    metric("accuracy"),
+                    metric("f1_macro"),
+                    if *best { ", best so far" } else { "" },
+                    duration(*seconds),
+                ));
+            }
+            Event::EarlyStop { step, evaluations } => {
+                self.line(&format!("stopped at step {step}: no better evaluation in the last {evaluations}"));
+            }
+            Event::End { .. } => {
+                if let Some(bar) = self.bar.take() {
+                    bar.finish_and_clear();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Listener for Progress<'_> {
+    fn say(&mut self, sentence: &str) {
+        self.line(&format!("- {sentence}"));
+    }
+}

@@ -1,0 +1,86 @@
+use std::path::PathBuf;
+
+use retune::evaluate::Evaluation;
+use retune::{FileSettings, ModelSettings};
+
+use crate::failure::Failure;
+use crate::output::{Output, duration, table, thousands};
+use crate::verbs;
+
+/// How good a model is on a file, with confidence intervals
+#[derive(clap::Args)]
+#[command(after_help = "\
+examples:
+  retune evaluate --model result --data test.csv
+  retune evaluate --model result --data test.csv --json")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelSettings,
+    /// Rows with texts and labels
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    #[command(flatten)]
+    file: FileSettings,
+    /// Longer texts are cut to this many tokens [default: as in training]
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+    /// Threads; they change the speed and nothing else [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
+    verbs::use_threads(args.threads)?;
+    let evaluation = retune::evaluate::evaluate(&args.model, &args.data, &args.file, args.max_length)?;
+    output.result(&evaluation, || text(&evaluation))
+}
+
+fn text(evaluation: &Evaluation) -> String {
+    let report = &evaluation.report;
+    let intervals = report.intervals.as_ref();
+    let within = |interval: Option<(f64, f64)>| match interval {
+        Some((low, high)) => format!("({low:.4} to {high:.4} in 95 of 100)"),
+        None => String::new(),
+    };
+    let accuracy = intervals.map(|intervals| (intervals.accuracy.low, intervals.accuracy.high));
+    let f1_macro = intervals.map(|intervals| (intervals.f1_macro.low, intervals.f1_macro.high));
+    let row = |name: &str, value: f64, more: String| vec![name.to_string(), format!("{value:.4}"), more];
+    let mut text = table(&[
+        row("accuracy", report.accuracy, within(accuracy)),
+        row("macro F1", report.f1_macro, within(f1_macro)),
+        row("weighted F1", report.f1_weighted, String::new()),
+        row("Matthews", report.matthews, String::new()),
+        row("loss", evaluation.loss, String::new()),
+    ]);
+    let seconds = duration(evaluation.seconds);
+    text.push_str(&format!("{} rows in {seconds}\n", thousands(evaluation.rows)));
+    if !evaluation.most_confused.is_empty() {
+        text.push_str("\nmost often confused (label, taken for, rows)\n");
+        let confused = evaluation.most_confused.iter().take(5);
+        let rows: Vec<_> = confused
+            .map(|(gold, predicted, count)| vec![gold.clone(), predicted.clone(), count.to_string()])
+            .collect();
+        text.push_str(&table(&rows));
+    }
+    let mut weakest: Vec<_> = evaluation.labels.iter().filter(|label| label.support > 0).collect();
+    weakest.sort_by(|a, b| a.f1.total_cmp(&b.f1));
+    if weakest.len() > 2 {
+        text.push_str("\nweakest labels (precision, recall, F1, rows)\n");
+        let number = |value: f64| format!("{value:.3}");
+        let rows: Vec<_> = weakest
+            .iter()
+            .take(5)
+            .map(|label| {
+                let numbers = [
+                    number(label.precision),
+                    number(label.recall),
+                    number(label.f1),
+                    label.support.to_string(),
+                ];
+                std::iter::once(label.label.clone()).chain(numbers).collect()
+            })
+            .collect();
+        text.push_str(&table(&rows));
+    }
+    text
+}

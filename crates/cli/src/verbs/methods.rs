@@ -1,0 +1,70 @@
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::{Output, table};
+
+/// What can be trained of a model, and when to choose which
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_: &Args, output: &Output) -> Result<(), Failure> {
+    let methods: Vec<_> = retune::METHODS
+        .iter()
+        .map(|method| {
+            let options: Vec<_> = method
+                .options()
+                .iter()
+                .map(|option| json!({"name": option.name, "takes": option.kind.words(), "default": option.default, "help": option.help}))
+                .collect();
+            json!({
+                "name": method.name(),
+                "trains": method.summary(),
+                "when": method.when(),
+                "paper": method.paper(),
+                "learning_rate": method.learning_rate(),
+                "options": options,
+            })
+        })
+        .collect();
+    let tasks: Vec<_> = retune::TASKS
+        .iter()
+        .map(|task| json!({"name": task.name, "summary": task.summary, "metric": task.metric}))
+        .collect();
+    let families: Vec<_> = retune::FAMILIES
+        .iter()
+        .map(|family| json!({"model_type": family.model_type(), "summary": family.summary()}))
+        .collect();
+    output.result(&json!({"methods": methods, "tasks": tasks, "families": families}), text)
+}
+
+fn text() -> String {
+    let mut text = String::new();
+    for method in retune::METHODS {
+        text.push_str(&format!("{}: trains {}\n", method.name(), method.summary()));
+        text.push_str(&format!("  when: {}\n", method.when()));
+        text.push_str(&format!("  learning rate {}; {}\n", method.learning_rate(), method.paper()));
+        let rows: Vec<_> = method
+            .options()
+            .iter()
+            .map(|option| {
+                vec![format!("  --{}", option.name), format!("{} [default: {}]", option.help, option.default)]
+            })
+            .collect();
+        let wide = table(&rows);
+        text.push_str(&wide);
+    }
+    text.push_str("\ntasks: ");
+    text.push_str(
+        &retune::TASKS
+            .iter()
+            .map(|task| format!("{} ({})", task.name, task.summary))
+            .collect::<Vec<_>>()
+            .join(", "),
+    );
+    text.push_str("\nmodels: ");
+    let families =
+        retune::FAMILIES.iter().map(|family| format!("{} ({})", family.model_type(), family.summary()));
+    text.push_str(&families.collect::<Vec<_>>().join(", "));
+    text.push('\n');
+    text
+}

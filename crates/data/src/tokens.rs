@@ -1,0 +1,109 @@
+use retune_model::tokenizer::Tokenizer;
+use retune_model::{Batch, BatchRow, ModelError};
+
+use crate::Example;
+
+/// The rows of a file as token ids, laid end to end: one allocation for all of them.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    input_ids: Vec<u32>,
+    token_type_ids: Vec<u8>,
+    offsets: Vec<usize>,
+    /// Each row's stable number in its file, which keys its random draws.
+    ids: Vec<u64>,
+    /// The line on which it begins.
+    lines: Vec<u64>,
+    /// How many tokens were cut off.
+    truncated: Vec<u32>,
+}
+
+impl Tokens {
+    /// Encodes `examples`, special tokens included, cut at `max_length`.
+    pub fn new(tokenizer: &Tokenizer, examples: &[Example], max_length: usize) -> Result<Self, ModelError> {
+        // Encodings are larger than ids by far: only a chunk of them exists at a time.
+        const CHUNK: usize = 1024;
+        let mut tokens = Tokens { offsets: vec![0], ..Tokens::default() };
+        for chunk in examples.chunks(CHUNK) {
+            let texts: Vec<_> =
+                chunk.iter().map(|example| (example.text.as_str(), example.pair.as_deref())).collect();
+            for (example, encoded) in chunk.iter().zip(tokenizer.encode_batch(&texts, max_length)?) {
+                if encoded.input_ids.is_empty() {
+                    let message = format!(
+                        "line {} of the data gives no token, and no special token is added",
+                        example.line
+                    );
+                    return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+                }
+                tokens.input_ids.extend_from_slice(&encoded.input_ids);
+                tokens.token_type_ids.extend(encoded.token_type_ids.iter().map(|id| u8::from(*id > 0)));
+                tokens.offsets.push(tokens.input_ids.len());
+                tokens.ids.push(example.row);
+                tokens.lines.push(example.line);
+                tokens.truncated.push(u32::try_from(encoded.truncated).unwrap_or(u32::MAX));
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// How many tokens row `row` has.
+    pub fn length(&self, row: usize) -> usize {
+        self.offsets[row + 1] - self.offsets[row]
+    }
+
+    /// How many tokens all rows have.
+    pub fn total(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// The lengths before truncation.
+    pub fn full_lengths(&self) -> Vec<usize> {
+        (0..self.len()).map(|row| self.length(row) + self.truncated[row] as usize).collect()
+    }
+
+    /// The line of its file on which row `row` begins.
+    pub fn line(&self, row: usize) -> u64 {
+        self.lines[row]
+    }
+
+    /// Rows, laid end to end.
+    pub fn batch(&self, rows: &[usize]) -> Batch {
+        // Type ids are widened here: two bytes of three would otherwise be zeros held for the whole run.
+        let types: Vec<Vec<u32>> = rows
+            .iter()
+            .map(|row| self.token_type_ids[self.range(*row)].iter().map(|id| u32::from(*id)).collect())
+            .collect();
+        Batch::new(rows.iter().zip(&types).map(|(row, token_type_ids)| BatchRow {
+            id: self.ids[*row],
+            input_ids: &self.input_ids[self.range(*row)],
+            token_type_ids,
+        }))
+    }
+
+    /// The rows `rows` of these, in that order.
+    pub fn select(&self, rows: &[usize]) -> Tokens {
+        let mut selected = Tokens { offsets: vec![0], ..Tokens::default() };
+        for row in rows {
+            selected.input_ids.extend_from_slice(&self.input_ids[self.range(*row)]);
+            selected.token_type_ids.extend_from_slice(&self.token_type_ids[self.range(*row)]);
+            selected.offsets.push(selected.input_ids.len());
+            selected.ids.push(self.ids[*row]);
+            selected.lines.push(self.lines[*row]);
+            selected.truncated.push(self.truncated[*row]);
+        }
+        selected
+    }
+
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        self.offsets[row]..self.offsets[row + 1]
+    }
+}

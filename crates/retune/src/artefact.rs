@@ -1,0 +1,227 @@
+//! What a run leaves behind: a Hugging Face folder or a `peft` adapter, and `retune.json`, which says all about it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use retune_adapt::peft::{Adapter, AdapterFiles, Applied};
+use retune_metrics::ClassificationReport;
+use retune_model::formats::{Weights, write_atomic, write_safetensors};
+use retune_model::tokenizer;
+use retune_tensor::{ParamId, Parameters};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result, TextModel};
+
+/// `retune.json`: what the result is, what it was made of and how good it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// Of this file's form; a reader takes those it knows and those below.
+    pub format_version: u32,
+    /// The program that wrote it.
+    pub retune_version: String,
+    /// Its task.
+    pub task: String,
+    /// The method that made it.
+    pub method: String,
+    /// The labels, in the order of the logits.
+    pub labels: Vec<String>,
+    /// Longer texts are cut to this many tokens.
+    pub max_length: usize,
+    /// The columns that it was trained on.
+    pub columns: Columns,
+    /// What it was made of.
+    pub base: DataCard,
+    /// The training rows.
+    pub train: DataCard,
+    /// The evaluation rows, where they were a file of their own.
+    pub eval: Option<DataCard>,
+    /// Every setting, resolved.
+    pub settings: Value,
+    /// The evaluation, as a receipt.
+    pub receipt: Option<Receipt>,
+}
+
+/// The columns of the training file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Columns {
+    /// The text.
+    pub text: String,
+    /// The second text.
+    pub pair: Option<String>,
+    /// The label.
+    pub label: Option<String>,
+}
+
+/// A file or a folder's weights, and what was in them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataCard {
+    /// Where it was.
+    pub path: PathBuf,
+    /// Of its bytes.
+    pub sha256: String,
+    /// How many rows were used.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rows: Option<usize>,
+}
+
+/// How good the saved weights are, and on what that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The step whose weights these are.
+    pub step: u64,
+    /// What they were measured on.
+    pub on: String,
+    /// The mean loss.
+    pub loss: f64,
+    /// By name.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Card {
+    /// The file's name.
+    pub const FILE: &'static str = "retune.json";
+    /// The newest form that is known here.
+    pub const VERSION: u32 = 1;
+
+    /// Reads the card in `folder`; none where there is none. Errors if it is of a newer form or no card.
+    pub fn open(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(Self::FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::place(&path, format!("cannot read: {error}"))),
+        };
+        let value: Value = serde_json::from_slice(&text)
+            .map_err(|e| Error::place(&path, format!("line {}, column {}: {e}", e.line(), e.column())))?;
+        match value.get("format_version").and_then(Value::as_u64) {
+            Some(version) if version <= u64::from(Self::VERSION) => {}
+            Some(version) => {
+                let message = format!(
+                    "it is of form {version}, and this retune reads up to {}; update it",
+                    Self::VERSION
+                );
+                return Err(Error::place(&path, message));
+            }
+            None => return Err(Error::place(&path, "`format_version` is missing: not written by retune")),
+        }
+        serde_json::from_value(value).map(Some).map_err(|e| Error::place(&path, e.to_string()))
+    }
+
+    pub(crate) fn save(&self, folder: &Path) -> Result<()> {
+        Ok(write_atomic(folder.join(Self::FILE), |writer| {
+            serde_json::to_writer_pretty(&mut *writer, self)?;
+            writer.write_all(b"\n")
+        })?)
+    }
+}
+
+/// Writes the model into `folder`: whole, or its adapter beside the name of its base.
+pub(crate) fn save_model(model: &TextModel, folder: &Path) -> Result<()> {
+    match &model.applied {
+        Applied::Model => save_whole(model, folder)?,
+        Applied::Adapter(adapter) => save_adapter(model, adapter, folder)?,
+    }
+    Ok(tokenizer::copy_files(&model.source.base, folder)?)
+}
+
+fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
+    let ids: Vec<_> = model.parameters.iter().map(|(id, parameter)| (parameter.name.clone(), id)).collect();
+    save_tensors(&model.parameters, &ids, &folder.join("model.safetensors"))?;
+    let mut config = model.config.clone();
+    let labels = model.labels.names();
+    let by_id: Map<String, Value> =
+        labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
+    let by_label: Map<String, Value> =
+        labels.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
+    for (key, value) in [
+        ("architectures", json!([model.family.sequence_classification_class()])),
+        ("id2label", Value::Object(by_id)),
+        ("label2id", Value::Object(by_label)),
+        ("problem_type", json!("single_label_classification")),
+        // Everything is saved in full precision, whatever the base was stored in.
+        ("dtype", json!("float32")),
+    ] {
+        config.raw.insert(key.into(), value);
+    }
+    config.raw.shift_remove("torch_dtype");
+    config.raw.shift_remove("num_labels");
+    Ok(config.save(folder)?)
+}
+
+fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
+    save_tensors(&model.parameters, &adapter.tensors, &folder.join(AdapterFiles::WEIGHTS))?;
+    let mut config = adapter.config.clone();
+    let base = absolute(&model.source.base);
+    config.insert("base_model_name_or_path".into(), json!(base));
+    Ok(write_atomic(folder.join(AdapterFiles::CONFIG), |writer| {
+        serde_json::to_writer_pretty(&mut *writer, &config)?;
+        writer.write_all(b"\n")
+    })?)
+}
+
+/// Writes some parameters, each under a name of its own.
+pub(crate) fn save_tensors(parameters: &Parameters, named: &[(String, ParamId)], path: &Path) -> Result<()> {
+    let tensors: Vec<_> = named
+        .iter()
+        .map(|(name, id)| {
+            let value = &parameters.get(*id).value;
+            (name.clone(), value.shape().to_vec(), value.f32())
+        })
+        .collect();
+    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    Ok(write_safetensors(path, &tensors, &metadata)?)
+}
+
+/// The hash of a model's weights: of its one file, or of all its shards in the order of their names.
+pub(crate) fn hash_weights(folder: &Path) -> Result<String> {
+    let weights = Weights::open(folder)?;
+    let mut hash = Sha256::new();
+    for file in weights.files() {
+        add_file(&mut hash, file)?;
+    }
+    Ok(hex(hash))
+}
+
+/// The hash of a file.
+pub(crate) fn hash_file(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    add_file(&mut hash, path)?;
+    Ok(hex(hash))
+}
+
+fn add_file(hash: &mut Sha256, path: &Path) -> Result<()> {
+    let mut file = File::open(path).map_err(|error| Error::place(path, format!("cannot open: {error}")))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = std::io::Read::read(&mut file, &mut buffer)
+            .map_err(|error| Error::place(path, format!("cannot read: {error}")))?;
+        if read == 0 {
+            return Ok(());
+        }
+        hash.update(&buffer[..read]);
+    }
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The path from the root, so that it holds wherever the next command is run.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The numbers of a report that are a run's metrics.
+pub(crate) fn metrics(report: &ClassificationReport) -> BTreeMap<String, f64> {
+    let value = serde_json::to_value(report).unwrap_or_default();
+    let numbers = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "rows");
+    numbers.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
+}

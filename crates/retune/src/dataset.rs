@@ -1,0 +1,160 @@
+//! Step two: from files to rows with labels and tokens, and what is to be said about them.
+
+use std::path::{Path, PathBuf};
+
+use retune_adapt::tasks::ClassifierRows;
+use retune_data::{
+    DataProfile, Example, LabelMap, Table, Tokens, duplicate_groups, labelled_examples, read_table,
+    stratified_sample, stratified_split,
+};
+use retune_model::tokenizer::Tokenizer;
+
+use crate::artefact::Columns;
+use crate::{Error, FileSettings, Result, TrainSettings};
+
+/// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
+const ENOUGH_TO_SPLIT: usize = 50;
+
+/// The rows of a training, before tokens.
+pub(crate) struct Examples {
+    pub train: Vec<Example>,
+    pub eval: Vec<Example>,
+    /// The evaluation's own file, if it has one.
+    pub eval_path: Option<PathBuf>,
+    /// What the evaluation rows are, in words.
+    pub eval_is: String,
+    pub labels: LabelMap,
+    pub columns: Columns,
+    /// Sentences for the user: what was found, what was guessed, what looks odd.
+    pub said: Vec<String>,
+}
+
+/// A file's labelled rows.
+pub(crate) struct Labelled {
+    pub examples: Vec<Example>,
+    pub columns: retune_data::Columns,
+    pub table: Table,
+}
+
+/// Reads a file of labelled rows. `prefer` may fill in the columns once it is seen which there are.
+pub(crate) fn read_labelled(
+    path: &Path,
+    settings: &FileSettings,
+    prefer: impl FnOnce(&FileSettings, &Table) -> FileSettings,
+) -> Result<Labelled> {
+    let table = read_table(path, &settings.read_options()?)?;
+    let columns = prefer(settings, &table).columns(&table)?;
+    Ok(Labelled { examples: labelled_examples(&table, &columns)?, columns, table })
+}
+
+/// Reads what the settings name, numbers the labels (as `known`, the model's own, where the data has no others) and
+/// holds rows back for evaluation.
+pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Result<Examples> {
+    let Some(path) = &settings.train else {
+        let message = "which rows? give a CSV, TSV or JSONL file with a text and a label column";
+        return Err(Error::Setting { flag: "train", message: message.into() });
+    };
+    let file = read_labelled(path, &settings.file, |file, _| file.clone())?;
+    let mut said: Vec<String> = file.table.notices().iter().map(ToString::to_string).collect();
+    said.extend([&file.columns.text.why].into_iter().cloned());
+    said.extend(file.columns.pair.iter().chain(&file.columns.label).map(|choice| choice.why.clone()));
+    let found = LabelMap::from_examples(&file.examples, &file.table, &file.columns)?;
+    said.extend(found.notices().iter().map(ToString::to_string));
+    let labels = match known {
+        Some(known) if found.names().iter().all(|name| known.contains(name)) => {
+            said.push(format!("labels: the {} that the model was trained on, in its order", known.len()));
+            LabelMap::new(known)?
+        }
+        _ => found,
+    };
+    let columns = Columns {
+        text: file.columns.text.name.clone(),
+        pair: file.columns.pair.as_ref().map(|choice| choice.name.clone()),
+        label: file.columns.label.as_ref().map(|choice| choice.name.clone()),
+    };
+
+    let mut train = file.examples;
+    if let Some(limit) = settings.limit {
+        let classes = labels.encode(&train, path)?;
+        let chosen = stratified_sample(&classes, labels.len(), limit, seed(settings))?;
+        said.push(format!("--limit: {} of {} rows, stratified by label", chosen.len(), train.len()));
+        train = pick(&train, &chosen);
+    }
+    let (eval, eval_path, eval_is) = match (&settings.eval, settings.eval_split) {
+        (Some(_), Some(share)) if share > 0.0 => {
+            let message = "it holds training rows back, and --eval names rows already; give one of them";
+            return Err(Error::Setting { flag: "eval-split", message: message.into() });
+        }
+        (Some(path), _) => {
+            // The same columns as training's, so that one file's odd names are not guessed differently.
+            let mut same = settings.file.clone();
+            same.text_column = same.text_column.or(Some(columns.text.clone()));
+            same.label_column = same.label_column.or(columns.label.clone());
+            same.pair_column = same.pair_column.or(columns.pair.clone());
+            let eval = read_labelled(path, &same, |file, _| file.clone())?.examples;
+            (eval, Some(path.clone()), path.display().to_string())
+        }
+        (None, share) => {
+            let share = share.unwrap_or(if train.len() < ENOUGH_TO_SPLIT { 0.0 } else { 0.1 });
+            let (kept, held) = split(&train, &labels, path, share, seed(settings))?;
+            if held.is_empty() {
+                said.push("no evaluation rows: the last weights are the result, and nothing is known of their quality; \
+                           give --eval FILE or --eval-split 0.1".into());
+            } else {
+                said.push(format!(
+                    "evaluation: {} of {} rows held back, stratified by label; --eval FILE or --eval-split changes that",
+                    held.len(),
+                    train.len()
+                ));
+            }
+            train = kept;
+            let eval_is = format!("{} rows held back from {}", held.len(), path.display());
+            (held, None, eval_is)
+        }
+    };
+    Ok(Examples { train, eval, eval_path, eval_is, labels, columns, said })
+}
+
+fn split(
+    examples: &[Example],
+    labels: &LabelMap,
+    path: &Path,
+    share: f64,
+    seed: u64,
+) -> Result<(Vec<Example>, Vec<Example>)> {
+    if share == 0.0 {
+        return Ok((examples.to_vec(), Vec::new()));
+    }
+    let classes = labels.encode(examples, path)?;
+    let split = stratified_split(&classes, &duplicate_groups(examples), labels.len(), share, seed)?;
+    Ok((pick(examples, &split.train), pick(examples, &split.eval)))
+}
+
+fn pick(examples: &[Example], chosen: &[usize]) -> Vec<Example> {
+    chosen.iter().map(|index| examples[*index].clone()).collect()
+}
+
+pub(crate) fn seed(settings: &TrainSettings) -> u64 {
+    settings.seed.unwrap_or(1)
+}
+
+/// Rows with tokens and classes. Errors if a label is not one of `labels`.
+pub(crate) fn rows(
+    examples: &[Example],
+    path: &Path,
+    labels: &LabelMap,
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<ClassifierRows> {
+    let classes = labels.encode(examples, path)?;
+    let targets = classes.into_iter().map(|class| u32::try_from(class).unwrap_or(u32::MAX)).collect();
+    Ok(ClassifierRows { tokens: Tokens::new(tokenizer, examples, max_length)?, targets })
+}
+
+/// What is worth knowing before any time is spent.
+pub(crate) fn profile(examples: &Examples, train: &ClassifierRows, max_length: usize) -> Result<DataProfile> {
+    let lengths = train.tokens.full_lengths();
+    let profile =
+        DataProfile::new(&examples.train, Some(&examples.labels)).with_lengths(&lengths, max_length)?;
+    Ok(profile.with_eval(&examples.train, &examples.eval))
+}

@@ -1,0 +1,78 @@
+//! What lies in a folder: a model, an adapter, a run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use retune_adapt::peft::AdapterFiles;
+use retune_model::formats::{HfConfig, Weights};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{Card, ModelSettings, Result, Source};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspected {
+    /// A model, an adapter, or the result of a run.
+    pub what: &'static str,
+    /// Its family.
+    pub model_type: String,
+    /// How many numbers its own weights are.
+    pub parameters: usize,
+    /// How they are stored.
+    pub dtypes: Vec<String>,
+    /// The sizes that its configuration tells.
+    pub sizes: BTreeMap<String, Value>,
+    /// An adapter's base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
+    /// The labels, in the order of the logits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
+    /// What the run that made it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub card: Option<Card>,
+    /// Every tensor: name and shape.
+    pub tensors: BTreeMap<String, Vec<usize>>,
+}
+
+/// The keys of a configuration that say how large a model is.
+const SIZES: [&str; 8] = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "r",
+    "lora_alpha",
+];
+
+/// Says what lies in `folder`. Errors if it is no model.
+pub fn inspect(folder: &Path) -> Result<Inspected> {
+    // Looking at an adapter whose base has changed is no use of it.
+    let settings = ModelSettings { model: Some(folder.into()), base: None, allow_other_base: Some(true) };
+    let source = Source::find(&settings)?;
+    let config = HfConfig::open(&source.base)?;
+    let labels = source.labels()?;
+    let (what, weights, mut raw) = match &source.adapter {
+        Some((_, files)) => {
+            ("adapter", Weights::open(folder.join(AdapterFiles::WEIGHTS))?, files.config.clone())
+        }
+        None => ("model", Weights::open(folder)?, config.raw.clone()),
+    };
+    let infos = || weights.names().filter_map(|name| Some((name, weights.info(name)?)));
+    let dtypes: BTreeSet<String> = infos().map(|(_, info)| format!("{:?}", info.dtype)).collect();
+    raw.retain(|key, _| SIZES.contains(&key.as_str()));
+    Ok(Inspected {
+        what,
+        model_type: config.model_type()?.to_string(),
+        parameters: infos().map(|(_, info)| info.shape.iter().product::<usize>()).sum(),
+        dtypes: dtypes.into_iter().collect(),
+        sizes: raw.into_iter().collect(),
+        base: source.adapter.is_some().then(|| source.base.clone()),
+        labels,
+        card: source.card,
+        tensors: infos().map(|(name, info)| (name.to_string(), info.shape.clone())).collect(),
+    })
+}

@@ -1,0 +1,190 @@
+use retune_adapt::Options;
+use retune_adapt::peft::{self, Applied, Method};
+use retune_adapt::tasks::TextClassifier;
+use retune_data::{LabelMap, Table};
+use retune_model::families::{self, Family};
+use retune_model::formats::HfConfig;
+use retune_model::tokenizer::Tokenizer;
+use retune_model::{Batch, Forward, Hooks};
+use retune_tensor::random::Key;
+use retune_tensor::{Device, Parameters, Result as TensorResult, Tape, Var};
+
+use crate::artefact::Columns;
+use crate::{Error, FileSettings, ModelSettings, Result, Source};
+
+/// A text classifier, whole: tokenizer, encoder, head, weights, labels.
+pub struct TextModel {
+    /// Where it came from.
+    pub source: Source,
+    /// Its `config.json`.
+    pub config: HfConfig,
+    /// What its encoder is.
+    pub family: &'static dyn Family,
+    /// From text to tokens.
+    pub tokenizer: Tokenizer,
+    /// Encoder and head.
+    pub classifier: TextClassifier,
+    /// All weights.
+    pub parameters: Parameters,
+    /// What the method put at the encoder's sites.
+    pub hooks: Hooks,
+    /// The labels, in the order of the logits.
+    pub labels: LabelMap,
+    /// What the method did, and so how the model is saved.
+    pub applied: Applied,
+    /// Names of the tensors that the base lacked.
+    pub fresh: Vec<String>,
+    /// Tensors of the base that nobody asked for, such as pretraining heads.
+    pub unused: Vec<String>,
+}
+
+/// What is done to a pretrained model on the way in.
+pub(crate) struct Adjustment<'a> {
+    /// What is trained.
+    pub method: &'static dyn Method,
+    /// The method's own settings.
+    pub options: &'a Options,
+    /// The labels of the task.
+    pub labels: LabelMap,
+    /// Whether a head that is there was trained for these labels.
+    pub keep_head: bool,
+    /// Replaces the model's own dropouts.
+    pub dropout: Option<f32>,
+    /// Draws new weights.
+    pub seed: u64,
+}
+
+impl TextModel {
+    /// Opens a finished model, to evaluate it or to predict: a result of a run, a fine-tuned folder of transformers, an
+    /// adapter of `peft`. Errors if it has no head, or one without labels.
+    pub fn open(settings: &ModelSettings) -> Result<Self> {
+        let source = Source::find(settings)?;
+        let labels = match source.labels()? {
+            Some(labels) => LabelMap::new(labels)?,
+            None => LabelMap::new(placeholders(&source))?,
+        };
+        let options = Options::default();
+        // A finished model is changed by nothing; which method does not change it is all the same.
+        let method = peft::find("head")?;
+        let model = Self::build(
+            source,
+            Adjustment { method, options: &options, labels, keep_head: true, dropout: None, seed: 0 },
+        )?;
+        let noise: Vec<_> = model.fresh.iter().filter(|_| model.source.adapter.is_none()).collect();
+        if let Some(name) = noise.first() {
+            let message = format!(
+                "`{name}` is missing, so its answers would be noise; train it first with `retune train`"
+            );
+            return Err(Error::place(&model.source.folder, message));
+        }
+        Ok(model)
+    }
+
+    /// Builds the model at `source` for a task and a method. An adapter at the source keeps its values and its form.
+    pub(crate) fn build(source: Source, adjustment: Adjustment<'_>) -> Result<Self> {
+        let Adjustment { method, options, labels, keep_head, dropout, seed } = adjustment;
+        let key = Key::new(seed).with_name("weights");
+        let mut opened = families::open(&source.base, Device::Cpu, key)?;
+        if let Some(dropout) = dropout {
+            opened.encoder.set_dropout(dropout);
+        }
+        let tokenizer = Tokenizer::open(&source.base)?;
+        // An adapter brings its own head; the base may have one of another task.
+        let shape = opened.checkpoint.shape(&format!("{}.weight", TextClassifier::HEAD));
+        let other_head = shape.is_some_and(|shape| shape.first() != Some(&labels.len()));
+        let keep_head = keep_head && !(source.adapter.is_some() && other_head);
+        let classifier =
+            TextClassifier::build(opened.encoder, &mut opened.checkpoint, keep_head, labels.len())?;
+        let loaded = opened.checkpoint.finish()?;
+        let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
+        let mut model = peft::Model {
+            parameters: &mut parameters,
+            hooks: &mut hooks,
+            encoder: classifier.encoder(),
+            classifier: classifier.classifier(),
+            fresh: &loaded.fresh,
+            seed: key,
+        };
+        let applied = match &source.adapter {
+            Some((reader, files)) => reader.load(&mut model, files)?,
+            None => method.apply(&mut model, options)?,
+        };
+        Ok(TextModel {
+            source,
+            config: opened.config,
+            family: opened.family,
+            tokenizer,
+            classifier,
+            parameters,
+            hooks,
+            labels,
+            applied,
+            fresh: loaded.fresh,
+            unused: loaded.unused,
+        })
+    }
+
+    /// The longest text, in tokens, that it should be given: what it was trained on, or what it can take.
+    pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
+        let most = self.classifier.encoder().max_length();
+        let least = self.tokenizer.special_tokens(false) + 1;
+        match wanted {
+            Some(length) if length > most || length < least => {
+                let message = format!("expected {least} to {most} tokens for this model, got {length}");
+                Err(Error::Setting { flag: "max-length", message })
+            }
+            Some(length) => Ok(length),
+            None => Ok(self.source.card.as_ref().map_or(512, |card| card.max_length).min(most)),
+        }
+    }
+
+    /// What is to be known of its weights: those that are new, and those of the base that are left aside.
+    pub(crate) fn sentences(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        let fresh: Vec<_> = self.fresh.iter().filter_map(|name| name.strip_suffix(".weight")).collect();
+        if !fresh.is_empty() {
+            said.push(format!("new weights, trained from scratch: {}", fresh.join(", ")));
+        }
+        let unused: Vec<_> = self.unused.iter().filter(|name| !name.ends_with("position_ids")).collect();
+        if let Some(first) = unused.first() {
+            said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
+        }
+        said
+    }
+
+    /// How a file is read for it: the columns are those it was trained on, where the file has them and nobody says
+    /// otherwise.
+    pub(crate) fn file_settings(&self, file: &FileSettings, table: &Table) -> FileSettings {
+        let mut file = file.clone();
+        let Some(card) = &self.source.card else { return file };
+        let there = |name: &String| table.columns().contains(name);
+        let Columns { text, pair, label } = &card.columns;
+        file.text_column = file.text_column.or_else(|| Some(text.clone()).filter(there));
+        file.pair_column = file.pair_column.or_else(|| pair.clone().filter(there));
+        file.label_column = file.label_column.or_else(|| label.clone().filter(there));
+        file
+    }
+
+    /// The logits of a batch, `[rows, labels]`. `dropout` keys the draws of an epoch while training.
+    pub fn logits(&self, tape: &Tape, batch: &Batch, dropout: Option<Key>) -> TensorResult<Var> {
+        self.logits_with(&self.parameters, tape, batch, dropout)
+    }
+
+    /// The same, with weights that the trainer holds.
+    pub(crate) fn logits_with(
+        &self,
+        parameters: &Parameters,
+        tape: &Tape,
+        batch: &Batch,
+        dropout: Option<Key>,
+    ) -> TensorResult<Var> {
+        self.classifier.logits(&Forward { tape, parameters, hooks: &self.hooks, batch, dropout })
+    }
+}
+
+/// Names for the classes of a head that nobody named, as transformers calls them.
+fn placeholders(source: &Source) -> Vec<String> {
+    let classes = source.adapter.as_ref().and_then(|(_, files)| files.head_rows(TextClassifier::HEAD));
+    // transformers writes no names for two classes that nobody named.
+    (0..classes.unwrap_or(2)).map(|class| format!("LABEL_{class}")).collect()
+}

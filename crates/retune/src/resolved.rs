@@ -1,0 +1,228 @@
+//! Settings with nothing left open: each is what was given, or what is chosen where nothing was.
+
+use std::path::Path;
+
+use retune_adapt::peft::Method;
+use retune_adapt::tasks::ClassifierRows;
+use retune_adapt::{Options, nearest};
+use retune_tensor::random::Key;
+use retune_train::{AdamWSettings, Batching, EvalEvery, Plan, Settings, Shape};
+use serde_json::{Value, json};
+
+use crate::dataset::{self, Examples};
+use crate::recipe::Listener;
+use crate::{Error, Result, Source, TrainSettings, choices};
+
+pub(crate) struct Resolved<'a> {
+    given: &'a TrainSettings,
+    pub method: &'static dyn Method,
+    pub options: Options,
+    pub dropout: Option<f32>,
+    pub batching: Batching,
+    pub accumulation: usize,
+    pub shuffle: bool,
+    pub class_weights: Option<String>,
+    pub label_smoothing: f32,
+    pub keep: Option<String>,
+    /// All that the trainer is told; when to evaluate and what to keep depend on whether there are rows for it.
+    pub train: Settings,
+}
+
+impl<'a> Resolved<'a> {
+    /// Errors if a setting cannot be, before anything is read for long.
+    pub fn new(given: &'a TrainSettings, source: &Source, listener: &mut dyn Listener) -> Result<Self> {
+        let method = choices::method(given.method.as_deref(), source)?;
+        listener.say(&method.why);
+        let method = method.value;
+        if source.adapter.is_some()
+            && let Some(name) = given.method_options.keys().next()
+        {
+            let message =
+                format!("`{name}` belongs to the adapter that training goes on from, and cannot change");
+            return Err(Error::Setting { flag: "model", message });
+        }
+        let learning_rate = given.learning_rate.unwrap_or(method.learning_rate());
+        if given.learning_rate.is_none() {
+            listener.say(&format!("learning rate {learning_rate}: the usual one of {}", method.name()));
+        }
+        number("learning-rate", learning_rate, |x| x > 0.0, "above 0")?;
+        let epochs = given.epochs.unwrap_or(3.0);
+        number("epochs", epochs, |x| x > 0.0 && x <= 1e6, "above 0")?;
+        let warmup = given.warmup.unwrap_or(0.06);
+        number("warmup", warmup, |x| x >= 0.0, "from 0 on")?;
+        let weight_decay = given.weight_decay.unwrap_or(0.01);
+        number("weight-decay", weight_decay, |x| (0.0..1.0).contains(&x), "at least 0 and below 1")?;
+        let max_grad_norm = given.max_grad_norm.unwrap_or(1.0);
+        number("max-grad-norm", max_grad_norm, |x| x >= 0.0, "from 0 on")?;
+        let label_smoothing = given.label_smoothing.unwrap_or(0.0);
+        number("label-smoothing", label_smoothing, |x| (0.0..1.0).contains(&x), "at least 0 and below 1")?;
+        if let Some(share) = given.eval_split {
+            number("eval-split", share, |x| (0.0..1.0).contains(&x), "at least 0 and below 1")?;
+        }
+        if let Some(dropout) = given.model_dropout {
+            number("model-dropout", dropout, |x| (0.0..1.0).contains(&x), "at least 0 and below 1")?;
+        }
+        let batching = match (given.batch_size, given.batch_tokens) {
+            (Some(_), Some(_)) => {
+                let message = "batches are gathered by --batch-size or by --batch-tokens; give one of them";
+                return Err(Error::Setting { flag: "batch-tokens", message: message.into() });
+            }
+            (_, Some(tokens)) => Batching::Tokens(at_least_1("batch-tokens", tokens)?),
+            (rows, None) => Batching::Rows(at_least_1("batch-size", rows.unwrap_or(32))?),
+        };
+        let keep = one_of("keep", given.keep.as_deref(), &["best", "last"])?;
+        one_of("class-weights", given.class_weights.as_deref(), &["none", "balanced"])?;
+        let schedule = match one_of("schedule", given.schedule.as_deref(), &["linear", "cosine", "constant"])?
+        {
+            None | Some("linear") => Shape::Linear,
+            Some("cosine") => Shape::Cosine,
+            Some(_) => Shape::Constant,
+        };
+        if given.early_stopping == Some(0) {
+            let message = "expected at least 1 evaluation to wait for, got 0";
+            return Err(Error::Setting { flag: "early-stopping", message: message.into() });
+        }
+        Ok(Resolved {
+            given,
+            method,
+            options: Options(given.method_options.clone()),
+            dropout: given.model_dropout.map(|dropout| dropout as f32),
+            batching,
+            accumulation: at_least_1("accumulation", given.accumulation.unwrap_or(1))?,
+            shuffle: given.shuffle.unwrap_or(true),
+            class_weights: given.class_weights.clone(),
+            label_smoothing: label_smoothing as f32,
+            keep: keep.map(str::to_string),
+            train: Settings {
+                epochs,
+                learning_rate,
+                schedule,
+                warmup,
+                adamw: AdamWSettings { weight_decay: weight_decay as f32, ..AdamWSettings::default() },
+                max_grad_norm: Some(max_grad_norm).filter(|norm| *norm > 0.0),
+                seed: dataset::seed(given),
+                eval_every: eval_every(given.eval_every.as_deref())?,
+                patience: given.early_stopping,
+                keep_best: true,
+            },
+        })
+    }
+
+    /// The file with the training rows, which loading has found.
+    pub fn train_path(&self) -> &Path {
+        self.given.train.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// What the trainer is told, once it is known whether there is anything to evaluate on.
+    pub fn train_settings(&self, evaluates: bool) -> Settings {
+        let mut settings = self.train.clone();
+        if !evaluates {
+            settings.eval_every = EvalEvery::Never;
+        }
+        settings.keep_best = evaluates && self.keep.as_deref() != Some("last");
+        settings
+    }
+
+    /// Which rows are seen when.
+    pub fn plan(&self, rows: &ClassifierRows) -> Result<Plan> {
+        let lengths = (0..rows.tokens.len()).map(|row| rows.tokens.length(row)).collect();
+        let shuffle = self.shuffle.then(|| Key::new(self.train.seed).with_name("order of rows"));
+        Ok(Plan::new(lengths, self.batching, self.accumulation, shuffle)?)
+    }
+
+    /// Whether the model's head was trained for these labels and can go on. Errors if it was not, and an adapter cannot
+    /// be without it.
+    pub fn keeps_head(&self, known: Option<&[String]>, examples: &Examples, source: &Source) -> Result<bool> {
+        let named = known.is_some_and(|known| known == examples.labels.names());
+        if source.adapter.is_none() || named {
+            return Ok(named);
+        }
+        let message = match known {
+            Some(known) => format!(
+                "the adapter was trained for {} labels ({}), and the data has others ({}); start from its base instead",
+                known.len(),
+                shown(known),
+                shown(examples.labels.names())
+            ),
+            None => "nobody named the labels of the adapter, so their order cannot be known; name them in the `id2label` \
+                     of its base's config.json"
+                .into(),
+        };
+        Err(Error::Setting { flag: "model", message })
+    }
+
+    /// Every setting as it was used, for the card.
+    pub fn as_json(&self, max_length: usize) -> Value {
+        let Settings {
+            epochs, learning_rate, schedule, warmup, adamw, max_grad_norm, seed, patience, ..
+        } = &self.train;
+        let f32 = |value: f32| value.to_string().parse::<f64>().unwrap_or_default();
+        json!({
+            "method_options": self.options.0,
+            "epochs": epochs,
+            "batching": self.batching,
+            "accumulation": self.accumulation,
+            "learning_rate": learning_rate,
+            "schedule": schedule,
+            "warmup": warmup,
+            "betas": adamw.betas.map(f32),
+            "epsilon": f32(adamw.epsilon),
+            "weight_decay": f32(adamw.weight_decay),
+            "max_grad_norm": max_grad_norm,
+            "label_smoothing": f32(self.label_smoothing),
+            "class_weights": self.class_weights,
+            "model_dropout": self.dropout.map(f32),
+            "seed": seed,
+            "shuffle": self.shuffle,
+            "eval_split": self.given.eval_split,
+            "eval_every": self.given.eval_every,
+            "early_stopping": patience,
+            "keep": self.keep,
+            "limit": self.given.limit,
+            "max_length": max_length,
+        })
+    }
+}
+
+fn shown(names: &[String]) -> String {
+    let first: Vec<_> = names.iter().take(4).map(String::as_str).collect();
+    format!("{}{}", first.join(", "), if names.len() > 4 { " ..." } else { "" })
+}
+
+fn number(flag: &'static str, value: f64, holds: impl Fn(f64) -> bool, expected: &str) -> Result<()> {
+    if value.is_finite() && holds(value) {
+        return Ok(());
+    }
+    Err(Error::Setting { flag, message: format!("expected a number {expected}, got {value}") })
+}
+
+fn at_least_1(flag: &'static str, value: usize) -> Result<usize> {
+    if value == 0 {
+        return Err(Error::Setting { flag, message: "expected at least 1, got 0".into() });
+    }
+    Ok(value)
+}
+
+fn one_of<'v>(flag: &'static str, value: Option<&'v str>, known: &[&str]) -> Result<Option<&'v str>> {
+    let Some(value) = value else { return Ok(None) };
+    if known.contains(&value) {
+        return Ok(Some(value));
+    }
+    let near = nearest(value, known.iter().copied())
+        .map(|near| format!("; did you mean {near}?"))
+        .unwrap_or_default();
+    Err(Error::Setting { flag, message: format!("expected {}, got `{value}`{near}", known.join(" or ")) })
+}
+
+fn eval_every(value: Option<&str>) -> Result<EvalEvery> {
+    match value {
+        None | Some("epoch") => Ok(EvalEvery::Epoch),
+        Some(steps) => match steps.parse() {
+            Ok(steps) if steps > 0 => Ok(EvalEvery::Steps(steps)),
+            _ => {
+                let message = format!("expected epoch or a number of steps, got `{steps}`");
+                Err(Error::Setting { flag: "eval-every", message })
+            }
+        },
+    }
+}

@@ -1,0 +1,157 @@
+//! What a run is told. Each field is a flag of the command line and a key of a run file, written once: here.
+
+use std::path::PathBuf;
+
+use retune_data::{Columns, ReadOptions, Table, choose_columns};
+use serde::{Deserialize, Serialize};
+
+/// Where a model is.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+pub struct ModelSettings {
+    /// The pretrained model: a folder with config.json, weights and a tokenizer; or a result of an earlier run
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    pub model: Option<PathBuf>,
+    /// The base of an adapter, where it is no longer at the place that the adapter names
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    pub base: Option<PathBuf>,
+    /// Use an adapter on a base whose weights are not those it was trained on
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    pub allow_other_base: Option<bool>,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+pub struct FileSettings {
+    /// The column with the texts, where it is not found by itself
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub text_column: Option<String>,
+    /// The column with the labels, where it is not found by itself
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub label_column: Option<String>,
+    /// The column with the second text of each row, for tasks on pairs
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub pair_column: Option<String>,
+    /// csv, tsv or jsonl, where the content does not tell
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub format: Option<String>,
+    /// Such as gbk or latin1, where the file is not UTF-8
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub encoding: Option<String>,
+}
+
+/// A training: what to `train`, on what, how. What is not given is chosen, and said.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", default)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+pub struct TrainSettings {
+    /// Where the pretrained model is
+    #[serde(flatten)]
+    #[cfg_attr(feature = "clap", command(flatten))]
+    pub model: ModelSettings,
+    /// How the files are read
+    #[serde(flatten)]
+    #[cfg_attr(feature = "clap", command(flatten))]
+    pub file: FileSettings,
+    /// What is learnt; found from the data
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub task: Option<String>,
+    /// The rows to learn from: CSV, TSV or JSONL with a text and a label column
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE"))]
+    pub train: Option<PathBuf>,
+    /// Rows to evaluate on while training; they choose the best weights, so keep a test file for `evaluate`
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE"))]
+    pub eval: Option<PathBuf>,
+    /// Share of the training rows held back for that where no --eval is given; 0 trains on all of them [default: 0.1]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    pub eval_split: Option<f64>,
+    /// Take a sample of this many training rows, stratified by label
+    #[cfg_attr(feature = "clap", arg(long, value_name = "ROWS"))]
+    pub limit: Option<usize>,
+    /// What is trained of the model: see `retune methods` [default: by the size of the model]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub method: Option<String>,
+    /// The folder for the result
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    pub output: Option<PathBuf>,
+    /// Replace what an earlier run left in the output folder
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    pub overwrite: Option<bool>,
+    /// Longer texts are cut to this many tokens [default: 512, or what the model can]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS"))]
+    pub max_length: Option<usize>,
+    /// How often every row is seen [default: 3]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub epochs: Option<f64>,
+    /// Rows in a batch [default: 32]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "ROWS"))]
+    pub batch_size: Option<usize>,
+    /// Gather batches by tokens instead of rows
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS"))]
+    pub batch_tokens: Option<usize>,
+    /// Batches in a step, for large steps in little memory; the result is that of one large batch [default: 1]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "BATCHES"))]
+    pub accumulation: Option<usize>,
+    /// The highest learning rate [default: the method's]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE"))]
+    pub learning_rate: Option<f64>,
+    /// How it goes on after the warm-up: linear, cosine or constant [default: linear]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub schedule: Option<String>,
+    /// Steps of rising learning rate: a share of all below 1, a number from 1 on [default: 0.06]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    pub warmup: Option<f64>,
+    /// Pull of the weights towards 0, biases and norms left out [default: 0.01]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE"))]
+    pub weight_decay: Option<f64>,
+    /// Longer gradients are cut to this norm; 0 leaves them [default: 1]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NORM"))]
+    pub max_grad_norm: Option<f64>,
+    /// Share of each target that is spread over all labels [default: 0]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    pub label_smoothing: Option<f64>,
+    /// none, or balanced: rare labels weigh more [default: none]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub class_weights: Option<String>,
+    /// Every dropout of the model itself [default: as its configuration says]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    pub model_dropout: Option<f64>,
+    /// Draws the split, new weights, the order of rows and dropout: the same seed gives the same bits [default: 1]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub seed: Option<u64>,
+    /// false sees the rows in the order of the file [default: true]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "true|false"))]
+    pub shuffle: Option<bool>,
+    /// When to evaluate: epoch, or a number of steps [default: epoch]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHEN"))]
+    pub eval_every: Option<String>,
+    /// Stop after this many evaluations without a better one [default: never]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub early_stopping: Option<u64>,
+    /// Which weights are the result: best (by the evaluation) or last [default: best, last without an evaluation]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHICH"))]
+    pub keep: Option<String>,
+    /// Threads; they change the speed and nothing else [default: all cores]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub threads: Option<usize>,
+    /// The method's own settings, such as rank
+    #[serde(flatten)]
+    #[cfg_attr(feature = "clap", arg(skip))]
+    pub method_options: serde_json::Map<String, serde_json::Value>,
+}
+
+impl FileSettings {
+    pub(crate) fn read_options(&self) -> crate::Result<ReadOptions> {
+        let format = self.format.as_deref().map(str::parse).transpose()?;
+        Ok(ReadOptions { format, encoding: self.encoding.clone() })
+    }
+
+    pub(crate) fn columns(&self, table: &Table) -> crate::Result<Columns> {
+        let [text, label, pair] =
+            [&self.text_column, &self.label_column, &self.pair_column].map(Option::as_deref);
+        Ok(choose_columns(table, text, label, pair)?)
+    }
+}

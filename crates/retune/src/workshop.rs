@@ -1,0 +1,112 @@
+//! What the trainer is told of this task and this disk.
+
+use std::path::PathBuf;
+
+use retune_adapt::tasks::ClassifierRows;
+use retune_model::formats::Weights;
+use retune_tensor::random::Key;
+use retune_tensor::{ParamId, Parameters, Tape, Var, ops};
+use retune_train::{Evaluated, Workshop};
+
+use crate::artefact::{self, save_tensors};
+use crate::evaluate::{self, Evaluation};
+use crate::{Error, TextModel};
+
+/// The training of one classifier.
+pub(crate) struct ClassifierWorkshop<'a> {
+    pub model: &'a TextModel,
+    pub train: &'a ClassifierRows,
+    pub eval: Option<&'a ClassifierRows>,
+    /// A weight for each class.
+    pub class_weights: Option<Vec<f32>>,
+    pub label_smoothing: f32,
+    /// Where the best weights are kept.
+    pub best: PathBuf,
+    /// The evaluation of the latest weights.
+    pub latest: Option<Evaluation>,
+    /// That of the kept ones.
+    pub kept: Option<Evaluation>,
+}
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Workshop for ClassifierWorkshop<'_> {
+    fn denominator(&self, rows: &[usize]) -> f32 {
+        match &self.class_weights {
+            None => rows.len() as f32,
+            Some(weights) => rows.iter().map(|row| weights[self.train.targets[*row] as usize]).sum(),
+        }
+    }
+
+    fn tokens(&self, rows: &[usize]) -> usize {
+        rows.iter().map(|row| self.train.tokens.length(*row)).sum()
+    }
+
+    fn loss(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        rows: &[usize],
+        denominator: f32,
+        dropout: Key,
+    ) -> retune_tensor::Result<Var> {
+        let batch = self.train.tokens.batch(rows);
+        let logits = self.model.logits_with(parameters, tape, &batch, Some(dropout))?;
+        let options = ops::CrossEntropyOptions {
+            class_weights: self.class_weights.as_deref(),
+            label_smoothing: self.label_smoothing,
+            denominator,
+        };
+        ops::cross_entropy(tape, &logits, &self.train.targets(rows), options)
+    }
+
+    fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {
+        let Some(rows) = self.eval else { return Ok(None) };
+        let evaluation = evaluate::score(self.model, parameters, rows)?;
+        let metrics = artefact::metrics(&evaluation.report);
+        let evaluated = Evaluated { loss: evaluation.loss, score: evaluation.report.accuracy, metrics };
+        self.latest = Some(evaluation);
+        Ok(Some(evaluated))
+    }
+
+    fn keep(&mut self, parameters: &Parameters) -> Result<(), AnyError> {
+        self.kept.clone_from(&self.latest);
+        Ok(save_tensors(parameters, &trained(parameters), &self.best)?)
+    }
+
+    fn restore(&mut self, parameters: &mut Parameters) -> Result<(), AnyError> {
+        let kept = Weights::open(&self.best)?;
+        for (name, id) in trained(parameters) {
+            kept.read_f32_into(&name, parameters.get_mut(id).value.f32_mut()?)?;
+        }
+        self.latest = self.kept.take();
+        Ok(())
+    }
+}
+
+/// The trained parameters, by name.
+pub(crate) fn trained(parameters: &Parameters) -> Vec<(String, ParamId)> {
+    parameters.trainable().map(|(id, parameter)| (parameter.name.clone(), id)).collect()
+}
+
+/// A weight for each class by what `--class-weights` says: `balanced` gives rows / (classes * rows of the class), as
+/// scikit-learn.
+pub(crate) fn class_weights(
+    name: Option<&str>,
+    targets: &[u32],
+    classes: usize,
+) -> Result<Option<Vec<f32>>, Error> {
+    match name {
+        None | Some("none") => Ok(None),
+        Some("balanced") => {
+            let mut counts = vec![0usize; classes];
+            targets.iter().for_each(|target| counts[*target as usize] += 1);
+            let weight = |count: &usize| targets.len() as f32 / (classes * (*count).max(1)) as f32;
+            Ok(Some(counts.iter().map(weight).collect()))
+        }
+        Some(other) => {
+            let message = format!("expected none or balanced, got `{other}`");
+            Err(Error::Setting { flag: "class-weights", message })
+        }
+    }
+}

@@ -1,0 +1,129 @@
+use retune_tensor::random::Key;
+use serde::Serialize;
+
+use crate::TrainError;
+
+/// How rows are gathered into batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Batching {
+    /// This many rows each.
+    Rows(usize),
+    /// As many rows as have at most this many tokens together, and at least one.
+    Tokens(usize),
+}
+
+/// One update of the weights: its batches, whose gradients are added up.
+pub type Step = Vec<Vec<usize>>;
+
+/// Which rows are seen when: a function of the settings and the rows' lengths alone.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    lengths: Vec<usize>,
+    batching: Batching,
+    accumulation: usize,
+    shuffle: Option<Key>,
+}
+
+impl Plan {
+    /// For rows of `lengths` tokens; a step is `accumulation` batches. `shuffle` orders each epoch anew; without it the
+    /// order is that of the file. Errors if a batch or step would be empty.
+    pub fn new(
+        lengths: Vec<usize>,
+        batching: Batching,
+        accumulation: usize,
+        shuffle: Option<Key>,
+    ) -> Result<Self, TrainError> {
+        let size = match batching {
+            Batching::Rows(size) | Batching::Tokens(size) => size,
+        };
+        if size == 0 || accumulation == 0 {
+            return Err(TrainError::Settings("a batch needs at least one row, and a step one batch".into()));
+        }
+        if lengths.is_empty() {
+            return Err(TrainError::Settings("there are no rows to train on".into()));
+        }
+        Ok(Plan { lengths, batching, accumulation, shuffle })
+    }
+
+    /// The steps of `epoch`, counted from 0.
+    pub fn epoch(&self, epoch: u64) -> Vec<Step> {
+        let mut order: Vec<usize> = (0..self.lengths.len()).collect();
+        if let Some(key) = self.shuffle {
+            key.with(epoch).stream().shuffle(&mut order);
+        }
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        let mut tokens = 0;
+        for row in order {
+            let length = self.lengths[row];
+            let full = match (self.batching, batches.last()) {
+                (_, None) => true,
+                (Batching::Rows(size), Some(batch)) => batch.len() >= size,
+                (Batching::Tokens(size), Some(_)) => tokens + length > size,
+            };
+            if full {
+                batches.push(Vec::new());
+                tokens = 0;
+            }
+            tokens += length;
+            if let Some(batch) = batches.last_mut() {
+                batch.push(row);
+            }
+        }
+        batches.chunks(self.accumulation).map(<[_]>::to_vec).collect()
+    }
+
+    /// How many steps the first `epochs` have; the last may be a part, such as 0.5 of one.
+    pub fn total_steps(&self, epochs: f64) -> u64 {
+        let whole = epochs.floor() as u64;
+        let steps: u64 = match self.batching {
+            // The number of batches is the same in every order.
+            Batching::Rows(_) => self.epoch(0).len() as u64 * whole,
+            Batching::Tokens(_) => (0..whole).map(|epoch| self.epoch(epoch).len() as u64).sum(),
+        };
+        let part = epochs - epochs.floor();
+        let last = if part > 0.0 { (self.epoch(whole).len() as f64 * part).ceil() as u64 } else { 0 };
+        steps + last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(batching: Batching, accumulation: usize) -> Plan {
+        let lengths = vec![3, 9, 1, 4, 4, 20, 2, 7, 5, 6, 1];
+        Plan::new(lengths, batching, accumulation, Some(Key::new(4))).unwrap()
+    }
+
+    #[test]
+    fn every_row_is_seen_once_an_epoch() {
+        for batching in [Batching::Rows(4), Batching::Tokens(10)] {
+            let plan = plan(batching, 2);
+            for epoch in 0..3 {
+                let mut rows: Vec<_> = plan.epoch(epoch).into_iter().flatten().flatten().collect();
+                rows.sort_unstable();
+                assert_eq!(rows, (0..11).collect::<Vec<_>>());
+            }
+            assert_ne!(plan.epoch(0), plan.epoch(1));
+            assert_eq!(plan.epoch(1), plan.epoch(1));
+        }
+    }
+
+    #[test]
+    fn batches_hold_what_they_may() {
+        let rows = plan(Batching::Rows(4), 1).epoch(0);
+        assert_eq!(rows.iter().map(|step| step[0].len()).collect::<Vec<_>>(), [4, 4, 3]);
+        let by_tokens = plan(Batching::Tokens(10), 1);
+        for batch in by_tokens.epoch(0).into_iter().flatten() {
+            let tokens: usize = batch.iter().map(|row| by_tokens.lengths[*row]).sum();
+            assert!(tokens <= 10 || batch.len() == 1, "{batch:?} has {tokens} tokens");
+        }
+    }
+
+    #[test]
+    fn parts_of_an_epoch_are_counted() {
+        let plan = plan(Batching::Rows(4), 1);
+        assert_eq!([0.5, 1.0, 2.5, 3.0].map(|epochs| plan.total_steps(epochs)), [2, 3, 8, 9]);
+    }
+}

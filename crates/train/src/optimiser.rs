@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+
+use retune_tensor::backend::AdamW;
+use retune_tensor::{Gradients, ParamId, Parameters, Result, Tensor};
+
+/// What AdamW is told once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWSettings {
+    /// Decays of the two moments.
+    pub betas: [f32; 2],
+    /// Keeps the division sound.
+    pub epsilon: f32,
+    /// Decoupled decay; biases and norms have none.
+    pub weight_decay: f32,
+}
+
+impl Default for AdamWSettings {
+    fn default() -> Self {
+        AdamWSettings { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+/// AdamW (Loshchilov and Hutter 2019) over the trained parameters, with its moments.
+#[derive(Debug)]
+pub struct Optimiser {
+    settings: AdamWSettings,
+    moments: BTreeMap<ParamId, [Tensor; 2]>,
+    steps: u64,
+}
+
+impl Optimiser {
+    /// Nothing seen yet: both moments 0. They are made at once, so that the memory a run needs is taken at its start.
+    pub fn new(parameters: &Parameters, settings: AdamWSettings) -> Result<Self> {
+        let zeros = |tensor: &Tensor| Tensor::zeros(tensor.device(), tensor.shape());
+        let moments = parameters
+            .trainable()
+            .map(|(id, parameter)| Ok((id, [zeros(&parameter.value)?, zeros(&parameter.value)?])))
+            .collect::<Result<_>>()?;
+        Ok(Optimiser { settings, moments, steps: 0 })
+    }
+
+    /// Changes every trained parameter that has a gradient, which is first multiplied with `gradient_scale`.
+    pub fn step(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+        learning_rate: f64,
+        gradient_scale: f32,
+    ) -> Result<()> {
+        self.steps += 1;
+        for (id, gradient) in gradients.iter() {
+            let Some([first, second]) = self.moments.get_mut(&id) else { continue };
+            let parameter = parameters.get_mut(id);
+            let step = AdamW {
+                learning_rate: learning_rate as f32,
+                betas: self.settings.betas,
+                epsilon: self.settings.epsilon,
+                weight_decay: if decays(&parameter.name) { self.settings.weight_decay } else { 0.0 },
+                step: self.steps,
+                gradient_scale,
+            };
+            let weight = &mut parameter.value;
+            let backend = weight.device().backend();
+            backend.adamw(step, gradient.f32(), weight.f32_mut()?, [first.f32_mut()?, second.f32_mut()?]);
+        }
+        Ok(())
+    }
+}
+
+/// Biases and norms are not pulled towards 0, as in the papers and in transformers.
+fn decays(name: &str) -> bool {
+    !(name.ends_with(".bias")
+        || name.contains("LayerNorm.")
+        || name.contains("layer_norm.")
+        || name.contains("norm.weight"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decays;
+
+    #[test]
+    fn biases_and_norms_do_not_decay() {
+        assert!(decays("bert.encoder.layer.0.attention.self.query.weight"));
+        assert!(decays("base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"));
+        assert!(!decays("bert.encoder.layer.0.output.dense.bias"));
+        assert!(!decays("bert.embeddings.LayerNorm.weight"));
+    }
+}
