@@ -81,8 +81,9 @@ impl Case {
     fn logits(&self, tape: &Tape, batch: &Batch) -> (Tensor, retune_tensor::Var) {
         let hooks = Hooks::new();
         let forward = Forward { tape, parameters: &self.parameters, hooks: &hooks, batch, dropout: None };
-        let hidden = self.encoder.encode(&forward).unwrap();
-        let pooled = self.encoder.pool(&forward, &hidden).unwrap();
+        let silent = Tape::inference();
+        let hidden = self.encoder.encode(&Forward { tape: &silent, ..forward }).unwrap();
+        let pooled = self.encoder.pooled(&forward).unwrap();
         let logits = self.classifier.forward(&forward, &pooled, &batch.pooled, Activation::Identity).unwrap();
         (hidden.value().clone(), logits)
     }

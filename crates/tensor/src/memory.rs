@@ -1,18 +1,26 @@
-//! Every byte that tensors hold, counted, and the pool which hands large blocks out again.
+//! Every byte that tensors hold, counted, and the arena which they are cut from.
 //!
-//! A training step allocates and frees the same sizes over and over; asking the system each time costs a page fault
-//! for every 4 KiB. Freed blocks are therefore kept, but never so many that kept and live bytes together exceed the
-//! peak of live bytes so far: the pool makes nothing larger, and the resident size follows the counter.
+//! A training step allocates and frees much the same sizes over and over; asking the system each time costs a page
+//! fault for every 4 KiB, a sixth of a step's time. Tensors are therefore cut from large maps, best fit first, and freed
+//! ranges that touch become one again. Pages that were never used cost nothing, so the resident size follows the peak
+//! of live bytes.
 
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapOptions};
 
 use crate::{Device, Error, Result};
 
-/// Blocks from this size on are mapped and pooled; smaller ones are left to the system's allocator.
-const POOLED: usize = 256 * 1024;
+/// Tensors from this size on are cut from the arena; smaller ones are left to the system's allocator.
+const LARGE: usize = 64 * 1024;
+
+/// Ranges begin at multiples of this: a cache line, and the widest vector.
+const ALIGN: usize = 64;
+
+/// Address space is taken in pieces of this size, or of one tensor where that is larger.
+const MAP: usize = 1 << 30;
 
 /// Bytes held by tensors of one device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,27 +44,24 @@ pub fn reset_peak(device: Device) {
     usage.peak = usage.current;
 }
 
-/// Gives every kept block back to the system.
-pub fn release_pool() {
+/// Gives the maps in which nothing lives back to the system.
+pub fn release() {
     let mut ledger = lock();
-    ledger.free.clear();
-    ledger.kept = 0;
+    for map in &mut ledger.maps {
+        if map.as_ref().is_some_and(Map::is_empty) {
+            *map = None;
+        }
+    }
 }
 
 struct Ledger {
     usage: [Usage; 2],
-    /// Kept blocks by size, each with the moment it was freed.
-    free: BTreeMap<usize, Vec<(u64, MmapMut)>>,
-    kept: usize,
-    clock: u64,
+    /// A map that was given back leaves its place empty, so that the numbers of the others stay.
+    maps: Vec<Option<Map>>,
 }
 
-static LEDGER: Mutex<Ledger> = Mutex::new(Ledger {
-    usage: [Usage { current: 0, peak: 0 }; 2],
-    free: BTreeMap::new(),
-    kept: 0,
-    clock: 0,
-});
+static LEDGER: Mutex<Ledger> =
+    Mutex::new(Ledger { usage: [Usage { current: 0, peak: 0 }; 2], maps: Vec::new() });
 
 /// A thread that panicked while it held the lock left counters that are still sound.
 fn lock() -> MutexGuard<'static, Ledger> {
@@ -70,15 +75,6 @@ fn slot(device: Device) -> usize {
     }
 }
 
-/// What a block of `bytes` really takes: classes an eighth of a power of two apart, so that the ragged sizes of
-/// one step fit the blocks of the last.
-fn class(bytes: usize) -> usize {
-    if bytes < POOLED {
-        return bytes.next_multiple_of(16);
-    }
-    bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(4096))
-}
-
 impl Ledger {
     fn count(&mut self, device: Device, bytes: usize) {
         let usage = &mut self.usage[slot(device)];
@@ -86,27 +82,76 @@ impl Ledger {
         usage.peak = usage.peak.max(usage.current);
     }
 
-    fn take(&mut self, bytes: usize) -> Option<MmapMut> {
-        let blocks = self.free.get_mut(&bytes)?;
-        let (_, block) = blocks.pop()?;
-        self.kept -= bytes;
-        Some(block)
-    }
-
-    /// Makes room for a new mapping: kept blocks go, the longest unused first, until the peak bounds the sum.
-    fn shrink_for(&mut self, bytes: usize) -> Vec<MmapMut> {
-        let usage = self.usage[slot(Device::Cpu)];
-        let bound = usage.peak.max(usage.current + bytes);
-        let mut dropped = Vec::new();
-        while self.kept > 0 && usage.current + self.kept + bytes > bound {
-            let oldest = self.free.iter().filter_map(|(size, blocks)| Some((blocks.first()?.0, *size))).min();
-            let Some((_, size)) = oldest else { break };
-            if let Some(blocks) = self.free.get_mut(&size) {
-                dropped.push(blocks.remove(0).1);
-                self.kept -= size;
+    /// A range of `bytes`, a multiple of [`ALIGN`]: the smallest free one that holds it, of the first map that has one.
+    fn cut(&mut self, bytes: usize) -> std::io::Result<Place> {
+        for (number, map) in self.maps.iter_mut().enumerate() {
+            if let Some(place) = map.as_mut().and_then(|map| map.cut(number, bytes)) {
+                return Ok(place);
             }
         }
-        dropped
+        let number = self.maps.iter().position(Option::is_none).unwrap_or(self.maps.len());
+        if number == self.maps.len() {
+            self.maps.push(None);
+        }
+        let map = self.maps[number].insert(Map::new(bytes)?);
+        map.cut(number, bytes).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
+    }
+}
+
+/// One large map and the ranges of it that are free: length by start.
+struct Map {
+    memory: MmapMut,
+    free: BTreeMap<usize, usize>,
+}
+
+/// A range that was cut.
+#[derive(Debug)]
+struct Place {
+    start: NonNull<f32>,
+    map: usize,
+    offset: usize,
+}
+
+impl Map {
+    fn new(bytes: usize) -> std::io::Result<Self> {
+        // Where address space is rationed, take what is needed and no more.
+        let wanted = |size| MmapOptions::new().len(size).map_anon();
+        let memory = wanted(bytes.max(MAP)).or_else(|_| wanted(bytes))?;
+        // Fewer and larger pages where the system has them; it is free to refuse.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        let free = BTreeMap::from([(0, memory.len())]);
+        Ok(Map { memory, free })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.free.get(&0) == Some(&self.memory.len())
+    }
+
+    fn cut(&mut self, map: usize, bytes: usize) -> Option<Place> {
+        let fits = self.free.iter().filter(|(_, length)| **length >= bytes);
+        let (offset, length) =
+            fits.min_by_key(|(offset, length)| (**length, **offset)).map(|(o, l)| (*o, *l))?;
+        self.free.remove(&offset);
+        if length > bytes {
+            self.free.insert(offset + bytes, length - bytes);
+        }
+        let start = NonNull::new(self.memory.as_mut_ptr().wrapping_add(offset).cast())?;
+        Some(Place { start, map, offset })
+    }
+
+    /// Takes a range back, and joins it with the free ones that it touches.
+    fn give_back(&mut self, mut offset: usize, mut bytes: usize) {
+        if let Some(length) = self.free.remove(&(offset + bytes)) {
+            bytes += length;
+        }
+        if let Some((before, length)) = self.free.range(..offset).next_back().map(|(o, l)| (*o, *l))
+            && before + length == offset
+        {
+            offset = before;
+            bytes += length;
+        }
+        self.free.insert(offset, bytes);
     }
 }
 
@@ -126,41 +171,41 @@ enum Store {
     Meta,
     // u128, so that vectors of 16 bytes are aligned.
     Heap(Vec<u128>),
-    Mapped(Option<MmapMut>),
+    Arena(Place),
 }
 
+#[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
+// SAFETY: the range is the block's alone from the cut to the drop, and `f32` is Send.
+unsafe impl Send for Place {}
+#[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
+// SAFETY: it is written through `&mut Block` only.
+unsafe impl Sync for Place {}
+
 impl Block {
-    /// Room for `len` values. What is in them is unspecified but initialised (whatever the block held before),
-    /// zero where `zeroed`; in debug builds NaN, so that a test sees a value that was never written.
+    /// Room for `len` values. What is in them is unspecified but initialised (whatever the range held before), zero
+    /// where `zeroed`; in debug builds NaN, so that a test sees a value that was never written.
     pub(crate) fn new(device: Device, len: usize, zeroed: bool) -> Result<Self> {
-        let overflow = |live| Error::OutOfMemory {
-            bytes: usize::MAX,
-            live,
-            source: std::io::Error::from(std::io::ErrorKind::OutOfMemory),
-        };
         let mut ledger = lock();
         let live = ledger.usage[slot(device)].current;
         let wanted = len.checked_mul(size_of::<f32>()).filter(|bytes| *bytes <= isize::MAX as usize / 2);
-        let bytes = class(wanted.ok_or_else(|| overflow(live))?);
-        let (store, fresh) = if device == Device::Meta {
-            (Store::Meta, true)
-        } else if bytes < POOLED {
-            (Store::Heap(vec![0; bytes / 16]), true)
-        } else if let Some(block) = ledger.take(bytes) {
-            (Store::Mapped(Some(block)), false)
+        let Some(wanted) = wanted else {
+            let source = std::io::ErrorKind::OutOfMemory.into();
+            return Err(Error::OutOfMemory { bytes: usize::MAX, live, source });
+        };
+        let bytes = wanted.next_multiple_of(ALIGN);
+        let store = if device == Device::Meta {
+            Store::Meta
+        } else if bytes < LARGE {
+            Store::Heap(vec![0; bytes / 16])
         } else {
-            let dropped = ledger.shrink_for(bytes);
-            drop(dropped);
-            let block =
-                MmapMut::map_anon(bytes).map_err(|source| Error::OutOfMemory { bytes, live, source })?;
-            (Store::Mapped(Some(block)), true)
+            Store::Arena(ledger.cut(bytes).map_err(|source| Error::OutOfMemory { bytes, live, source })?)
         };
         ledger.count(device, bytes);
         drop(ledger);
         let mut block = Block { store, device, bytes, len };
-        if zeroed && !fresh {
+        if zeroed {
             block.f32_mut().fill(0.0);
-        } else if !zeroed && cfg!(debug_assertions) {
+        } else if cfg!(debug_assertions) {
             block.f32_mut().fill(f32::NAN);
         }
         Ok(block)
@@ -174,16 +219,21 @@ impl Block {
     pub(crate) fn f32(&self) -> &[f32] {
         match &self.store {
             Store::Heap(words) => &bytemuck::cast_slice(words)[..self.len],
-            Store::Mapped(Some(map)) => &bytemuck::cast_slice(&map[..])[..self.len],
-            Store::Meta | Store::Mapped(None) => &[],
+            #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
+            // SAFETY: the range was cut for `len` values, is mapped until this block is dropped, and no one else has it;
+            // every bit pattern is an f32, and an anonymous map begins as zeros.
+            Store::Arena(place) => unsafe { std::slice::from_raw_parts(place.start.as_ptr(), self.len) },
+            Store::Meta => &[],
         }
     }
 
     pub(crate) fn f32_mut(&mut self) -> &mut [f32] {
         match &mut self.store {
             Store::Heap(words) => &mut bytemuck::cast_slice_mut(words)[..self.len],
-            Store::Mapped(Some(map)) => &mut bytemuck::cast_slice_mut(&mut map[..])[..self.len],
-            Store::Meta | Store::Mapped(None) => &mut [],
+            #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
+            // SAFETY: as for reading, and this is the only borrow.
+            Store::Arena(place) => unsafe { std::slice::from_raw_parts_mut(place.start.as_ptr(), self.len) },
+            Store::Meta => &mut [],
         }
     }
 }
@@ -192,13 +242,10 @@ impl Drop for Block {
     fn drop(&mut self) {
         let mut ledger = lock();
         ledger.usage[slot(self.device)].current -= self.bytes;
-        if let Store::Mapped(map) = &mut self.store
-            && let Some(map) = map.take()
+        if let Store::Arena(place) = &self.store
+            && let Some(Some(map)) = ledger.maps.get_mut(place.map)
         {
-            ledger.clock += 1;
-            let freed = ledger.clock;
-            ledger.kept += self.bytes;
-            ledger.free.entry(self.bytes).or_default().push((freed, map));
+            map.give_back(place.offset, self.bytes);
         }
     }
 }
@@ -208,28 +255,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_waste_at_most_an_eighth() {
-        for bytes in [1, 16, 17, 262_143, 262_144, 262_145, 1_000_000, 47_000_001, 94_371_840] {
-            let taken = class(bytes);
-            assert!(taken >= bytes && taken <= bytes + bytes / 8 + 16, "{bytes} takes {taken}");
-        }
+    fn every_byte_is_counted() {
+        let start = usage(Device::Cpu).current;
+        let large = Block::new(Device::Cpu, 1_000_001, true).unwrap();
+        assert_eq!(usage(Device::Cpu).current - start, 4_000_064);
+        drop(large);
+        assert_eq!(usage(Device::Cpu).current, start);
     }
 
     #[test]
-    fn bytes_are_counted_and_the_pool_stays_under_the_peak() {
-        let start = usage(Device::Cpu).current;
-        let large = Block::new(Device::Cpu, 1_000_000, true).unwrap();
-        assert_eq!(usage(Device::Cpu).current - start, class(4_000_000));
-        drop(large);
-        assert_eq!(usage(Device::Cpu).current, start);
-        // Another size must not be held beside the kept one.
-        let other = Block::new(Device::Cpu, 900_000, false).unwrap();
-        let ledger = lock();
-        let cpu = ledger.usage[slot(Device::Cpu)];
-        assert!(cpu.current + ledger.kept <= cpu.peak, "kept {} live {cpu:?}", ledger.kept);
-        drop(ledger);
-        drop(other);
-        // A block that comes back from the pool is zero when zeros are asked for.
+    fn freed_ranges_become_one_again() {
+        let mut map = Map::new(4096).unwrap();
+        let places: Vec<_> = (0..8).map(|_| map.cut(0, 4096).unwrap().offset).collect();
+        for place in [3, 0, 1, 7, 5, 4, 6, 2] {
+            map.give_back(places[place], 4096);
+        }
+        assert!(map.is_empty(), "{:?}", map.free);
+        // The smallest that fits is taken, so that large ranges stay large.
+        let held: Vec<_> = (0..3).map(|_| map.cut(0, 8192).unwrap().offset).collect();
+        map.give_back(held[1], 8192);
+        assert_eq!(map.cut(0, 4096).unwrap().offset, held[1]);
+    }
+
+    #[test]
+    fn what_comes_back_is_zero_where_zeros_are_asked_for() {
         let mut block = Block::new(Device::Cpu, 900_000, false).unwrap();
         block.f32_mut().fill(3.0);
         drop(block);

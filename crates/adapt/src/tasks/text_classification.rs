@@ -56,8 +56,7 @@ impl TextClassifier {
 
     /// `[rows, classes]`
     pub fn logits(&self, forward: &Forward<'_>) -> Result<Var> {
-        let hidden = self.encoder.encode(forward)?;
-        let pooled = self.encoder.pool(forward, &hidden)?;
+        let pooled = self.encoder.pooled(forward)?;
         let dropout = forward.dropout(Self::HEAD, self.dropout);
         let pooled = ops::dropout(forward.tape, &pooled, &forward.batch.pooled, dropout)?;
         self.classifier.forward(forward, &pooled, &forward.batch.pooled, Activation::Identity)

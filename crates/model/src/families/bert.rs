@@ -1,6 +1,8 @@
 //! BERT (Devlin et al. 2018): post-norm blocks, learned positions, a tanh pooler over the first token.
 
-use retune_tensor::backend::{Activation, AttentionShape};
+use std::sync::Arc;
+
+use retune_tensor::backend::{Activation, AttentionShape, Layout};
 use retune_tensor::{Result, Var, ops};
 
 use super::{Encoder, Family, HeadDefaults};
@@ -85,18 +87,32 @@ impl BertModel {
     }
 }
 
-impl Encoder for BertModel {
-    fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
+/// Which tokens of the last block somebody reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    First,
+}
+
+impl BertModel {
+    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<Var> {
         let mut hidden = self.embeddings.forward(forward, &self.config)?;
-        for layer in &self.layer {
-            hidden = layer.forward(forward, &self.config, &hidden)?;
+        for (index, layer) in self.layer.iter().enumerate() {
+            let last = index + 1 == self.layer.len();
+            hidden =
+                layer.forward(forward, &self.config, &hidden, if last { wanted } else { Wanted::All })?;
         }
         Ok(hidden)
     }
+}
 
-    fn pool(&self, forward: &Forward<'_>, hidden: &Var) -> Result<Var> {
-        let starts = forward.batch.layout.cu_seqlens();
-        let first = ops::select_rows(forward.tape, hidden, &starts[..forward.batch.rows()])?;
+impl Encoder for BertModel {
+    fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
+        self.run(forward, Wanted::All)
+    }
+
+    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
+        let first = self.run(forward, Wanted::First)?;
         self.pooler.forward(forward, &first, &forward.batch.pooled, Activation::Tanh)
     }
 
@@ -157,7 +173,7 @@ impl BertEmbeddings {
                 (&self.position_embeddings, &batch.position_ids),
             ],
         )?;
-        let normal = self.layer_norm.forward(forward, &sum, None, None)?;
+        let normal = self.layer_norm.forward(forward, &sum, &batch.layout, None, None)?;
         let dropout = forward.dropout("bert.embeddings", config.hidden_dropout_prob as f32);
         ops::dropout(forward.tape, &normal, &batch.layout, dropout)
     }
@@ -190,8 +206,9 @@ impl BertLayer {
         })
     }
 
-    fn forward(&self, forward: &Forward<'_>, config: &BertConfig, x: &Var) -> Result<Var> {
-        let layout = &forward.batch.layout;
+    /// All tokens of the block, or the first of each row: keys and values need every token, the rest only itself.
+    fn forward(&self, forward: &Forward<'_>, config: &BertConfig, x: &Var, wanted: Wanted) -> Result<Var> {
+        let (tape, layout, pooled) = (forward.tape, &forward.batch.layout, &forward.batch.pooled);
         let plain = Activation::Identity;
         let head_size = config.hidden_size / config.num_attention_heads;
         let shape = AttentionShape {
@@ -201,21 +218,40 @@ impl BertLayer {
             scale: 1.0 / (head_size as f32).sqrt(),
             causal: false,
         };
-        let dropout = |part: &str, probability: f64| {
-            forward.dropout(&format!("{}.{part}", self.name), probability as f32)
-        };
-        let query = self.query.forward(forward, x, layout, plain)?;
+        let site = format!("{}.attention.self", self.name);
+        let dropout = forward.dropout(&site, config.attention_probs_dropout_prob as f32);
         let key = self.key.forward(forward, x, layout, plain)?;
         let value = self.value.forward(forward, x, layout, plain)?;
-        let dropped = dropout("attention.self", config.attention_probs_dropout_prob);
-        let context = ops::attention(forward.tape, [&query, &key, &value], layout, shape, dropped)?;
-        let attended = self.attention_output.forward(forward, &context, layout, plain)?;
-        let dropped = dropout("attention.output", config.hidden_dropout_prob);
-        let attended = self.attention_norm.forward(forward, &attended, Some(x), dropped)?;
+        if wanted == Wanted::First {
+            let first = ops::select_rows(tape, x, &layout.cu_seqlens()[..layout.rows()])?;
+            let query = self.query.forward(forward, &first, pooled, plain)?;
+            let inputs = [&query, &key, &value];
+            let context = ops::attention_of_first(tape, inputs, pooled, layout, shape, dropout)?;
+            return self.after_attention(forward, config, &first, &context, pooled);
+        }
+        let query = self.query.forward(forward, x, layout, plain)?;
+        let context = ops::attention(tape, [&query, &key, &value], layout, shape, dropout)?;
+        self.after_attention(forward, config, x, &context, layout)
+    }
+
+    /// From what attention found on.
+    fn after_attention(
+        &self,
+        forward: &Forward<'_>,
+        config: &BertConfig,
+        x: &Var,
+        context: &Var,
+        layout: &Arc<Layout>,
+    ) -> Result<Var> {
+        let plain = Activation::Identity;
+        let dropout =
+            |part: &str| forward.dropout(&format!("{}.{part}", self.name), config.hidden_dropout_prob as f32);
+        let attended = self.attention_output.forward(forward, context, layout, plain)?;
+        let dropped = dropout("attention.output");
+        let attended = self.attention_norm.forward(forward, &attended, layout, Some(x), dropped)?;
         let wide = self.intermediate.forward(forward, &attended, layout, config.hidden_act)?;
         let narrow = self.output.forward(forward, &wide, layout, plain)?;
-        let dropped = dropout("output", config.hidden_dropout_prob);
-        self.output_norm.forward(forward, &narrow, Some(&attended), dropped)
+        self.output_norm.forward(forward, &narrow, layout, Some(&attended), dropout("output"))
     }
 
     fn linears(&self) -> [&Linear; 6] {

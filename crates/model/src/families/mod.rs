@@ -41,8 +41,9 @@ pub trait Encoder: Send + Sync {
     /// The last hidden states, `[tokens, hidden_size]`.
     fn encode(&self, forward: &Forward<'_>) -> Result<Var>;
 
-    /// What a sequence classification head reads, `[rows, hidden_size]`, from the last hidden states.
-    fn pool(&self, forward: &Forward<'_>, hidden: &Var) -> Result<Var>;
+    /// What a sequence classification head reads, `[rows, hidden_size]`. Of the last block only what this needs is
+    /// computed.
+    fn pooled(&self, forward: &Forward<'_>) -> Result<Var>;
 
     /// Its linear layers, pooling left out: the sites that methods choose from.
     fn linears(&self) -> Vec<&Linear>;

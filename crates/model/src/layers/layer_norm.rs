@@ -1,4 +1,6 @@
-use retune_tensor::backend::Dropout;
+use std::sync::Arc;
+
+use retune_tensor::backend::{Dropout, Layout};
 use retune_tensor::{ParamId, Result, Var, ops};
 
 use crate::{Checkpoint, Forward, ModelError};
@@ -26,16 +28,17 @@ impl LayerNorm {
         })
     }
 
-    /// `norm(dropout(x) + residual)`, `[tokens, columns]`.
+    /// `norm(dropout(x) + residual)`, `[tokens, columns]`; `layout` counts the tokens.
     pub fn forward(
         &self,
         forward: &Forward<'_>,
         x: &Var,
+        layout: &Arc<Layout>,
         residual: Option<&Var>,
         dropout: Option<Dropout>,
     ) -> Result<Var> {
         let (weight, bias) = (&forward.parameter(self.weight), &forward.parameter(self.bias));
         let options = ops::LayerNormOptions { weight, bias, epsilon: self.epsilon, residual, dropout };
-        ops::layer_norm(forward.tape, x, &forward.batch.layout, options)
+        ops::layer_norm(forward.tape, x, layout, options)
     }
 }

@@ -167,7 +167,7 @@ pub struct AttentionShape {
     pub causal: bool,
 }
 
-/// The inputs of an attention: `query` `[tokens, heads * head_size]`, the others `[tokens, kv_heads * head_size]`.
+/// The inputs of an attention: `query` `[queries, heads * head_size]`, the others `[tokens, kv_heads * head_size]`.
 #[derive(Clone, Copy)]
 pub struct AttentionInputs<'a> {
     /// What asks.
@@ -176,8 +176,10 @@ pub struct AttentionInputs<'a> {
     pub key: &'a [f32],
     /// What is answered.
     pub value: &'a [f32],
-    /// The rows; a token sees its own row only.
+    /// The rows of keys and values; a query sees its own row only.
     pub layout: &'a Layout,
+    /// The rows of the queries: the same, or the first tokens of each row where only these go on.
+    pub queries: &'a Layout,
     /// Dropped from the probabilities.
     pub dropout: Option<Dropout>,
 }
@@ -216,6 +218,8 @@ pub struct AdamW {
 ///
 /// Slices are row-major with the sizes that the ops checked; `accumulate` adds to what the output holds.
 pub trait Backend: Sync {
+    /// `values = 0`
+    fn zero(&self, values: &mut [f32]);
     /// `to = from`
     fn copy(&self, from: &[f32], to: &mut [f32]);
     /// `sum += more`
@@ -259,7 +263,7 @@ pub trait Backend: Sync {
         dbias: Option<(&mut [f32], bool)>,
     );
     /// `out = softmax(scale query key^T) value`, block by block; keeps the logarithm of each sum in `lse`
-    /// `[heads, tokens]`.
+    /// `[heads, queries]`.
     fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, out: &mut [f32], lse: &mut [f32]);
     /// Overwrites the gradients of query, key and value.
     fn attention_backward(
@@ -313,7 +317,7 @@ pub struct LayerNormSaved<'a> {
 pub struct AttentionSaved<'a> {
     /// The output.
     pub out: &'a [f32],
-    /// `[heads, tokens]`
+    /// `[heads, queries]`
     pub lse: &'a [f32],
     /// The gradient of the output.
     pub gradient: &'a [f32],

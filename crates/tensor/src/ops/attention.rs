@@ -11,8 +11,41 @@ use crate::{Error, Result, Tape, Tensor, Var};
 /// do not fit.
 pub fn attention(
     tape: &Tape,
-    [query, key, value]: [&Var; 3],
+    inputs: [&Var; 3],
     layout: &Arc<Layout>,
+    shape: AttentionShape,
+    dropout: Option<Dropout>,
+) -> Result<Var> {
+    attend(tape, inputs, [layout, layout], shape, dropout)
+}
+
+/// The same for the first tokens of each row alone: `query` is `[rows, heads * head_size]`, with `pooled` its layout.
+///
+/// A classifier reads no other token of its last block, so nothing else of it needs to be computed.
+pub fn attention_of_first(
+    tape: &Tape,
+    inputs: [&Var; 3],
+    pooled: &Arc<Layout>,
+    layout: &Arc<Layout>,
+    shape: AttentionShape,
+    dropout: Option<Dropout>,
+) -> Result<Var> {
+    let first_of_each = pooled.rows() == layout.rows() && pooled.tokens() == layout.rows();
+    let none_empty = layout.cu_seqlens().windows(2).all(|ends| ends[0] < ends[1]);
+    if shape.causal || !first_of_each || !none_empty {
+        return Err(Error::shape(
+            "attention",
+            "one query for each row of a batch without empty rows",
+            pooled.rows(),
+        ));
+    }
+    attend(tape, inputs, [pooled, layout], shape, dropout)
+}
+
+fn attend(
+    tape: &Tape,
+    [query, key, value]: [&Var; 3],
+    [queries, layout]: [&Arc<Layout>; 2],
     shape: AttentionShape,
     dropout: Option<Dropout>,
 ) -> Result<Var> {
@@ -21,21 +54,22 @@ pub fn attention(
         return Err(Error::shape(OP, "a number of key heads that divides the query heads", shape));
     }
     check_dropout(OP, dropout)?;
-    let tokens = layout.tokens();
+    let (asking, tokens) = (queries.tokens(), layout.tokens());
     let (width, kv_width) = (shape.heads * shape.head_size, shape.kv_heads * shape.head_size);
-    query.value().expect(OP, &[tokens, width], "a query of shape")?;
+    query.value().expect(OP, &[asking, width], "a query of shape")?;
     key.value().expect(OP, &[tokens, kv_width], "a key of shape")?;
     value.value().expect(OP, &[tokens, kv_width], "a value of shape")?;
     let device = same_device(OP, query, &[key, value])?;
     let backend = device.backend();
 
-    let mut out = Tensor::empty(device, &[tokens, width])?;
-    let mut lse = Tensor::empty(device, &[shape.heads, tokens])?;
+    let mut out = Tensor::empty(device, &[asking, width])?;
+    let mut lse = Tensor::empty(device, &[shape.heads, asking])?;
     let inputs = AttentionInputs {
         query: query.value().f32(),
         key: key.value().f32(),
         value: value.value().f32(),
         layout,
+        queries,
         dropout,
     };
     backend.attention(shape, inputs, out.f32_mut()?, lse.f32_mut()?);
@@ -43,17 +77,18 @@ pub fn attention(
     Ok(tape.record(out.clone(), &[query, key, value], || {
         let nodes = [query.node(), key.node(), value.node()];
         let [query, key, value] = [query, key, value].map(|var| var.value().clone());
-        let layout = layout.clone();
+        let (queries, layout) = (queries.clone(), layout.clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let inputs = AttentionInputs {
                 query: query.f32(),
                 key: key.f32(),
                 value: value.f32(),
                 layout: &layout,
+                queries: &queries,
                 dropout,
             };
             let saved = AttentionSaved { out: out.f32(), lse: lse.f32(), gradient: gradient.f32() };
-            let mut dquery = Tensor::empty(device, &[tokens, width])?;
+            let mut dquery = Tensor::empty(device, &[asking, width])?;
             let mut dkey = Tensor::empty(device, &[tokens, kv_width])?;
             let mut dvalue = Tensor::empty(device, &[tokens, kv_width])?;
             let gradients = [dquery.f32_mut()?, dkey.f32_mut()?, dvalue.f32_mut()?];
@@ -89,6 +124,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_first_tokens_alone_are_those_of_all() {
+        let shape = shape(4, 2, false);
+        let dropout = Some(Dropout { probability: 0.3, key: Key::new(4) });
+        let (layout, pooled) = (layout(), Arc::new(layout().pooled()));
+        let starts = &layout.cu_seqlens()[..layout.rows()];
+        // By the long way and by the short one: the same values and, through one check each, the same gradients.
+        Check::new("attention of first", &[&[11, 20], &[11, 10], &[11, 10]]).run(|tape, vars| {
+            let all = attention(tape, [&vars[0], &vars[1], &vars[2]], &layout, shape, dropout)?;
+            let long = crate::ops::select_rows(tape, &all, starts)?;
+            let first = crate::ops::select_rows(tape, &vars[0], starts)?;
+            let short =
+                attention_of_first(tape, [&first, &vars[1], &vars[2]], &pooled, &layout, shape, dropout)?;
+            let apart = long.value().f32().iter().zip(short.value().f32()).map(|(a, b)| (a - b).abs());
+            assert!(apart.fold(0.0, f32::max) < 1e-6);
+            Ok(short)
+        });
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn embedding(tape: &Tape, lookups: &[Lookup<'_>]) -> Result<Var> {
             for (node, entries, ids, padding_idx) in lookups {
                 sink.accumulate(node, device, &[entries, columns], |sums, adds| {
                     if !adds {
-                        sums.fill(0.0);
+                        backend.zero(sums);
                     }
                     backend.embedding_backward(gradient.f32(), &ids, columns, padding_idx, sums);
                     Ok(())

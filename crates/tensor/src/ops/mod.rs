@@ -10,7 +10,7 @@ mod layer_norm;
 mod linear;
 mod select_rows;
 
-pub use attention::attention;
+pub use attention::{attention, attention_of_first};
 pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
 pub use dropout::dropout;
 pub use embedding::{Lookup, embedding};

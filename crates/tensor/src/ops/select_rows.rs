@@ -15,7 +15,7 @@ pub fn select_rows(tape: &Tape, x: &Var, index: &[usize]) -> Result<Var> {
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             sink.accumulate(node, device, &[rows, columns], |sums, adds| {
                 if !adds {
-                    sums.fill(0.0);
+                    backend.zero(sums);
                 }
                 backend.select_rows_backward(gradient.f32(), &index, columns, sums);
                 Ok(())

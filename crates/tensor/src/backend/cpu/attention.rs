@@ -15,9 +15,12 @@ const TILE: usize = 64;
 struct Task<'a> {
     shape: AttentionShape,
     inputs: AttentionInputs<'a>,
-    /// The row's tokens.
+    /// The row's keys.
     start: usize,
     length: usize,
+    /// The row's queries.
+    first_query: usize,
+    queries: usize,
     kv_head: usize,
 }
 
@@ -30,8 +33,12 @@ impl<'a> Task<'a> {
         let layout: &Layout = inputs.layout;
         (0..layout.rows() * shape.kv_heads).into_par_iter().with_max_len(8).map(move |task| {
             let (row, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
-            let start = layout.cu_seqlens()[row];
-            Task { shape, inputs, start, length: layout.cu_seqlens()[row + 1] - start, kv_head }
+            let range = |layout: &Layout| {
+                let start = layout.cu_seqlens()[row];
+                (start, layout.cu_seqlens()[row + 1] - start)
+            };
+            let ((start, length), (first_query, queries)) = (range(layout), range(inputs.queries));
+            Task { shape, inputs, start, length, first_query, queries, kv_head }
         })
     }
 
@@ -43,8 +50,8 @@ impl<'a> Task<'a> {
 
     /// The tiles of the row's queries.
     fn tiles(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
-        let length = self.length;
-        (0..length).step_by(TILE).map(move |first| first..(first + TILE).min(length))
+        let queries = self.queries;
+        (0..queries).step_by(TILE).map(move |first| first..(first + TILE).min(queries))
     }
 
     /// How many keys the queries up to `end` see.
@@ -52,25 +59,30 @@ impl<'a> Task<'a> {
         if self.shape.causal { end } else { self.length }
     }
 
-    /// Queries `tile` of a `[tokens, heads, head_size]` tensor.
+    /// Queries `tile` of a `[queries, heads, head_size]` tensor.
     fn queries(&self, values: &'a [f32], head: usize, tile: &std::ops::Range<usize>) -> Matrix<'a> {
-        self.view(values, head, self.shape.heads, tile.start, tile.len())
+        self.view(values, head, self.shape.heads, self.first_query + tile.start, tile.len())
     }
 
     /// The first `keys` of a `[tokens, kv_heads, head_size]` tensor.
     fn entries(&self, values: &'a [f32], keys: usize) -> Matrix<'a> {
-        self.view(values, self.kv_head, self.shape.kv_heads, 0, keys)
+        self.view(values, self.kv_head, self.shape.kv_heads, self.start, keys)
     }
 
     fn view(&self, values: &'a [f32], head: usize, heads: usize, first: usize, rows: usize) -> Matrix<'a> {
         let (size, stride) = (self.shape.head_size, heads * self.shape.head_size);
-        let data = &values[(self.start + first) * stride + head * size..];
+        let data = &values[first * stride + head * size..];
         Matrix { data, shape: [rows, size], strides: [stride, 1] }
     }
 
-    /// Where the same values begin in an output.
-    fn place(&self, head: usize, heads: usize, first: usize) -> usize {
-        ((self.start + first) * heads + head) * self.shape.head_size
+    /// Where the queries from `first` on begin in a `[queries, heads, head_size]` output.
+    fn query_place(&self, head: usize, first: usize) -> usize {
+        ((self.first_query + first) * self.shape.heads + head) * self.shape.head_size
+    }
+
+    /// Where the row begins in a `[tokens, kv_heads, head_size]` output.
+    fn key_place(&self) -> usize {
+        (self.start * self.shape.kv_heads + self.kv_head) * self.shape.head_size
     }
 
     /// The scores of a tile, scaled: `[tile, keys]`.
@@ -90,22 +102,22 @@ impl<'a> Task<'a> {
     fn drop(&self, head: usize, position: usize, values: &mut [f32]) {
         if let Some(dropout) = self.inputs.dropout {
             let key = dropout.key.with(head as u64);
-            dropout.mask(key, self.inputs.layout.counters()[self.start + position], values);
+            dropout.mask(key, self.inputs.queries.counters()[self.first_query + position], values);
         }
     }
 }
 
 pub(super) fn forward(shape: AttentionShape, inputs: AttentionInputs<'_>, out: &mut [f32], lse: &mut [f32]) {
-    let (tokens, stride) = (inputs.layout.tokens(), shape.heads * shape.head_size);
+    let (queries, stride) = (inputs.queries.tokens(), shape.heads * shape.head_size);
     let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
     Task::all(shape, inputs).for_each(|task| {
-        let mut scratch = vec![0.0; TILE.min(task.length) * task.length];
+        let mut scratch = vec![0.0; TILE.min(task.queries) * task.length];
         for head in task.heads() {
             for tile in task.tiles() {
                 let keys = task.keys(tile.end);
                 let scores = &mut scratch[..tile.len() * keys];
                 task.scores(head, &tile, keys, scores);
-                let first = head * tokens + task.start + tile.start;
+                let first = head * queries + task.first_query + tile.start;
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                 // SAFETY: this task alone has this row and head.
                 let lse = unsafe { lse.slice(first..first + tile.len()) };
@@ -126,7 +138,7 @@ pub(super) fn forward(shape: AttentionShape, inputs: AttentionInputs<'_>, out: &
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                 // SAFETY: this task alone has this row and head.
                 unsafe {
-                    block(&out, task.place(head, shape.heads, tile.start), stride, &product, false);
+                    block(&out, task.query_place(head, tile.start), stride, &product, false);
                 }
             }
         }
@@ -141,14 +153,14 @@ pub(super) fn backward(
     saved: AttentionSaved<'_>,
     [dquery, dkey, dvalue]: [&mut [f32]; 3],
 ) {
-    let tokens = inputs.layout.tokens();
+    let queries = inputs.queries.tokens();
     let [dquery, dkey, dvalue] = [Disjoint::new(dquery), Disjoint::new(dkey), Disjoint::new(dvalue)];
     let (stride, kv_stride) = (shape.heads * shape.head_size, shape.kv_heads * shape.head_size);
     Task::all(shape, inputs).for_each(|task| {
         if task.length == 0 {
             return;
         }
-        let size = TILE.min(task.length) * task.length;
+        let size = TILE.min(task.queries) * task.length;
         let mut scratch = vec![0.0; 3 * size];
         let (probabilities, rest) = scratch.split_at_mut(size);
         let (dropped, dscores) = rest.split_at_mut(size);
@@ -163,7 +175,7 @@ pub(super) fn backward(
                 let out = task.queries(saved.out, head, &tile);
                 task.scores(head, &tile, keys, probabilities);
                 multiply(dscores, keys, dout, task.entries(inputs.value, keys).t(), 1.0);
-                let lse = &saved.lse[head * tokens + task.start..];
+                let lse = &saved.lse[head * queries + task.first_query..];
                 vectorised(|| {
                     let rows = probabilities.chunks_exact_mut(keys).zip(dropped.chunks_exact_mut(keys));
                     let rows = rows.zip(dscores.chunks_exact_mut(keys)).zip(tile.clone());
@@ -187,13 +199,12 @@ pub(super) fn backward(
                 let dkeys = Product { left: dscores.t(), right: query, scale: shape.scale };
                 let keys_now = task.entries(inputs.key, keys);
                 let dqueries = Product { left: dscores, right: keys_now, scale: shape.scale };
-                let place = task.place(task.kv_head, shape.kv_heads, 0);
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                 // SAFETY: this task alone has this row and these heads.
                 unsafe {
-                    block(&dquery, task.place(head, shape.heads, tile.start), stride, &dqueries, false);
-                    add_rows(&dkey, place, kv_stride, &dkeys, written);
-                    add_rows(&dvalue, place, kv_stride, &dvalues, written);
+                    block(&dquery, task.query_place(head, tile.start), stride, &dqueries, false);
+                    add_rows(&dkey, task.key_place(), kv_stride, &dkeys, written);
+                    add_rows(&dvalue, task.key_place(), kv_stride, &dvalues, written);
                 }
                 written = written.max(keys);
             }

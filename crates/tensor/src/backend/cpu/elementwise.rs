@@ -7,6 +7,14 @@ use super::parallel::{BLOCK, Disjoint, rows_per_block, vectorised};
 use crate::backend::{Activation, AdamW, Dropout, Layout};
 use crate::random::Key;
 
+pub(super) fn zero(values: &mut [f32]) {
+    values.par_chunks_mut(BLOCK).for_each(|block| block.fill(0.0));
+}
+
+pub(super) fn copy(from: &[f32], to: &mut [f32]) {
+    to.par_chunks_mut(BLOCK).zip(from.par_chunks(BLOCK)).for_each(|(to, from)| to.copy_from_slice(from));
+}
+
 pub(super) fn add_assign(sum: &mut [f32], more: &[f32]) {
     sum.par_chunks_mut(BLOCK).zip(more.par_chunks(BLOCK)).for_each(|(sum, more)| {
         vectorised(|| sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more));

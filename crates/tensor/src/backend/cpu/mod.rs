@@ -22,8 +22,11 @@ pub struct Cpu;
 pub static CPU: Cpu = Cpu;
 
 impl Backend for Cpu {
+    fn zero(&self, values: &mut [f32]) {
+        elementwise::zero(values);
+    }
     fn copy(&self, from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
+        elementwise::copy(from, to);
     }
     fn add_assign(&self, sum: &mut [f32], more: &[f32]) {
         elementwise::add_assign(sum, more);

@@ -12,6 +12,7 @@ pub struct Meta;
 pub static META: Meta = Meta;
 
 impl Backend for Meta {
+    fn zero(&self, _: &mut [f32]) {}
     fn copy(&self, _: &[f32], _: &mut [f32]) {}
     fn add_assign(&self, _: &mut [f32], _: &[f32]) {}
     fn scale(&self, _: &mut [f32], _: f32) {}
