@@ -27,7 +27,7 @@ class Retune:
         """Trains on a CSV `text,category`."""
         return self(
             "train", model=model, task="text-classification", train=rows, text_column="text", label_column="category",
-            method=method, output=output, **flags,
+            eval_split=0, method=method, output=output, **flags,
         )  # fmt: skip
 
     def predict(self, model, texts, folder, **flags):

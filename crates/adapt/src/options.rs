@@ -71,7 +71,7 @@ impl OptionSpec {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
                 Some(names.map(Value::from).collect::<Vec<_>>().into())
             }
-            (Kind::List, Value::Array(_)) => Some(value.clone()),
+            (Kind::List, Value::Array(names)) if names.iter().all(Value::is_string) => Some(value.clone()),
             _ => None,
         };
         parsed.ok_or_else(|| AdaptError::Option {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::failure::Failure;
 use crate::output::Output;
 
 /// Fine-tune pretrained language models: one binary, no Python, on the machine you have.
@@ -35,7 +36,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Train(verbs::train::Args),
+    Train(Box<verbs::train::Args>),
     Evaluate(verbs::evaluate::Args),
     Predict(verbs::predict::Args),
     Inspect(verbs::inspect::Args),
@@ -45,22 +46,15 @@ enum Verb {
 fn main() -> ExitCode {
     let matches = match verbs::train::with_method_options(Cli::command()).try_get_matches() {
         Ok(matches) => matches,
-        // Help and versions come this way too, and are no error.
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(error) => return unread(&error),
     };
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(2);
-        }
+        Err(error) => return unread(&error),
     };
     let output = Output::new(cli.json);
     let done = match cli.verb {
-        Verb::Train(args) => verbs::train::run(args, matches.subcommand_matches("train"), &output),
+        Verb::Train(args) => verbs::train::run(&args, matches.subcommand_matches("train"), &output),
         Verb::Evaluate(args) => verbs::evaluate::run(&args, &output),
         Verb::Predict(args) => verbs::predict::run(&args, &output),
         Verb::Inspect(args) => verbs::inspect::run(&args, &output),
@@ -73,4 +67,19 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// A command line that is no request. Help and versions come this way too, and are no error.
+fn unread(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    // Whoever asked for JSON gets it, although nothing of the line was understood.
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let words = error.to_string();
+        let message = words.strip_prefix("error: ").unwrap_or(&words).trim_end();
+        Output::new(true).document(&Failure::request(message));
+    }
+    ExitCode::from(2)
 }

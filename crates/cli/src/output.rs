@@ -39,6 +39,11 @@ impl Output {
 
     pub(crate) fn failure(&self, failure: &Failure) {
         self.say(&format!("error: {failure}"));
+        self.document(failure);
+    }
+
+    /// The failure as JSON, if that was asked for.
+    pub(crate) fn document(&self, failure: &Failure) {
         if self.json {
             let document = json!({"error": failure.message, "exit_code": failure.code});
             let _ = writeln!(io::stdout(), "{document}");

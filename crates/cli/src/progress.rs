@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use retune::recipe::Listener;
+use retune::Listener;
 use retune::{Event, Observer};
 
 use crate::output::{Output, duration};

@@ -1,9 +1,11 @@
 //! A run file in TOML: the same settings as the flags, under the same names.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use retune::{TrainSettings, nearest};
 use serde_json::{Map, Value};
+use toml::Spanned;
 
 use crate::failure::Failure;
 
@@ -14,17 +16,23 @@ pub(crate) type Layer = Map<String, Value>;
 pub(crate) fn read(path: &Path) -> Result<Layer, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::request(format!("{}: cannot read: {error}", path.display())))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| {
-        let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
-        let (line, column) =
-            (before.lines().count().max(1), before.lines().last().map_or(1, |line| line.chars().count() + 1));
-        Failure::request(format!("{}: line {line}, column {column}: {}", path.display(), error.message()))
-    })?;
-    let value = serde_json::to_value(table)
-        .map_err(|error| Failure::request(format!("{}: {error}", path.display())))?;
-    let layer = value.as_object().cloned().unwrap_or_default();
-    for name in layer.keys() {
-        known(name).map_err(|failure| Failure::request(format!("{}: {failure}", path.display())))?;
+    let failure = |at: Option<usize>, message: &str| {
+        let before = at.and_then(|at| text.get(..at)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Failure::request(format!("{}: line {line}, column {column}: {message}", path.display()))
+    };
+    let table: BTreeMap<Spanned<String>, toml::Value> = toml::from_str(&text)
+        .map_err(|error| failure(error.span().map(|span| span.start), error.message()))?;
+    let mut settings: Vec<_> = table.into_iter().collect();
+    // The first error of the file is the one that is told.
+    settings.sort_by_key(|(name, _)| name.span().start);
+    let mut layer = Layer::new();
+    for (name, value) in settings {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        let value = fitting(name.get_ref(), value)
+            .map_err(|error| failure(Some(name.span().start), &error.message))?;
+        layer.insert(name.into_inner(), value);
     }
     Ok(layer)
 }
@@ -35,15 +43,28 @@ pub(crate) fn set(text: &str) -> Result<(String, Value), Failure> {
         return Err(Failure::request(format!("--set: expected key=value, got `{text}`")));
     };
     let name = name.trim();
-    known(name)?;
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
     let parsed = parsed.and_then(|table| serde_json::to_value(table.get("value")?).ok());
-    Ok((name.to_string(), parsed.unwrap_or_else(|| Value::from(value))))
+    let value = fitting(name, parsed.unwrap_or_else(|| Value::from(value)));
+    Ok((name.to_string(), value.map_err(|error| Failure::request(format!("--set: {error}")))?))
 }
 
 /// The settings that all layers together make.
 pub(crate) fn settings(layer: Layer) -> Result<TrainSettings, Failure> {
     serde_json::from_value(Value::Object(layer)).map_err(|error| Failure::request(error.to_string()))
+}
+
+/// The value as the setting `name` takes it. Errors if there is no such setting, or it cannot take it.
+fn fitting(name: &str, value: Value) -> Result<Value, Failure> {
+    known(name)?;
+    let taken = |value: &Value| settings(Layer::from_iter([(name.to_string(), value.clone())]));
+    let Err(error) = taken(&value) else { return Ok(value) };
+    // Some settings are words or numbers, such as when to evaluate, and a column may be called 2024.
+    let word = Value::from(value.to_string());
+    if value.is_number() && taken(&word).is_ok() {
+        return Ok(word);
+    }
+    Err(Failure::request(format!("`{name}`: {error}")))
 }
 
 /// Every setting there is: those of a training, and those of all methods.
@@ -75,6 +96,35 @@ mod tests {
         assert_eq!(set("epochs=2").unwrap(), ("epochs".into(), Value::from(2)));
         assert_eq!(set("schedule=cosine").unwrap(), ("schedule".into(), Value::from("cosine")));
         assert_eq!(set("target-modules=[\"query\"]").unwrap().1, serde_json::json!(["query"]));
-        assert_eq!(set("epocs=2").unwrap_err().to_string(), "`epocs` is no setting; did you mean `epochs`?");
+        assert_eq!(set("eval-every=50").unwrap().1, Value::from("50"));
+        assert_eq!(
+            set("epocs=2").unwrap_err().to_string(),
+            "--set: `epocs` is no setting; did you mean `epochs`?"
+        );
+        let error = set("epochs=many").unwrap_err().to_string();
+        assert!(error.starts_with("--set: `epochs`: invalid type: string \"many\""), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_read_and_its_errors_have_a_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            super::read(&path).map_err(|failure| failure.message)
+        };
+        let layer = read("epochs = 2\neval-every = 50\ntarget-modules = [\"query\"]\nrank = 4\n").unwrap();
+        assert_eq!((&layer["epochs"], &layer["eval-every"]), (&Value::from(2), &Value::from("50")));
+        for (text, place) in [
+            ("epochs = 2\n= 3\n", "line 2, column 1: "),
+            ("epochs = 2\n\nseed = [1,\n", "line 3, "),
+            ("seed = 1\nepocs = 2\n", "line 2, column 1: `epocs` is no setting; did you mean `epochs`?"),
+            ("seed = \"é\" # é\n  epochs = 1", "line 1, column 1: `seed`: invalid type: string \"é\""),
+            ("seed = 1\n[model]\nname = 1\n", "line 2, column 2: `model`: invalid type: map"),
+            ("seed = 1\nseed = 2\n", "line 2, column 1: duplicate key"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.starts_with(&format!("{}: {place}", path.display())), "{text:?}: {error}");
+        }
     }
 }

@@ -70,6 +70,11 @@ impl Tokens {
         (0..self.len()).map(|row| self.length(row) + self.truncated[row] as usize).collect()
     }
 
+    /// How many rows were cut.
+    pub fn truncated(&self) -> usize {
+        self.truncated.iter().filter(|cut| **cut > 0).count()
+    }
+
     /// The line of its file on which row `row` begins.
     pub fn line(&self, row: usize) -> u64 {
         self.lines[row]

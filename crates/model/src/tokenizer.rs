@@ -19,8 +19,8 @@ const TOKENIZER: &str = "tokenizer.json";
 const SETTINGS: &str = "tokenizer_config.json";
 const VOCAB: &str = "vocab.txt";
 
-/// Everything that loaders of the Hugging Face libraries look for beside the weights.
-const FILES: [&str; 9] = [
+/// Everything that loaders of the Hugging Face libraries look for beside the weights: what [`copy_files`] copies.
+pub const FILES: [&str; 9] = [
     TOKENIZER,
     SETTINGS,
     "special_tokens_map.json",

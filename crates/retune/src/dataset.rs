@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use retune_adapt::tasks::ClassifierRows;
 use retune_data::{
-    DataProfile, Example, LabelMap, Table, Tokens, duplicate_groups, labelled_examples, read_table,
+    DataProfile, Example, LabelMap, Table, duplicate_groups, labelled_examples, read_table,
     stratified_sample, stratified_split,
 };
-use retune_model::tokenizer::Tokenizer;
 
 use crate::artefact::Columns;
-use crate::{Error, FileSettings, Result, TrainSettings};
+use crate::{Error, FileSettings, Result, TextModel, TrainSettings};
 
 /// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
 const ENOUGH_TO_SPLIT: usize = 50;
@@ -47,6 +46,13 @@ pub(crate) fn read_labelled(
     Ok(Labelled { examples: labelled_examples(&table, &columns)?, columns, table })
 }
 
+/// What a file's reader noticed, and which columns were taken why.
+pub(crate) fn said(table: &Table, columns: &retune_data::Columns) -> Vec<String> {
+    let notices = table.notices().iter().map(ToString::to_string);
+    let chosen = std::iter::once(&columns.text).chain(&columns.pair).chain(&columns.label);
+    notices.chain(chosen.map(|choice| choice.why.clone())).collect()
+}
+
 /// Reads what the settings name, numbers the labels (as `known`, the model's own, where the data has no others) and
 /// holds rows back for evaluation.
 pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Result<Examples> {
@@ -54,10 +60,17 @@ pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Resu
         let message = "which rows? give a CSV, TSV or JSONL file with a text and a label column";
         return Err(Error::Setting { flag: "train", message: message.into() });
     };
+    for path in [Some(path), settings.eval.as_ref()].into_iter().flatten() {
+        // Its hash goes into the result, so it is read twice; a pipe would be empty by then.
+        if path.exists() && !path.is_file() && !path.is_dir() {
+            return Err(Error::place(
+                path,
+                "expected a file, got a pipe or a device; save its rows in a file first",
+            ));
+        }
+    }
     let file = read_labelled(path, &settings.file, |file, _| file.clone())?;
-    let mut said: Vec<String> = file.table.notices().iter().map(ToString::to_string).collect();
-    said.extend([&file.columns.text.why].into_iter().cloned());
-    said.extend(file.columns.pair.iter().chain(&file.columns.label).map(|choice| choice.why.clone()));
+    let mut said = said(&file.table, &file.columns);
     let found = LabelMap::from_examples(&file.examples, &file.table, &file.columns)?;
     said.extend(found.notices().iter().map(ToString::to_string));
     let labels = match known {
@@ -138,17 +151,16 @@ pub(crate) fn seed(settings: &TrainSettings) -> u64 {
     settings.seed.unwrap_or(1)
 }
 
-/// Rows with tokens and classes. Errors if a label is not one of `labels`.
+/// Rows with tokens and classes. Errors if a label is not one of the model's.
 pub(crate) fn rows(
     examples: &[Example],
     path: &Path,
-    labels: &LabelMap,
-    tokenizer: &Tokenizer,
+    model: &TextModel,
     max_length: usize,
 ) -> Result<ClassifierRows> {
-    let classes = labels.encode(examples, path)?;
+    let classes = model.labels.encode(examples, path)?;
     let targets = classes.into_iter().map(|class| u32::try_from(class).unwrap_or(u32::MAX)).collect();
-    Ok(ClassifierRows { tokens: Tokens::new(tokenizer, examples, max_length)?, targets })
+    Ok(ClassifierRows { tokens: model.tokens(examples, max_length)?, targets })
 }
 
 /// What is worth knowing before any time is spent.

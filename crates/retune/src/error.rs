@@ -44,8 +44,8 @@ pub enum Error {
         message: String,
     },
     /// The training met a loss that is no number; the weights before it were kept.
-    #[error("{}: step {step}: the {what} is {value}; rows of this step: {rows}. the weights before it are in {}. try a lower \
-             --learning-rate, or look at these rows", .data.display(), .kept.display())]
+    #[error("{}: step {step}: the {what} is {value}; rows of this step: {rows}. {kept}. try a lower \
+             --learning-rate, or look at these rows", .data.display())]
     NotFinite {
         /// The training file.
         data: PathBuf,
@@ -57,8 +57,8 @@ pub enum Error {
         value: f64,
         /// The lines of the rows, in words.
         rows: String,
-        /// Where the last good weights are.
-        kept: PathBuf,
+        /// Where the last good weights are, in words.
+        kept: String,
     },
     /// The system could not write.
     #[error("{}: cannot {action}: {error}", .path.display())]

@@ -8,7 +8,7 @@ use retune_metrics::{Bootstrap, ClassificationReport, ConfusionMatrix};
 use retune_tensor::{Parameters, Tape};
 use serde::{Serialize, Serializer};
 
-use crate::{FileSettings, ModelSettings, Result, TextModel, dataset};
+use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
 /// Tokens that are computed at once: enough to fill the machine, little enough to need no memory to speak of.
 pub(crate) const TOKENS: usize = 2048;
@@ -31,6 +31,9 @@ pub struct Evaluation {
     pub most_confused: Vec<(String, String, u64)>,
     /// Each label's precision, recall and F1.
     pub labels: Vec<LabelScore>,
+    /// Sentences for the user: which columns were read, what looks odd.
+    #[serde(skip)]
+    pub said: Vec<String>,
     /// How many rows of each label were predicted as each: `[gold][predicted]`.
     #[serde(rename = "confusion_matrix", serialize_with = "counts")]
     pub matrix: ConfusionMatrix,
@@ -64,10 +67,18 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let model = TextModel::open(settings)?;
     let max_length = model.max_length(max_length)?;
-    let examples =
-        dataset::read_labelled(data, file, |file, table| model.file_settings(file, table))?.examples;
-    let rows = dataset::rows(&examples, data, &model.labels, &model.tokenizer, max_length)?;
+    let read = dataset::read_labelled(data, file, |file, table| model.file_settings(file, table))?;
+    model.check_pair(read.columns.pair.is_some())?;
+    let rows = dataset::rows(&read.examples, data, &model, max_length)?;
     let mut evaluation = score(&model, &model.parameters, &rows)?;
+    if !evaluation.loss.is_finite() {
+        return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
+    }
+    evaluation.said = dataset::said(&read.table, &read.columns);
+    let cut = rows.tokens.truncated();
+    if cut > 0 {
+        evaluation.said.push(format!("{cut} rows were cut to {max_length} tokens"));
+    }
     evaluation.report.intervals = Bootstrap::default().intervals(&evaluation.matrix).ok();
     Ok(evaluation)
 }
@@ -101,6 +112,7 @@ pub(crate) fn score(model: &TextModel, parameters: &Parameters, rows: &Classifie
             .collect(),
         labels: labels.collect(),
         matrix: score.matrix,
+        said: Vec::new(),
     })
 }
 

@@ -48,13 +48,15 @@ const SIZES: [&str; 8] = [
     "lora_alpha",
 ];
 
-/// Says what lies in `folder`. Errors if it is no model.
-pub fn inspect(folder: &Path) -> Result<Inspected> {
+/// Says what lies in `folder`; `base` is that of an adapter, where it is no longer at its place. Errors if it is no
+/// model.
+pub fn inspect(folder: &Path, base: Option<&Path>) -> Result<Inspected> {
     // Looking at an adapter whose base has changed is no use of it.
-    let settings = ModelSettings { model: Some(folder.into()), base: None, allow_other_base: Some(true) };
+    let base = base.map(Path::to_path_buf);
+    let settings = ModelSettings { model: Some(folder.into()), base, allow_other_base: Some(true) };
     let source = Source::find(&settings)?;
     let config = HfConfig::open(&source.base)?;
-    let labels = source.labels()?;
+    let labels = source.sound_labels()?;
     let (what, weights, mut raw) = match &source.adapter {
         Some((_, files)) => {
             ("adapter", Weights::open(folder.join(AdapterFiles::WEIGHTS))?, files.config.clone())

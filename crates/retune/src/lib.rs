@@ -9,6 +9,7 @@ mod dataset;
 mod error;
 pub mod evaluate;
 pub mod inspect;
+mod listener;
 mod model;
 pub mod predict;
 pub mod recipe;
@@ -20,6 +21,7 @@ mod workshop;
 
 pub use artefact::{Card, DataCard, Receipt};
 pub use error::{Error, Result};
+pub use listener::Listener;
 pub use model::TextModel;
 pub use recipe::{Report, train};
 pub use settings::{FileSettings, ModelSettings, TrainSettings};

@@ -1,7 +1,7 @@
 use retune_adapt::Options;
 use retune_adapt::peft::{self, Applied, Method};
 use retune_adapt::tasks::TextClassifier;
-use retune_data::{LabelMap, Table};
+use retune_data::{Example, LabelMap, Table, Tokens};
 use retune_model::families::{self, Family};
 use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
@@ -32,7 +32,7 @@ pub struct TextModel {
     pub labels: LabelMap,
     /// What the method did, and so how the model is saved.
     pub applied: Applied,
-    /// Names of the tensors that the base lacked.
+    /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
     pub fresh: Vec<String>,
     /// Tensors of the base that nobody asked for, such as pretraining heads.
     pub unused: Vec<String>,
@@ -59,10 +59,16 @@ impl TextModel {
     /// adapter of `peft`. Errors if it has no head, or one without labels.
     pub fn open(settings: &ModelSettings) -> Result<Self> {
         let source = Source::find(settings)?;
-        let labels = match source.labels()? {
-            Some(labels) => LabelMap::new(labels)?,
-            None => LabelMap::new(placeholders(&source))?,
-        };
+        source.check_task()?;
+        let names = source.labels()?.unwrap_or_else(|| placeholders(&source));
+        if names.len() < 2 {
+            let message = format!(
+                "its head has {} class, which is no choice: is it a model for regression?",
+                names.len()
+            );
+            return Err(Error::place(&source.folder, message));
+        }
+        let labels = LabelMap::new(names)?;
         let options = Options::default();
         // A finished model is changed by nothing; which method does not change it is all the same.
         let method = peft::find("head")?;
@@ -70,8 +76,7 @@ impl TextModel {
             source,
             Adjustment { method, options: &options, labels, keep_head: true, dropout: None, seed: 0 },
         )?;
-        let noise: Vec<_> = model.fresh.iter().filter(|_| model.source.adapter.is_none()).collect();
-        if let Some(name) = noise.first() {
+        if let Some(name) = model.fresh.first() {
             let message = format!(
                 "`{name}` is missing, so its answers would be noise; train it first with `retune train`"
             );
@@ -109,6 +114,8 @@ impl TextModel {
             Some((reader, files)) => reader.load(&mut model, files)?,
             None => method.apply(&mut model, options)?,
         };
+        // What the base lacked is then the adapter's own.
+        let fresh = if source.adapter.is_some() { Vec::new() } else { loaded.fresh };
         Ok(TextModel {
             source,
             config: opened.config,
@@ -119,7 +126,7 @@ impl TextModel {
             hooks,
             labels,
             applied,
-            fresh: loaded.fresh,
+            fresh,
             unused: loaded.unused,
         })
     }
@@ -138,6 +145,36 @@ impl TextModel {
         }
     }
 
+    /// The tokens of `examples`, cut at `max_length`. Errors if the encoder has no embedding for one of them, with its
+    /// line: the tokenizer is then not the model's.
+    pub(crate) fn tokens(&self, examples: &[Example], max_length: usize) -> Result<Tokens> {
+        let tokens = Tokens::new(&self.tokenizer, examples, max_length)?;
+        let [vocab, types] = ["vocab_size", "type_vocab_size"].map(|key| self.config.optional_usize(key));
+        let beyond = |ids: &[u32], size: Option<usize>| {
+            ids.iter().copied().find(|id| size.is_some_and(|size| *id as usize >= size))
+        };
+        let (vocab, types) = (vocab?, types?);
+        for row in 0..tokens.len() {
+            let (batch, line) = (tokens.batch(&[row]), tokens.line(row));
+            let message = if let Some(id) = beyond(&batch.input_ids, vocab) {
+                let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+                format!(
+                    "line {line} of the data has the token `{token}` with the number {id}, and the model knows only \
+                         {}: is the tokenizer another model's?",
+                    vocab.unwrap_or_default()
+                )
+            } else if beyond(&batch.token_type_ids, types).is_some() {
+                format!(
+                    "line {line} of the data has two texts, and the model was made for one: its `type_vocab_size` is 1"
+                )
+            } else {
+                continue;
+            };
+            return Err(Error::place(&self.source.base, message));
+        }
+        Ok(tokens)
+    }
+
     /// What is to be known of its weights: those that are new, and those of the base that are left aside.
     pub(crate) fn sentences(&self) -> Vec<String> {
         let mut said = Vec::new();
@@ -150,6 +187,20 @@ impl TextModel {
             said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
         }
         said
+    }
+
+    /// Errors if it was trained on two texts a row and is given one, whose answer would be nonsense.
+    pub(crate) fn check_pair(&self, has_pair: bool) -> Result<()> {
+        match self.source.card.as_ref().and_then(|card| card.columns.pair.as_ref()) {
+            Some(pair) if !has_pair => {
+                let message = format!(
+                    "the model was trained on two texts a row, the second in the column `{pair}`; \
+                                       name that column of a file"
+                );
+                Err(Error::Setting { flag: "pair-column", message })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How a file is read for it: the columns are those it was trained on, where the file has them and nobody says

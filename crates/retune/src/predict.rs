@@ -1,17 +1,18 @@
 //! Labels for rows that have none.
 
-use std::io::Write;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::Classified;
-use retune_data::{Example, Tokens, read_table, unlabelled_examples};
+use retune_data::{Example, read_table, unlabelled_examples};
 use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
 use serde::Serialize;
 
 use crate::evaluate::by_tokens;
-use crate::{FileSettings, ModelSettings, Result, TextModel};
+use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
 /// The answer for one row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,9 +41,13 @@ pub struct Done {
     pub truncated: usize,
     /// From tokens to answers.
     pub seconds: f64,
+    /// Sentences for the user: which columns were read, what looks odd.
+    #[serde(skip)]
+    pub said: Vec<String>,
 }
 
-/// Predicts every row of `input` into `output`, one line each, order kept: CSV if its name ends so, else JSONL.
+/// Predicts every row of `input` into `output`, one line each, order kept: CSV or TSV if its name ends so, else
+/// JSONL.
 pub fn file(
     settings: &ModelSettings,
     input: &Path,
@@ -51,15 +56,70 @@ pub fn file(
     max_length: Option<usize>,
     logits: bool,
 ) -> Result<Done> {
+    if output.canonicalize().is_ok_and(|output| input.canonicalize().is_ok_and(|input| input == output)) {
+        let message = format!("{} is the input, which it would replace; give another file", output.display());
+        return Err(Error::Setting { flag: "output", message });
+    }
+    let place = Place::find(output)?;
     let model = TextModel::open(settings)?;
     let table = read_table(input, &file.read_options()?)?;
     let columns = model.file_settings(file, &table).columns(&table)?;
-    let (predictions, done) = run(&model, &unlabelled_examples(&table, &columns), max_length, logits)?;
-    let as_csv = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-    write_atomic(output, |writer| {
-        if as_csv { write_csv(writer, &predictions) } else { write_jsonl(writer, &predictions) }
+    model.check_pair(columns.pair.is_some())?;
+    let (predictions, mut done) = run(&model, &unlabelled_examples(&table, &columns), max_length, logits)?;
+    // A label column of the file is not read, so which it would be is no news.
+    let without_label = retune_data::Columns { label: None, ..columns };
+    done.said.splice(0..0, dataset::said(&table, &without_label));
+    let delimiter = match output.extension().and_then(|extension| extension.to_str()) {
+        Some(extension) if extension.eq_ignore_ascii_case("csv") => Some(b','),
+        Some(extension) if extension.eq_ignore_ascii_case("tsv") => Some(b'\t'),
+        _ => None,
+    };
+    place.write(|writer| match delimiter {
+        Some(delimiter) => write_table(writer, delimiter, &predictions),
+        None => write_jsonl(writer, &predictions),
     })?;
     Ok(done)
+}
+
+/// Where predictions go: a file, which is replaced whole, or something that can only be written to.
+enum Place {
+    File(PathBuf),
+    Stream(PathBuf),
+}
+
+impl Place {
+    /// Errors if the folder is not there, so that nobody learns it when the work is done.
+    fn find(output: &Path) -> Result<Self> {
+        if let Ok(there) = output.canonicalize() {
+            // Behind a link lies what is to be replaced, and a pipe or a device cannot be.
+            return match there.is_dir() {
+                true => Err(Error::place(output, "expected a file to write to, got a folder")),
+                false if there.is_file() => Ok(Place::File(there)),
+                false => Ok(Place::Stream(there)),
+            };
+        }
+        match output.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                Err(Error::place(output, "its folder is not there; make it first"))
+            }
+            _ => Ok(Place::File(output.to_path_buf())),
+        }
+    }
+
+    fn write(&self, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+        match self {
+            Place::File(path) => Ok(write_atomic(path, content)?),
+            Place::Stream(path) => {
+                let file = OpenOptions::new().write(true).open(path);
+                let write = |file| {
+                    let mut writer = BufWriter::new(file);
+                    content(&mut writer)?;
+                    writer.flush()
+                };
+                file.and_then(write).map_err(|error| Error::write(path, "write", error))
+            }
+        }
+    }
 }
 
 /// Predicts single texts.
@@ -70,6 +130,7 @@ pub fn texts(
     logits: bool,
 ) -> Result<(Vec<Prediction>, Done)> {
     let model = TextModel::open(settings)?;
+    model.check_pair(false)?;
     let examples: Vec<Example> = (0..)
         .zip(texts)
         .map(|(row, text)| Example { row, line: row + 1, text: text.clone(), pair: None, label: None })
@@ -83,13 +144,18 @@ fn run(
     max_length: Option<usize>,
     logits: bool,
 ) -> Result<(Vec<Prediction>, Done)> {
-    let tokens = Tokens::new(&model.tokenizer, examples, model.max_length(max_length)?)?;
+    let tokens = model.tokens(examples, model.max_length(max_length)?)?;
     let start = Instant::now();
     let lengths: Vec<usize> = (0..tokens.len()).map(|row| tokens.length(row)).collect();
-    let truncated = tokens.full_lengths().iter().zip(&lengths).filter(|(full, cut)| full > cut).count();
     let mut predictions = Vec::with_capacity(examples.len());
     for batch in by_tokens(&lengths) {
         let values = model.logits(&Tape::inference(), &tokens.batch(&batch), None)?;
+        if values.value().f32().iter().any(|logit| !logit.is_finite()) {
+            return Err(Error::place(
+                &model.source.folder,
+                "its answers are no numbers: the weights are broken",
+            ));
+        }
         let answers = Classified::decode(values.value().f32(), model.labels.len());
         for (answer, example) in answers.zip(batch.iter().map(|row| &examples[*row])) {
             predictions.push(Prediction {
@@ -104,7 +170,8 @@ fn run(
     let done = Done {
         rows: examples.len(),
         tokens: tokens.total(),
-        truncated,
+        truncated: tokens.truncated(),
+        said: Vec::new(),
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok((predictions, done))
@@ -118,8 +185,8 @@ fn write_jsonl(writer: &mut dyn Write, predictions: &[Prediction]) -> std::io::R
     Ok(())
 }
 
-fn write_csv(writer: &mut dyn Write, predictions: &[Prediction]) -> std::io::Result<()> {
-    let mut csv = csv::Writer::from_writer(writer);
+fn write_table(writer: &mut dyn Write, delimiter: u8, predictions: &[Prediction]) -> std::io::Result<()> {
+    let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
     let with_logits = predictions.iter().any(|prediction| prediction.logits.is_some());
     let header = ["row", "text", "label", "score"].into_iter().chain(with_logits.then_some("logits"));
     csv.write_record(header)?;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use retune_adapt::tasks;
 use retune_tensor::memory;
-use retune_train::{Observer, Outcome, TrainError};
+use retune_train::{Observer, TrainError};
 use serde::Serialize;
 
 use crate::dataset::{self, Examples};
 use crate::evaluate::Evaluation;
+use crate::listener::Listener;
 use crate::model::Adjustment;
 use crate::resolved::Resolved;
 use crate::run_folder::{self, RunFolder};
@@ -56,12 +57,6 @@ pub struct Report {
     pub evaluation: Option<Evaluation>,
 }
 
-/// Who is told what a run does.
-pub trait Listener: Observer {
-    /// A sentence about something that was found or chosen.
-    fn say(&mut self, sentence: &str);
-}
-
 /// Fine-tunes a pretrained model as `settings` say, and leaves the result in their output folder.
 ///
 /// Errors before the first step write nothing. A loss that is no number stops the training, and the weights before it
@@ -72,10 +67,11 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
 
     // 1. Prepare the pretrained model.
     let source = Source::find(&settings.model)?;
-    let resolved = Resolved::new(settings, &source, listener)?;
+    run_folder::check_apart(&output, &source)?;
+    let mut resolved = Resolved::new(settings, &source, listener)?;
 
     // 2. Load the task's data.
-    let known = source.labels()?;
+    let known = source.sound_labels()?;
     let examples = dataset::load(settings, known.clone())?;
     examples.said.iter().for_each(|sentence| listener.say(sentence));
     let keep_head = resolved.keeps_head(known.as_deref(), &examples, &source)?;
@@ -93,7 +89,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
         },
     )?;
     let max_length = model.max_length(settings.max_length)?;
-    let encode = |rows, path| dataset::rows(rows, path, &model.labels, &model.tokenizer, max_length);
+    let encode = |rows, path| dataset::rows(rows, path, &model, max_length);
     let train_rows = encode(&examples.train, resolved.train_path())?;
     let eval_rows = encode(&examples.eval, examples.eval_path.as_deref().unwrap_or(resolved.train_path()))?;
     let profile = dataset::profile(&examples, &train_rows, max_length)?;
@@ -102,11 +98,14 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
 
     // 4. Train all parameters, or few.
     let plan = resolved.plan(&train_rows)?;
-    let run_settings = resolved.train_settings(!examples.eval.is_empty());
-    let mut run = RunFolder::create(&output)?;
+    resolved.choose_epochs(&plan, listener);
+    let run_settings = resolved.train_settings(!examples.eval.is_empty())?;
+    let mut card = card(&model, &examples, &resolved, max_length, task.name)?;
+    let mut run = RunFolder::create(&output, settings.overwrite == Some(true))?;
     let (total_parameters, trainable_parameters) = model.parameters.count();
     memory::reset_peak(Device::Cpu);
     let mut parameters = std::mem::take(&mut model.parameters);
+    let unsound = workshop::not_finite(&parameters);
     let mut shop = ClassifierWorkshop {
         model: &model,
         train: &train_rows,
@@ -126,14 +125,23 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let evaluation = shop.latest.take();
     let outcome = match trained {
         Ok(outcome) => outcome,
-        Err(error) => return Err(stopped(error, &parameters, &run, &examples, &resolved)),
+        Err(error) => {
+            model.parameters = parameters;
+            return Err(stopped(error, model, unsound, &run, &examples, &card));
+        }
     };
     model.parameters = parameters;
 
     // 5. Evaluate, and save what can be deployed.
     let peak_memory_bytes = memory::usage(Device::Cpu).peak;
     artefact::save_model(&model, &output)?;
-    card(&model, &examples, &resolved, &outcome, max_length, task.name)?.save(&output)?;
+    card.receipt = outcome.evaluated.as_ref().map(|evaluated| crate::Receipt {
+        step: outcome.kept_step,
+        on: examples.eval_is.clone(),
+        loss: evaluated.loss,
+        metrics: evaluated.metrics.clone(),
+    });
+    card.save(&output)?;
     run.finish()?;
     Ok(Report {
         output,
@@ -156,11 +164,11 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     })
 }
 
+/// What is known of the result before it is there: taken before the training, as the files may change meanwhile.
 fn card(
     model: &TextModel,
     examples: &Examples,
     resolved: &Resolved<'_>,
-    outcome: &Outcome,
     max_length: usize,
     task: &str,
 ) -> Result<Card> {
@@ -185,28 +193,37 @@ fn card(
         train: file(resolved.train_path(), examples.train.len())?,
         eval: examples.eval_path.as_deref().map(|path| file(path, examples.eval.len())).transpose()?,
         settings: resolved.as_json(max_length),
-        receipt: outcome.evaluated.as_ref().map(|evaluated| crate::Receipt {
-            step: outcome.kept_step,
-            on: examples.eval_is.clone(),
-            loss: evaluated.loss,
-            metrics: evaluated.metrics.clone(),
-        }),
+        receipt: None,
     })
 }
 
-/// A loss that is no number: the weights before it are kept, and the rows are named by their lines.
+/// A loss that is no number: the rows are named by their lines, and the last weights that are known to be good are kept
+/// as a model that opens again. Those are the best evaluated ones; without an evaluation, those before the step, unless an
+/// update has broken them.
 fn stopped(
     error: TrainError,
-    parameters: &retune_tensor::Parameters,
+    mut model: TextModel,
+    unsound: usize,
     run: &RunFolder,
     examples: &Examples,
-    resolved: &Resolved<'_>,
+    card: &Card,
 ) -> Error {
     let TrainError::NotFinite { step, what, value, rows } = error else { return error.into() };
-    let kept = run.last_good();
-    if let Err(error) = artefact::save_tensors(parameters, &workshop::trained(parameters), &kept) {
-        return error;
-    }
+    let keep = |model: &mut TextModel| -> Result<Option<PathBuf>> {
+        if run.best().is_file() {
+            workshop::restore(&mut model.parameters, &run.best())?;
+        } else if workshop::not_finite(&model.parameters) > unsound {
+            return Ok(None);
+        }
+        let folder = run.last_good()?;
+        artefact::save_model(model, &folder)?;
+        card.save(&folder)?;
+        Ok(Some(folder))
+    };
+    let kept = match keep(&mut model) {
+        Ok(kept) => kept,
+        Err(error) => return error,
+    };
     let lines: Vec<_> =
         rows.iter().take(8).map(|row| format!("line {}", examples.train[*row].line)).collect();
     let more = if rows.len() > lines.len() {
@@ -214,6 +231,16 @@ fn stopped(
     } else {
         String::new()
     };
-    let rows = format!("{}{more}", lines.join(", "));
-    Error::NotFinite { data: resolved.train_path().to_path_buf(), step, what, value, rows, kept }
+    let kept = match kept {
+        Some(folder) => format!("the last good weights are in {}", folder.display()),
+        None => "no good weights were left: an earlier update broke them".into(),
+    };
+    Error::NotFinite {
+        data: card.train.path.clone(),
+        step,
+        what,
+        value,
+        rows: format!("{}{more}", lines.join(", ")),
+        kept,
+    }
 }

@@ -10,7 +10,7 @@ use retune_train::{AdamWSettings, Batching, EvalEvery, Plan, Settings, Shape};
 use serde_json::{Value, json};
 
 use crate::dataset::{self, Examples};
-use crate::recipe::Listener;
+use crate::listener::Listener;
 use crate::{Error, Result, Source, TrainSettings, choices};
 
 pub(crate) struct Resolved<'a> {
@@ -45,9 +45,14 @@ impl<'a> Resolved<'a> {
         if given.learning_rate.is_none() {
             listener.say(&format!("learning rate {learning_rate}: the usual one of {}", method.name()));
         }
-        number("learning-rate", learning_rate, |x| x > 0.0, "above 0")?;
-        let epochs = given.epochs.unwrap_or(3.0);
-        number("epochs", epochs, |x| x > 0.0 && x <= 1e6, "above 0")?;
+        // As it will be used: a number that f32 rounds to 0, 1 or infinity is one.
+        number("learning-rate", learning_rate, |x| x as f32 > 0.0 && (x as f32).is_finite(), "above 0")?;
+        number(
+            "epochs",
+            given.epochs.unwrap_or(3.0),
+            |x| x > 0.0 && x <= 1e6,
+            "above 0 and up to a million",
+        )?;
         let warmup = given.warmup.unwrap_or(0.06);
         number("warmup", warmup, |x| x >= 0.0, "from 0 on")?;
         let weight_decay = given.weight_decay.unwrap_or(0.01);
@@ -55,12 +60,12 @@ impl<'a> Resolved<'a> {
         let max_grad_norm = given.max_grad_norm.unwrap_or(1.0);
         number("max-grad-norm", max_grad_norm, |x| x >= 0.0, "from 0 on")?;
         let label_smoothing = given.label_smoothing.unwrap_or(0.0);
-        number("label-smoothing", label_smoothing, |x| (0.0..1.0).contains(&x), "at least 0 and below 1")?;
+        number("label-smoothing", label_smoothing, share, "at least 0 and below 1")?;
         if let Some(share) = given.eval_split {
             number("eval-split", share, |x| (0.0..1.0).contains(&x), "at least 0 and below 1")?;
         }
         if let Some(dropout) = given.model_dropout {
-            number("model-dropout", dropout, |x| (0.0..1.0).contains(&x), "at least 0 and below 1")?;
+            number("model-dropout", dropout, share, "at least 0 and below 1")?;
         }
         let batching = match (given.batch_size, given.batch_tokens) {
             (Some(_), Some(_)) => {
@@ -94,7 +99,8 @@ impl<'a> Resolved<'a> {
             label_smoothing: label_smoothing as f32,
             keep: keep.map(str::to_string),
             train: Settings {
-                epochs,
+                // Where it is not given it is chosen with the plan, once the rows are counted.
+                epochs: given.epochs.unwrap_or(3.0),
                 learning_rate,
                 schedule,
                 warmup,
@@ -113,14 +119,43 @@ impl<'a> Resolved<'a> {
         self.given.train.as_deref().unwrap_or(Path::new(""))
     }
 
+    /// Chooses how often the rows are seen, where nobody said: three times, or as often as makes a few hundred steps of
+    /// them, since a new head and a new task take steps and not rows. Says so.
+    pub fn choose_epochs(&mut self, plan: &Plan, listener: &mut dyn Listener) {
+        const STEPS: u64 = 200;
+        const MOST: u64 = 20;
+        if self.given.epochs.is_some() {
+            return;
+        }
+        let steps = plan.total_steps(1.0).max(1);
+        let epochs = STEPS.div_ceil(steps).clamp(3, MOST);
+        self.train.epochs = epochs as f64;
+        let why = if epochs == 3 { "the usual number" } else { "more than the usual 3, as the rows are few" };
+        listener.say(&format!(
+            "epochs {epochs}: {why}, {} steps together; --epochs changes that",
+            epochs * steps
+        ));
+    }
+
     /// What the trainer is told, once it is known whether there is anything to evaluate on.
-    pub fn train_settings(&self, evaluates: bool) -> Settings {
+    /// Errors if settings ask for evaluations that cannot be.
+    pub fn train_settings(&self, evaluates: bool) -> Result<Settings> {
         let mut settings = self.train.clone();
         if !evaluates {
             settings.eval_every = EvalEvery::Never;
+            let given = self.given;
+            let asked = [
+                ("early-stopping", given.early_stopping.is_some()),
+                ("eval-every", given.eval_every.is_some()),
+                ("keep", given.keep.as_deref() == Some("best")),
+            ];
+            if let Some((flag, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+                let message = "there are no rows to evaluate on; give --eval FILE or --eval-split 0.1";
+                return Err(Error::Setting { flag, message: message.into() });
+            }
         }
         settings.keep_best = evaluates && self.keep.as_deref() != Some("last");
-        settings
+        Ok(settings)
     }
 
     /// Which rows are seen when.
@@ -194,6 +229,10 @@ fn number(flag: &'static str, value: f64, holds: impl Fn(f64) -> bool, expected:
         return Ok(());
     }
     Err(Error::Setting { flag, message: format!("expected a number {expected}, got {value}") })
+}
+
+fn share(value: f64) -> bool {
+    (0.0..1.0).contains(&(value as f32))
 }
 
 fn at_least_1(flag: &'static str, value: usize) -> Result<usize> {

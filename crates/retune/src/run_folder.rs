@@ -4,10 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use retune_model::tokenizer;
 use retune_train::{Event, Observer};
 
 use crate::artefact::Card;
-use crate::{Error, Result};
+use crate::{Error, Result, Source};
 
 /// An output folder, held by one run.
 pub(crate) struct RunFolder {
@@ -18,7 +19,7 @@ pub(crate) struct RunFolder {
 const EVENTS: &str = "events.jsonl";
 const CHECKPOINTS: &str = "checkpoints";
 
-/// Whatever a run may leave behind, so that another can replace it and touch nothing else.
+/// Whatever a run may leave behind beside the tokenizer's files, so that another can replace it and touch nothing else.
 const LEFT_BEHIND: [&str; 7] = [
     EVENTS,
     Card::FILE,
@@ -60,12 +61,30 @@ pub(crate) fn check(folder: Option<&Path>, overwrite: bool) -> Result<PathBuf> {
     Err(Error::place(folder, format!("it holds {what}; give another --output, or --overwrite to replace it")))
 }
 
+/// Errors if the result would replace the model that it is made from, which an interrupted training would then lose.
+pub(crate) fn check_apart(output: &Path, source: &Source) -> Result<()> {
+    let Ok(output) = output.canonicalize() else { return Ok(()) };
+    for folder in [&source.folder, &source.base] {
+        if folder.canonicalize().is_ok_and(|folder| folder == output) {
+            let message =
+                format!("{} is the model that training starts from; give another folder", folder.display());
+            return Err(Error::Setting { flag: "output", message });
+        }
+    }
+    Ok(())
+}
+
 impl RunFolder {
     /// Makes the folder, empty of any earlier run.
-    pub fn create(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder.join(CHECKPOINTS))
-            .map_err(|error| Error::write(folder, "make the folder", error))?;
-        for name in LEFT_BEHIND {
+    ///
+    /// Errors if another run has come first since it was checked, unless that may be replaced.
+    pub fn create(folder: &Path, overwrite: bool) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|error| Error::write(folder, "make the folder", error))?;
+        if !overwrite {
+            check(Some(folder), overwrite)?;
+        }
+        // A tokenizer of an earlier base would be read before the new one's, where it has other files.
+        for name in LEFT_BEHIND.into_iter().chain(tokenizer::FILES) {
             let path = folder.join(name);
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             match removed {
@@ -78,7 +97,7 @@ impl RunFolder {
         fs::create_dir_all(folder.join(CHECKPOINTS))
             .map_err(|error| Error::write(folder, "make the folder", error))?;
         let path = folder.join(EVENTS);
-        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = OpenOptions::new().create_new(true).append(true).open(&path);
         let events = BufWriter::new(file.map_err(|error| Error::write(&path, "create", error))?);
         Ok(RunFolder { folder: folder.to_path_buf(), events })
     }
@@ -88,9 +107,11 @@ impl RunFolder {
         self.folder.join(CHECKPOINTS).join("best.safetensors")
     }
 
-    /// Where the last good weights are kept if a loss is no number.
-    pub fn last_good(&self) -> PathBuf {
-        self.folder.join(CHECKPOINTS).join("last-good.safetensors")
+    /// A folder for the last good weights, if a loss is no number.
+    pub fn last_good(&self) -> Result<PathBuf> {
+        let folder = self.folder.join(CHECKPOINTS).join("last-good");
+        fs::create_dir_all(&folder).map_err(|error| Error::write(&folder, "make the folder", error))?;
+        Ok(folder)
     }
 
     /// The result lies in the folder itself now: what was kept on the way goes.

@@ -83,7 +83,7 @@ pub struct TrainSettings {
     /// Longer texts are cut to this many tokens [default: 512, or what the model can]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS"))]
     pub max_length: Option<usize>,
-    /// How often every row is seen [default: 3]
+    /// How often every row is seen [default: 3, more where the rows are few]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub epochs: Option<f64>,
     /// Rows in a batch [default: 32]

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{self, AdapterFiles, Method};
 use retune_adapt::tasks::TextClassifier;
-use retune_model::formats::HfConfig;
+use retune_model::formats::{HfConfig, LabelNames};
 
 use crate::artefact::{self, Card};
 use crate::{Error, ModelSettings, Result};
@@ -42,22 +42,60 @@ impl Source {
             return Err(Error::Setting { flag: "base", message });
         }
         let card = Card::open(&folder)?;
+        if let Some(card) = &card {
+            let config = HfConfig::open(&folder)?;
+            if config.label_names()?.is_some_and(|named| named.names != card.labels) {
+                let message = format!(
+                    "its `id2label` has not the labels of {}: one of the two was changed, and which is right cannot be \
+                     known; remove {} if the model was trained again since",
+                    Card::FILE,
+                    Card::FILE
+                );
+                return Err(Error::place(config.path(), message));
+            }
+        }
         Ok(Source { base: folder.clone(), folder, adapter: None, card })
     }
 
-    /// The labels that its head was trained for, in the order of the logits: of its card, or else of its configuration.
-    /// None where nobody named them, and where an adapter's head has another number of classes.
-    pub fn labels(&self) -> Result<Option<Vec<String>>> {
-        if let Some(card) = &self.card {
-            return Ok(Some(card.labels.clone()));
-        }
+    /// Errors if the head was made for another task than one of several classes.
+    pub(crate) fn check_task(&self) -> Result<()> {
         let config = HfConfig::open(&self.base)?;
-        let Some(named) = config.label_names()? else { return Ok(None) };
-        if let Some(conflict) = named.conflict {
-            return Err(Error::place(config.path(), conflict));
+        match config.optional_str("problem_type")? {
+            None | Some("single_label_classification") => Ok(()),
+            Some(other) if self.adapter.is_none() => Err(Error::place(
+                config.path(),
+                format!(
+                    "`problem_type`: expected `single_label_classification`, got `{other}`, which is not predicted"
+                ),
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The labels that its head was trained for, in the order of the logits: of its card, or else of its configuration.
+    /// None where nobody named them, and where an adapter's head has another number of classes. Errors if the names
+    /// contradict themselves.
+    pub fn labels(&self) -> Result<Option<Vec<String>>> {
+        let named = self.named()?;
+        if let Some(conflict) = named.as_ref().and_then(|named| named.conflict.clone()) {
+            return Err(Error::place(&self.base.join("config.json"), conflict));
+        }
+        Ok(named.map(|named| named.names))
+    }
+
+    /// The same where they need not be sound, as in a training that may make the head anew: names that contradict
+    /// themselves are then as good as none.
+    pub(crate) fn sound_labels(&self) -> Result<Option<Vec<String>>> {
+        Ok(self.named()?.filter(|named| named.conflict.is_none()).map(|named| named.names))
+    }
+
+    fn named(&self) -> Result<Option<LabelNames>> {
+        if let Some(card) = &self.card {
+            return Ok(Some(LabelNames { names: card.labels.clone(), placeholder: false, conflict: None }));
         }
         let classes = self.adapter.as_ref().and_then(|(_, files)| files.head_rows(TextClassifier::HEAD));
-        Ok(Some(named.names).filter(|names| classes.is_none_or(|classes| classes == names.len())))
+        let named = HfConfig::open(&self.base)?.label_names()?;
+        Ok(named.filter(|named| classes.is_none_or(|classes| classes == named.names.len())))
     }
 
     fn adapter(folder: PathBuf, settings: &ModelSettings) -> Result<Self> {

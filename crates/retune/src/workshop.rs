@@ -1,11 +1,11 @@
 //! What the trainer is told of this task and this disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use retune_adapt::tasks::ClassifierRows;
 use retune_model::formats::Weights;
 use retune_tensor::random::Key;
-use retune_tensor::{ParamId, Parameters, Tape, Var, ops};
+use retune_tensor::{ParamId, Parameters, Tape, Tensor, Var, ops};
 use retune_train::{Evaluated, Workshop};
 
 use crate::artefact::{self, save_tensors};
@@ -75,13 +75,25 @@ impl Workshop for ClassifierWorkshop<'_> {
     }
 
     fn restore(&mut self, parameters: &mut Parameters) -> Result<(), AnyError> {
-        let kept = Weights::open(&self.best)?;
-        for (name, id) in trained(parameters) {
-            kept.read_f32_into(&name, parameters.get_mut(id).value.f32_mut()?)?;
-        }
+        restore(parameters, &self.best)?;
         self.latest = self.kept.take();
         Ok(())
     }
+}
+
+/// How many trained values are no numbers.
+pub(crate) fn not_finite(parameters: &Parameters) -> usize {
+    let count = |value: &Tensor| value.f32().iter().filter(|x| !x.is_finite()).count();
+    parameters.trainable().map(|(_, parameter)| count(&parameter.value)).sum()
+}
+
+/// Brings back trained parameters that were kept at `path`.
+pub(crate) fn restore(parameters: &mut Parameters, path: &Path) -> Result<(), Error> {
+    let kept = Weights::open(path)?;
+    for (name, id) in trained(parameters) {
+        kept.read_f32_into(&name, parameters.get_mut(id).value.f32_mut()?)?;
+    }
+    Ok(())
 }
 
 /// The trained parameters, by name.

@@ -1,4 +1,4 @@
-//! Train: the loop, its optimiser, schedules and batches. The trainer sees trainable parameters and an [`Objective`]; it
+//! Train: the loop, its optimiser, schedules and batches. The trainer sees trainable parameters and a [`Workshop`]; it
 //! names no method and no task.
 
 mod batches;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use retune_tensor::random::Key;
-use retune_tensor::{Gradients, Parameters, Tape, Var};
+use retune_tensor::{Gradients, Parameters, Tape, Tensor, Var};
 
 use crate::{AdamWSettings, Event, Observer, Optimiser, Plan, Schedule, Shape, TrainError};
 
@@ -126,9 +126,10 @@ pub fn train(
     let mut tell = |event: Event| observer.event(&event).map_err(|error| TrainError::Workshop(error.into()));
     tell(Event::Start { total_steps, rows, trainable_parameters: parameters.count().1 })?;
 
-    let mut run =
-        Run { step: 0, tokens: 0, last_loss: 0.0, optimiser: Optimiser::new(parameters, settings.adamw)? };
-    let mut best: Option<(u64, Evaluated)> = None;
+    let optimiser = Optimiser::new(parameters, settings.adamw)?;
+    let mut run = Run { step: 0, tokens: 0, last_loss: 0.0, rows: Vec::new(), optimiser };
+    let mut best: Option<f64> = None;
+    let mut kept: Option<(u64, Evaluated)> = None;
     let mut since_best = 0;
     let mut stopped_early = false;
     let mut evaluating = Duration::ZERO;
@@ -158,7 +159,8 @@ pub fn train(
             }
             let before = Instant::now();
             let Some(evaluated) = workshop.evaluate(parameters)? else { continue };
-            let better = best.as_ref().is_none_or(|(_, best)| evaluated.score > best.score);
+            // Weights that give no number are no result, however many rows they happen to get right.
+            let better = evaluated.loss.is_finite() && best.is_none_or(|best| evaluated.score > best);
             if better && settings.keep_best && !last {
                 workshop.keep(parameters)?;
             }
@@ -173,8 +175,9 @@ pub fn train(
                 seconds: spent.as_secs_f64(),
             })?;
             since_best = if better { 0 } else { since_best + 1 };
-            if better || !settings.keep_best {
-                best = Some((run.step, evaluated));
+            best = if better { Some(evaluated.score) } else { best };
+            if better || !settings.keep_best || (last && kept.is_none()) {
+                kept = Some((run.step, evaluated));
             }
             if !last && settings.patience.is_some_and(|patience| since_best >= patience) {
                 tell(Event::EarlyStop { step: run.step, evaluations: since_best })?;
@@ -184,8 +187,20 @@ pub fn train(
         }
     }
 
+    // No later loss would tell what the last update did.
+    if kept.as_ref().is_none_or(|(step, _)| *step == run.step) {
+        let (what, value) = match &kept {
+            Some((_, evaluated)) if !evaluated.loss.is_finite() => {
+                ("loss of the evaluation after it", evaluated.loss)
+            }
+            _ => ("norm of the weights after it", norm(parameters)),
+        };
+        if !value.is_finite() {
+            return Err(TrainError::NotFinite { step: run.step, what, value, rows: run.rows });
+        }
+    }
     let seconds = (start.elapsed() - evaluating).as_secs_f64();
-    let kept_step = match &best {
+    let kept_step = match &kept {
         Some((step, _)) if settings.keep_best => *step,
         _ => run.step,
     };
@@ -199,9 +214,15 @@ pub fn train(
         seconds,
         tokens: run.tokens,
         last_loss: run.last_loss,
-        evaluated: best.filter(|(step, _)| *step == kept_step).map(|(_, evaluated)| evaluated),
+        evaluated: kept.filter(|(step, _)| *step == kept_step).map(|(_, evaluated)| evaluated),
         stopped_early,
     })
+}
+
+/// The Euclidean norm of all trained weights; no number if one of them is none.
+fn norm(parameters: &Parameters) -> f64 {
+    let squares = |value: &Tensor| value.device().backend().sum_of_squares(value.f32());
+    parameters.trainable().map(|(_, parameter)| squares(&parameter.value)).sum::<f64>().sqrt()
 }
 
 impl Settings {
@@ -211,6 +232,8 @@ impl Settings {
         } else {
             self.warmup as u64
         };
+        // The rate of a first step of warm-up is 0: a training of one step would else be none.
+        let warmup_steps = warmup_steps.min(total_steps.saturating_sub(1));
         Schedule { shape: self.schedule, learning_rate: self.learning_rate, warmup_steps, total_steps }
     }
 }
@@ -220,6 +243,8 @@ struct Run {
     step: u64,
     tokens: u64,
     last_loss: f64,
+    /// Those of the latest step.
+    rows: Vec<usize>,
     optimiser: Optimiser,
 }
 
@@ -246,7 +271,7 @@ impl Run {
         for batch in batches {
             let tape = Tape::recording();
             let value = workshop.loss(&tape, parameters, batch, denominator, dropout)?;
-            let part = f64::from(value.value().item().unwrap_or(0.0));
+            let part = value.value().item().map_or(f64::NAN, f64::from);
             check("loss", part)?;
             loss += part;
             tape.backward(&value, &mut gradients)?;
@@ -264,13 +289,15 @@ impl Run {
         self.step += 1;
         self.tokens += tokens as u64;
         self.last_loss = loss;
+        let count = rows.len();
+        self.rows = rows;
         Ok(Event::Step {
             step: self.step,
             epoch: epoch + 1,
             loss,
             learning_rate,
             gradient_norm: norm,
-            rows: rows.len(),
+            rows: count,
             tokens,
             seconds: 0.0,
         })

@@ -175,7 +175,11 @@ impl Method for Lora {
         model.train_head();
         save_head(model, &mut tensors);
         let mut config = files.config.clone();
-        config.insert("modules_to_save".into(), json!(modules_to_save(model)));
+        // Names of the file stay: whatever they mean in the model is saved again.
+        let named = config.get("modules_to_save").and_then(Value::as_array).cloned().unwrap_or_default();
+        let own = modules_to_save(model).into_iter().map(Value::from).filter(|own| !named.contains(own));
+        let modules: Vec<Value> = named.iter().cloned().chain(own).collect();
+        config.insert("modules_to_save".into(), modules.into());
         Ok(Applied::Adapter(Adapter { config, tensors }))
     }
 }
@@ -328,10 +332,33 @@ struct SavedConfig {
 
 impl SavedConfig {
     fn read(files: &AdapterFiles) -> std::result::Result<Self, AdaptError> {
-        // Each of these changes what the branch computes, or where it sits: to leave it out would be silently wrong.
-        for key in ["use_dora", "lora_bias", "use_qalora", "use_bdlora", "fan_in_fan_out"] {
-            if files.config.get(key).and_then(Value::as_bool) == Some(true) {
+        // Each of these changes what the branch computes, where it sits, or the base: to leave it out would be silently
+        // wrong.
+        for key in [
+            "use_dora",
+            "lora_bias",
+            "use_qalora",
+            "use_bdlora",
+            "fan_in_fan_out",
+            "kasa_config",
+            "monteclora_config",
+            "arrow_config",
+            "alora_invocation_tokens",
+        ] {
+            if !matches!(files.config.get(key), None | Some(Value::Null | Value::Bool(false))) {
                 return Err(files.error(format!("`{key}` is set, and that kind of LoRA is not read")));
+            }
+        }
+        // PiSSA, OLoRA and their like take their start out of the base's weights, which then are others.
+        match files.config.get("init_lora_weights") {
+            None | Some(Value::Null | Value::Bool(_)) => {}
+            Some(Value::String(init)) if ["gaussian", "eva", "orthogonal"].contains(&init.as_str()) => {}
+            Some(other) => {
+                let message = format!(
+                    "`init_lora_weights` is {other}, which changes the base too, and that is not read; save it again \
+                     with peft and path_initial_model_for_weight_conversion"
+                );
+                return Err(files.error(message));
             }
         }
         match files.config.get("bias") {

@@ -32,7 +32,18 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     verbs::use_threads(args.threads)?;
     let evaluation = retune::evaluate::evaluate(&args.model, &args.data, &args.file, args.max_length)?;
-    output.result(&evaluation, || text(&evaluation))
+    evaluation.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
+    output.result(&evaluation, || text(&evaluation))?;
+    output.say("next:");
+    output.say(&format!(
+        "  retune predict --model {} --input NEW.csv --output LABELLED.csv",
+        model(&args.model)
+    ));
+    Ok(())
+}
+
+fn model(settings: &ModelSettings) -> String {
+    settings.model.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default()
 }
 
 fn text(evaluation: &Evaluation) -> String {

@@ -14,10 +14,13 @@ examples:
 pub(crate) struct Args {
     /// The folder
     path: PathBuf,
+    /// The base of an adapter, where it is no longer at the place that the adapter names
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    let inspected = inspect::inspect(&args.path)?;
+    let inspected = inspect::inspect(&args.path, args.base.as_deref())?;
     output.result(&inspected, || text(&inspected))
 }
 

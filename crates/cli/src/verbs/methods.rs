@@ -5,6 +5,10 @@ use crate::output::{Output, table};
 
 /// What can be trained of a model, and when to choose which
 #[derive(clap::Args)]
+#[command(after_help = "\
+examples:
+  retune methods
+  retune methods --json")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, output: &Output) -> Result<(), Failure> {

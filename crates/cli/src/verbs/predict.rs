@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Rows to predict
     #[arg(long, value_name = "FILE", requires = "output")]
     input: Option<PathBuf>,
-    /// One prediction a row, order kept: CSV if the name ends so, else JSONL
+    /// One prediction a row, order kept: CSV or TSV if the name ends so, else JSONL
     #[arg(long, value_name = "FILE", requires = "input")]
     output: Option<PathBuf>,
     /// A text to predict; may be given several times
@@ -52,6 +52,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let answer = match (&args.input, &args.output) {
         (Some(from), Some(to)) => {
             let done = predict::file(&args.model, from, to, &args.file, args.max_length, args.logits)?;
+            done.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
             let seconds = duration(done.seconds);
             output.say(&format!("{} rows in {seconds}, written to {}", thousands(done.rows), to.display()));
             Answer { done, predictions: Vec::new() }

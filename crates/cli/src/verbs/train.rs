@@ -50,7 +50,7 @@ pub(crate) fn with_method_options(command: Command) -> Command {
     })
 }
 
-pub(crate) fn run(args: Args, matches: Option<&ArgMatches>, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) -> Result<(), Failure> {
     let settings = layered(args, matches)?;
     verbs::use_threads(settings.threads)?;
     let report = retune::train(&settings, &mut Progress::new(output))?;
@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args, matches: Option<&ArgMatches>, output: &Output) -> 
 }
 
 /// The run file, `--set` over it, flags over both.
-fn layered(args: Args, matches: Option<&ArgMatches>) -> Result<TrainSettings, Failure> {
+fn layered(args: &Args, matches: Option<&ArgMatches>) -> Result<TrainSettings, Failure> {
     let mut layer = args.run_file.as_deref().map(run_file::read).transpose()?.unwrap_or_default();
     for text in &args.set {
         let (name, value) = run_file::set(text)?;

@@ -1,0 +1,226 @@
+//! Every method of the registry through one table: what it trains, that it starts from the pretrained model, that its
+//! gradients are right, and what it saves.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod golden;
+
+use golden::{Case, options};
+use retune_adapt::peft::{self, Applied, METHODS, Method};
+
+const BASE: &str = "bert-classifier";
+/// It has neither a pooler nor a head.
+const BARE: &str = "bert-bare";
+
+/// What is expected of a method, by the names of parameters.
+struct Expected {
+    /// Which of the base's own parameters are trained.
+    base: fn(&str) -> bool,
+    /// What the names of added parameters end with.
+    added: &'static [&'static str],
+    /// Numbers trained of `bert-classifier`, counted by hand.
+    count: usize,
+}
+
+fn head(name: &str) -> bool {
+    name.starts_with("classifier.")
+}
+
+fn pooler(name: &str) -> bool {
+    name.starts_with("bert.pooler.")
+}
+
+/// A method without an entry here has no test: that is an error of whoever added it.
+fn expected(method: &dyn Method) -> Expected {
+    const WIDTH: usize = 20;
+    let classifier = WIDTH * 5 + 5;
+    let pooling = WIDTH * WIDTH + WIDTH;
+    match method.name() {
+        "full" => Expected {
+            base: |_| true,
+            added: &[],
+            count: (61 + 23 + 3) * WIDTH
+                + 2 * WIDTH
+                + 3 * (4 * pooling + 2 * 37 * WIDTH + 37 + WIDTH + 4 * WIDTH)
+                + pooling
+                + classifier,
+        },
+        "head" => {
+            Expected { base: |name| head(name) || pooler(name), added: &[], count: pooling + classifier }
+        }
+        "bitfit" => Expected {
+            base: |name| head(name) || pooler(name) || name.ends_with(".bias"),
+            added: &[],
+            count: WIDTH + 3 * (5 * WIDTH + 37 + 2 * WIDTH) + pooling + classifier,
+        },
+        "lora" => Expected {
+            base: head,
+            added: &[".lora_A.weight", ".lora_B.weight"],
+            count: 3 * 8 * (4 * 2 * WIDTH + 2 * (WIDTH + 37)) + classifier,
+        },
+        other => panic!("`{other}` has no entry in this table"),
+    }
+}
+
+fn with(base: &str, keep_head: bool, method: &dyn Method) -> Case {
+    Case::open(base, keep_head, |model| method.apply(model, &options(&[]))).unwrap()
+}
+
+#[test]
+fn exactly_what_it_says_is_trained() {
+    for method in METHODS {
+        let case = with(BASE, true, *method);
+        let Expected { base, added, count } = expected(*method);
+        let own = Case::base(BASE, true);
+        for (_, parameter) in case.parameters.iter() {
+            let name = parameter.name.as_str();
+            let wanted = match own.parameters.find(name) {
+                Some(_) => base(name),
+                None => added.iter().any(|end| name.ends_with(end)),
+            };
+            assert_eq!(parameter.trainable, wanted, "{}: {name}", method.name());
+        }
+        assert_eq!(case.parameters.count().1, count, "{}", method.name());
+    }
+}
+
+#[test]
+fn the_pretrained_model_is_where_it_starts() {
+    for method in METHODS {
+        for (base, keep_head) in [(BASE, true), (BASE, false), (BARE, false)] {
+            let start = with(base, keep_head, *method).logits();
+            assert_eq!(start, Case::base(base, keep_head).logits(), "{} on {base}", method.name());
+        }
+    }
+}
+
+#[test]
+fn gradients_reach_what_is_trained_and_nothing_else() {
+    for method in METHODS {
+        let case = with(BASE, true, *method);
+        let gradients = case.gradients();
+        for (id, parameter) in case.parameters.iter() {
+            let reached = gradients.get(id).is_some();
+            assert_eq!(reached, parameter.trainable, "{}: {}", method.name(), parameter.name);
+        }
+    }
+}
+
+#[test]
+fn gradients_follow_finite_differences() {
+    for method in METHODS {
+        let mut case = with(BASE, true, *method);
+        // Away from the start, where a branch's B is 0 and its A has no gradient.
+        let trained: Vec<String> = case.trained().iter().map(ToString::to_string).collect();
+        for (salt, name) in trained.iter().enumerate() {
+            let id = case.parameters.find(name).unwrap();
+            let values = case.parameters.get(id).value.f32().to_vec();
+            case.set(name, |index| values[index] + (((index + salt) * 29 % 17) as f32 - 8.0) * 0.01);
+        }
+        let gradients = case.gradients();
+        let mut checked = 0;
+        for name in &trained {
+            let id = case.parameters.find(name).unwrap();
+            let gradient = gradients.get(id).unwrap().f32().to_vec();
+            let values = case.parameters.get(id).value.f32().to_vec();
+            let at =
+                (0..gradient.len()).max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
+            // A key's bias adds the same to all scores of a row: its gradient is 0.
+            if gradient[at].abs() < 1e-3 {
+                continue;
+            }
+            let step = 1e-2;
+            let mut moved = |by: f32| {
+                case.set(name, |index| if index == at { values[index] + by } else { values[index] });
+                f64::from(case.loss())
+            };
+            let slope = (moved(step) - moved(-step)) / f64::from(2.0 * step);
+            moved(0.0);
+            let error = (slope - f64::from(gradient[at])).abs() / f64::from(gradient[at].abs());
+            assert!(error < 0.03, "{}: {name}[{at}]: {} and {slope}", method.name(), gradient[at]);
+            checked += 1;
+        }
+        assert!(checked * 2 > trained.len(), "{}: {checked} of {}", method.name(), trained.len());
+    }
+}
+
+#[test]
+fn what_the_base_lacked_is_trained_by_every_method_and_saved() {
+    for method in METHODS {
+        let case = with(BARE, false, *method);
+        let lacked =
+            ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"];
+        assert_eq!(case.fresh, lacked);
+        for name in lacked {
+            assert!(case.trained().contains(&name), "{}: {name} stays noise", method.name());
+        }
+        if let Applied::Adapter(adapter) = &case.applied {
+            let modules: Vec<_> = adapter.config["modules_to_save"].as_array().unwrap().clone();
+            assert_eq!(modules, ["classifier", "pooler"], "{}", method.name());
+            for name in lacked {
+                assert!(case.saved().contains(&format!("base_model.model.{name}").as_str()), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapter_holds_what_is_trained_once_and_nothing_else() {
+    for method in METHODS {
+        let case = with(BASE, true, *method);
+        let Applied::Adapter(adapter) = &case.applied else {
+            // The whole model is written under the checkpoint's own names.
+            assert!(case.parameters.iter().all(|(_, p)| head(&p.name) || p.name.starts_with("bert.")));
+            assert!(case.hooks.linear("bert.encoder.layer.0.attention.self.query").is_none());
+            continue;
+        };
+        let mut saved: Vec<_> = adapter.tensors.iter().map(|(_, id)| *id).collect();
+        saved.sort_unstable();
+        let trained: Vec<_> = case.parameters.trainable().map(|(id, _)| id).collect();
+        assert_eq!(saved, trained, "{}", method.name());
+        for (name, id) in &adapter.tensors {
+            let own = &case.parameters.get(*id).name;
+            let expected = format!("base_model.model.{}", own.trim_start_matches("base_model.model."));
+            assert_eq!(*name, expected, "{}", method.name());
+        }
+        for key in ["peft_type", "task_type", "target_modules", "modules_to_save", "inference_mode"] {
+            assert!(adapter.config.contains_key(key), "{}: {key}", method.name());
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_draws_the_same_weights() {
+    for method in METHODS {
+        let [one, two] = [(), ()].map(|()| with(BARE, false, *method));
+        for ((_, left), (_, right)) in one.parameters.iter().zip(two.parameters.iter()) {
+            assert_eq!(left.value.f32(), right.value.f32(), "{}: {}", method.name(), left.name);
+        }
+    }
+}
+
+#[test]
+fn options_and_words_are_there_for_each() {
+    for method in METHODS {
+        let refused =
+            Case::open(BASE, true, |model| method.apply(model, &options(&[("no-such-thing", "1")])));
+        let error = refused.err().unwrap().to_string();
+        assert!(error.starts_with("--no-such-thing: the method `"), "{}: {error}", method.name());
+        for words in [method.name(), method.summary(), method.when(), method.paper()] {
+            assert!(!words.is_empty() && !words.ends_with('.'), "{}: {words}", method.name());
+        }
+        assert!(method.learning_rate() > 0.0);
+        assert_eq!(peft::find(method.name()).unwrap().name(), method.name());
+        // What the help calls the default is taken, and is the default.
+        for option in method.options().iter().filter(|option| option.name != "target-modules") {
+            let given = options(&[(option.name, option.default)]);
+            let case = Case::open(BASE, true, |model| method.apply(model, &given)).unwrap();
+            assert_eq!(case.applied, with(BASE, true, *method).applied, "{} {}", method.name(), option.name);
+        }
+    }
+    let error = peft::find("lroa").err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "method `lroa` is not known, did you mean `lora`?; there are: full, head, bitfit, lora"
+    );
+}

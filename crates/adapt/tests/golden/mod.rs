@@ -1,0 +1,135 @@
+//! The tiny random BERTs of the model crate's tests, with a method on them, as the recipe builds them.
+
+#![expect(dead_code, reason = "each test uses its own part of it")]
+
+use std::path::{Path, PathBuf};
+
+use retune_adapt::peft::{Applied, Model};
+use retune_adapt::tasks::TextClassifier;
+use retune_adapt::{AdaptError, Options};
+use retune_model::{Batch, BatchRow, Forward, Hooks, families};
+use retune_tensor::random::Key;
+use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var, ops};
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Deserialize)]
+pub(crate) struct Rows {
+    input_ids: Vec<Vec<u32>>,
+    token_type_ids: Vec<Vec<u32>>,
+    pub(crate) labels: Vec<u32>,
+    pub(crate) num_labels: usize,
+}
+
+pub(crate) fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden").join(name)
+}
+
+/// The largest difference, as a share of the largest reference value.
+pub(crate) fn relative(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    got.iter().zip(expected).fold(0.0f32, |max, (a, b)| max.max((a - b).abs())) / scale.max(1e-12)
+}
+
+/// Options as a command line gives them.
+pub(crate) fn options(given: &[(&str, &str)]) -> Options {
+    Options(given.iter().map(|(name, value)| ((*name).to_string(), Value::from(*value))).collect())
+}
+
+/// A classifier with a method on it.
+pub(crate) struct Case {
+    pub(crate) parameters: Parameters,
+    pub(crate) hooks: Hooks,
+    pub(crate) classifier: TextClassifier,
+    pub(crate) fresh: Vec<String>,
+    pub(crate) rows: Rows,
+    pub(crate) applied: Applied,
+}
+
+impl Case {
+    /// The model `name`, its head kept or drawn anew, and what `adjust` makes of it.
+    pub(crate) fn open(
+        name: &str,
+        keep_head: bool,
+        adjust: impl FnOnce(&mut Model<'_>) -> Result<Applied, AdaptError>,
+    ) -> Result<Self, AdaptError> {
+        let folder = folder(name);
+        let rows: Rows =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
+        let seed = Key::new(3);
+        let mut opened = families::open(&folder, Device::Cpu, seed)?;
+        let classifier =
+            TextClassifier::build(opened.encoder, &mut opened.checkpoint, keep_head, rows.num_labels)?;
+        let loaded = opened.checkpoint.finish()?;
+        let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
+        let applied = adjust(&mut Model {
+            parameters: &mut parameters,
+            hooks: &mut hooks,
+            encoder: classifier.encoder(),
+            classifier: classifier.classifier(),
+            fresh: &loaded.fresh,
+            seed,
+        })?;
+        Ok(Case { parameters, hooks, classifier, fresh: loaded.fresh, rows, applied })
+    }
+
+    /// The same, as it was pretrained.
+    pub(crate) fn base(name: &str, keep_head: bool) -> Self {
+        Case::open(name, keep_head, |_| Ok(Applied::Model)).unwrap()
+    }
+
+    fn var(&self, tape: &Tape) -> Var {
+        let rows = 0..self.rows.labels.len();
+        let batch = Batch::new(rows.map(|row| BatchRow {
+            id: row as u64,
+            input_ids: &self.rows.input_ids[row],
+            token_type_ids: &self.rows.token_type_ids[row],
+        }));
+        let (parameters, hooks) = (&self.parameters, &self.hooks);
+        self.classifier.logits(&Forward { tape, parameters, hooks, batch: &batch, dropout: None }).unwrap()
+    }
+
+    pub(crate) fn logits(&self) -> Vec<f32> {
+        self.var(&Tape::inference()).value().f32().to_vec()
+    }
+
+    fn loss_on(&self, tape: &Tape) -> Var {
+        let denominator = self.rows.labels.len() as f32;
+        let options = ops::CrossEntropyOptions { class_weights: None, label_smoothing: 0.0, denominator };
+        ops::cross_entropy(tape, &self.var(tape), &self.rows.labels, options).unwrap()
+    }
+
+    pub(crate) fn loss(&self) -> f32 {
+        self.loss_on(&Tape::inference()).value().item().unwrap()
+    }
+
+    pub(crate) fn gradients(&self) -> Gradients {
+        let tape = Tape::recording();
+        let loss = self.loss_on(&tape);
+        let mut gradients = Gradients::new();
+        tape.backward(&loss, &mut gradients).unwrap();
+        gradients
+    }
+
+    /// The names of what is trained.
+    pub(crate) fn trained(&self) -> Vec<&str> {
+        self.parameters.trainable().map(|(_, parameter)| parameter.name.as_str()).collect()
+    }
+
+    /// Names of the adapter's tensors in its file.
+    pub(crate) fn saved(&self) -> Vec<&str> {
+        match &self.applied {
+            Applied::Model => Vec::new(),
+            Applied::Adapter(adapter) => adapter.tensors.iter().map(|(name, _)| name.as_str()).collect(),
+        }
+    }
+
+    /// Puts other values into a parameter.
+    pub(crate) fn set(&mut self, name: &str, value: impl Fn(usize) -> f32) {
+        let id = self.parameters.find(name).unwrap_or_else(|| panic!("no parameter {name}"));
+        let shape = self.parameters.get(id).value.shape().to_vec();
+        let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
+        self.parameters.get_mut(id).value = Tensor::from_slice(Device::Cpu, &shape, &values).unwrap();
+    }
+}

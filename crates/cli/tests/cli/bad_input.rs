@@ -1,0 +1,143 @@
+//! Input that cannot be: exit 2, words that say what to do, and nothing half-written.
+
+use crate::command::{Done, retune, train};
+use crate::tiny::{Tiny, csv};
+
+/// Trains on a file of these bytes.
+fn on(tiny: &Tiny, bytes: impl AsRef<[u8]>, more: &[&str]) -> Done {
+    let rows = tiny.write("rows.csv", bytes).display().to_string();
+    let (model, result) =
+        (tiny.path("base").display().to_string(), tiny.path("result").display().to_string());
+    let arguments = ["train", "--model", &model, "--train", &rows, "--output", &result, "--epochs", "1"];
+    let done = retune(&[&arguments[..], more].concat());
+    assert!(done.code == 0 || !tiny.path("result").exists(), "a folder was left behind: {}", done.stderr);
+    done
+}
+
+#[test]
+fn rows() {
+    let tiny = Tiny::new();
+    on(&tiny, "text,intent,note\na,x,1\nb,y,2\n", &["--label-column", "label"])
+        .refused("rows.csv: no column `label` for the label")
+        .refused("the columns are `text`, `intent`, `note`");
+    on(&tiny, "text,label\na,pay\nb,pay\nc,pay\n", &[])
+        .refused("expected at least two classes in column `label`, got only `pay` in all 3 rows");
+    on(&tiny, "", &[]).refused("rows.csv: ");
+    on(&tiny, "text,label\n", &[]).refused("rows.csv: ");
+    let other = tiny.write("other.csv", "text,label\na,pay\nb,pya\n").display().to_string();
+    train(&tiny, "result", &["--eval", &other]).refused(
+        "other.csv: line 3: expected one of training's 3 labels, got `pya` (1 row, first on line 3)",
+    );
+    train(&tiny, "model", &["--method", "head"]).succeeded();
+    let (model, rows) =
+        (tiny.path("model").display().to_string(), tiny.path("other.csv").display().to_string());
+    retune(&["evaluate", "--model", &model, "--data", &rows])
+        .refused("other.csv: line 3: expected one of training's 3");
+    let output = tiny.path("out.csv").display().to_string();
+    retune(&["predict", "--model", &model, "--input", &rows, "--output", &output, "--text-column", "txet"])
+        .refused("no column `txet` for the text (did you mean `text`?)");
+    assert!(!tiny.path("out.csv").exists() && !tiny.path("result").exists());
+}
+
+#[test]
+fn encodings() {
+    let tiny = Tiny::new();
+    let latin = b"text,label\nmy card,pay\nverloren \xe9,lost\nthe card,pay\nis lost,lost\n";
+    on(&tiny, latin, &[]).refused("rows.csv: line 3, byte 32: ").refused("--encoding");
+    on(&tiny, latin, &["--encoding", "latin1"]).succeeded();
+    std::fs::remove_dir_all(tiny.path("result")).unwrap();
+    // 中国卡 and 丢了.
+    let gbk =
+        b"text,label\n\xd6\xd0\xb9\xfa\xbf\xa8,pay\n\xb6\xaa\xc1\xcb,lost\nmy card,pay\nnot my card,lost\n";
+    on(&tiny, gbk, &[]).refused("rows.csv: line 2, byte 11: ");
+    on(&tiny, gbk, &["--encoding", "gkb"]).refused("gkb");
+    on(&tiny, gbk, &["--encoding", "gbk"]).succeeded();
+    let (model, rows) =
+        (tiny.path("result").display().to_string(), tiny.path("rows.csv").display().to_string());
+    let output = tiny.path("out.jsonl").display().to_string();
+    let arguments =
+        ["predict", "--model", &model, "--input", &rows, "--output", &output, "--encoding", "gbk"];
+    retune(&arguments).succeeded();
+    assert!(std::fs::read_to_string(tiny.path("out.jsonl")).unwrap().contains("中国卡"));
+}
+
+#[test]
+fn weights_that_lie() {
+    let tiny = Tiny::new();
+    let path = tiny.path("base/model.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(whole[8..8 + length].to_vec()).unwrap();
+    let lying = |from: &str, to: &str| {
+        let header = header.replacen(from, to, 1);
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &whole[8 + length..]].concat()
+    };
+    for bytes in [
+        whole[..whole.len() / 2].to_vec(),
+        whole[..4].to_vec(),
+        Vec::new(),
+        [&u64::MAX.to_le_bytes()[..], &whole[8..]].concat(),
+        lying("[107,18]", "[107,19]"),
+        lying("\"F32\"", "\"F31\""),
+        lying("[0,7704]", "[0,99999999]"),
+        lying("[0,7704]", "[7704,0]"),
+        [&whole[..], b"more"].concat(),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        let model = tiny.path("base").display().to_string();
+        train(&tiny, "result", &[]).refused("model.safetensors");
+        retune(&["inspect", &model]).refused("model.safetensors");
+    }
+    assert!(!tiny.path("result").exists());
+}
+
+#[test]
+fn a_configuration_that_does_not_match() {
+    let tiny = Tiny::new();
+    let config = std::fs::read_to_string(tiny.path("base/config.json")).unwrap();
+    tiny.write("base/config.json", config.replace("\"hidden_size\":18", "\"hidden_size\":21"));
+    let refused = train(&tiny, "result", &["--json"]).refused("of the tensors do not fit:");
+    let message = refused.json()["error"].as_str().unwrap().to_string();
+    // The embeddings with their norm, fifteen of each block (a wide bias has no width in it), the pooler.
+    assert_eq!(message.lines().count() - 1, 5 + 2 * 15 + 2, "{message}");
+    assert!(!tiny.path("result").exists());
+}
+
+#[test]
+fn an_output_folder_that_holds_something() {
+    let tiny = Tiny::new();
+    train(&tiny, "result", &["--method", "head"]).succeeded();
+    let before = tiny.files("result");
+    train(&tiny, "result", &[]).refused("it holds a finished run; give another --output, or --overwrite");
+    assert!(tiny.files("result") == before);
+    train(&tiny, "base", &["--overwrite"]).refused("it holds files that are no run");
+    train(&tiny, "result", &["--method", "lora", "--overwrite"]).succeeded();
+    assert!(!tiny.path("result/model.safetensors").exists());
+}
+
+#[test]
+fn a_loss_that_is_no_number() {
+    let tiny = Tiny::new();
+    let stopped = train(&tiny, "result", &["--learning-rate", "1e30", "--epochs", "3", "--json"])
+        .refused("the loss is NaN; rows of this step: line ");
+    assert_eq!(stopped.json()["exit_code"], 2);
+    let left = tiny.names("result");
+    let kept = |name: &String| name == "events.jsonl" || name.starts_with("checkpoints/last-good/");
+    assert!(left.iter().all(kept) && left.len() > 2, "{left:?}");
+    let model = tiny.path("result/checkpoints/last-good").display().to_string();
+    retune(&["predict", "--model", &model, "--text", "my card"]).succeeded();
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_no_fault_of_the_request() {
+    let tiny = Tiny::new();
+    train(&tiny, "result", &["--method", "head"]).succeeded();
+    let (model, rows) =
+        (tiny.path("result").display().to_string(), tiny.path("test.csv").display().to_string());
+    let nowhere = tiny.path("no/such/out.csv").display().to_string();
+    let failed = retune(&["predict", "--model", &model, "--input", &rows, "--output", &nowhere]);
+    assert!(failed.stderr.contains("out.csv: cannot create: "), "{}", failed.stderr);
+    assert!(failed.code == 1 || failed.code == 2);
+    // The rows are as they were.
+    assert_eq!(std::fs::read_to_string(tiny.path("test.csv")).unwrap(), csv(100..131));
+}

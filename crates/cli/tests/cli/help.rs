@@ -1,0 +1,51 @@
+//! What the binary says of itself.
+
+use crate::command::retune;
+
+const VERBS: [&str; 5] = ["train", "evaluate", "predict", "inspect", "methods"];
+
+#[test]
+fn every_help_has_examples() {
+    let whole = retune(&["--help"]).succeeded().stdout;
+    assert!(whole.contains("examples:"), "{whole}");
+    for verb in VERBS {
+        assert!(whole.contains(&format!("  {verb} ")), "{verb}: {whole}");
+        let help = retune(&[verb, "--help"]).succeeded().stdout;
+        let examples = help.split("examples:").nth(1).unwrap_or_else(|| panic!("{verb} has none: {help}"));
+        assert!(examples.contains(&format!("retune {verb}")), "{verb}: {examples}");
+        assert!(help.contains("--json"), "{verb}");
+    }
+}
+
+#[test]
+fn every_setting_of_a_method_is_a_flag_that_names_it() {
+    let help = retune(&["train", "--help"]).succeeded().stdout;
+    let document = retune(&["methods", "--json"]).succeeded().json();
+    let methods = document["methods"].as_array().unwrap();
+    for method in methods {
+        for option in method["options"].as_array().unwrap() {
+            let flag = format!("--{} <", option["name"].as_str().unwrap());
+            let line = help.lines().position(|line| line.trim_start().starts_with(&flag));
+            let line = line.unwrap_or_else(|| panic!("no {flag}"));
+            let words: String = help.lines().skip(line).take(3).collect();
+            assert!(words.contains(&format!("({})", method["name"].as_str().unwrap())), "{words}");
+        }
+    }
+    let text = retune(&["methods"]).succeeded().stdout;
+    for method in methods {
+        assert!(text.contains(method["when"].as_str().unwrap()), "{text}");
+    }
+}
+
+#[test]
+fn near_misses_are_told() {
+    retune(&["trian"]).refused("similar subcommand exists: 'train'");
+    retune(&["train", "--epocs", "3"]).refused("a similar argument exists: '--epochs'");
+    retune(&["train", "--rnk", "3"]).refused("a similar argument exists: '--rank'");
+    retune(&["train", "--set", "epocs=3"]).refused("--set: `epocs` is no setting; did you mean `epochs`?");
+    retune(&["train", "--set", "epochs"]).refused("--set: expected key=value, got `epochs`");
+    retune(&["train", "--set", "epochs=many"]).refused("--set: `epochs`: ");
+    retune(&["train", "--threads", "0"]).refused("--threads: expected 1 to 1024, got 0");
+    assert!(retune(&["--version"]).succeeded().stdout.starts_with("retune "));
+    assert_eq!(retune::<&str>(&[]).code, 2);
+}

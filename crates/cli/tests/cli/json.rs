@@ -1,0 +1,148 @@
+//! `--json`: one document on stdout and nothing else there, for every verb and every failure.
+
+use std::io::Read;
+use std::process::Stdio;
+
+use crate::command::{command, done, retune, train};
+use crate::tiny::Tiny;
+
+/// What the document of a verb holds at least.
+fn holds(document: &serde_json::Value, keys: &[&str]) {
+    for key in keys {
+        assert!(!document[key].is_null(), "{key}: {document}");
+    }
+}
+
+#[test]
+fn every_verb_gives_one_document() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let trained = train(&tiny, "result", &["--json", "--eval", &path("test.csv")]).succeeded();
+    let document = trained.json();
+    holds(
+        &document,
+        &[
+            "method",
+            "trainable_parameters",
+            "total_parameters",
+            "train_seconds",
+            "real_tokens",
+            "tokens_per_second",
+            "peak_memory_bytes",
+            "metrics",
+            "output",
+            "labels",
+        ],
+    );
+    let accuracy = document["metrics"]["accuracy"].as_f64().unwrap();
+    assert!(document["metrics"]["f1_macro"].is_number());
+    // People read on stderr what was found and chosen.
+    assert!(trained.stderr.contains("text column `text`") && trained.stderr.contains("next:"));
+
+    let evaluated =
+        retune(&["evaluate", "--model", &path("result"), "--data", &path("test.csv"), "--json"]).succeeded();
+    let document = evaluated.json();
+    holds(&document, &["metrics", "rows", "seconds", "labels", "confusion_matrix"]);
+    assert_eq!(document["metrics"]["accuracy"].as_f64().unwrap().to_bits(), accuracy.to_bits());
+    assert_eq!(document["rows"], 31);
+
+    let (input, output) = (path("test.csv"), path("out.jsonl"));
+    let predicted =
+        retune(&["predict", "--model", &path("result"), "--input", &input, "--output", &output, "--json"]);
+    let document = predicted.succeeded().json();
+    holds(&document, &["rows", "seconds"]);
+    assert_eq!(document["rows"], 31);
+    assert_eq!(std::fs::read_to_string(tiny.path("out.jsonl")).unwrap().lines().count(), 31);
+
+    let said =
+        retune(&["--json", "predict", "--model", &path("result"), "--text", "my card", "--text", "丢了"]);
+    let document = said.succeeded().json();
+    assert_eq!(document["predictions"][1]["text"], "丢了");
+    assert!(document["predictions"][0]["label"].is_string());
+
+    let document = retune(&["inspect", &path("result"), "--json"]).succeeded().json();
+    holds(&document, &["what", "model_type", "parameters", "labels", "card", "tensors"]);
+    let document = retune(&["methods", "--json"]).succeeded().json();
+    let names: Vec<_> = document["methods"].as_array().unwrap().iter().map(|m| m["name"].clone()).collect();
+    assert_eq!(names, ["full", "head", "bitfit", "lora"]);
+    holds(&document, &["tasks", "families"]);
+}
+
+#[test]
+fn every_failure_gives_one_document_too() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let (base, rows) = (path("base"), path("test.csv"));
+    for arguments in [
+        &["train", "--json"][..],
+        &["train", "--model", &base, "--train", "no.csv", "--output", &path("x"), "--json"],
+        &["evaluate", "--model", &base, "--data", &rows, "--json"],
+        &["predict", "--model", "/no/such/model", "--text", "a", "--json"],
+        &["inspect", "/no/such/model", "--json"],
+        // What the parser of the command line refuses.
+        &["evaluate", "--model", &base, "--json"],
+        &["train", "--json", "--epocs", "3"],
+        &["train", "--json", "--epochs", "many"],
+        &["--json", "trian"],
+        &["--json"],
+    ] {
+        let failed = retune(arguments);
+        assert_eq!(failed.code, 2, "{arguments:?}: {}", failed.stderr);
+        let document = failed.json();
+        assert_eq!(document["exit_code"], 2);
+        let message = document["error"].as_str().unwrap();
+        assert!(!message.is_empty() && !message.starts_with("error"), "{arguments:?}: {message}");
+        assert!(failed.stderr.contains(message.lines().next().unwrap()), "{arguments:?}: {}", failed.stderr);
+    }
+}
+
+#[test]
+fn without_it_results_are_text_and_errors_leave_stdout_empty() {
+    let tiny = Tiny::new();
+    let trained = train(&tiny, "result", &[]).succeeded();
+    assert!(trained.stdout.contains("trained ") && trained.stdout.contains("accuracy"), "{}", trained.stdout);
+    let result = tiny.path("result").display().to_string();
+    let said = retune(&["predict", "--model", &result, "--text", "my card"]).succeeded();
+    assert!(said.stdout.ends_with("my card\n"), "{}", said.stdout);
+    assert_eq!(retune(&["inspect", "/no/such"]).refused("there is no such folder").stdout, "");
+    assert_eq!(retune(&["evaluate"]).refused("--data").stdout, "");
+}
+
+#[test]
+fn nobody_reading_is_no_reason_to_panic() {
+    for arguments in
+        [&["methods"][..], &["methods", "--json"], &["--help"], &["train", "--help"], &["trian", "--json"]]
+    {
+        let mut child =
+            command().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The pipe is closed before anything can be written to it, or soon after.
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let status = child.wait().unwrap();
+        assert!(!stderr.contains("panicked"), "{arguments:?}: {stderr}");
+        assert!(status.code().is_some(), "{arguments:?}: killed");
+    }
+    // A closed stderr neither.
+    let mut child = command().args(["inspect", "/no/such"]).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn a_training_whose_reader_left_keeps_its_result() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let mut child = command()
+        .args(["train", "--model", &path("base"), "--train", &path("train.csv"), "--output", &path("result")])
+        .args(["--method", "head", "--epochs", "1", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let failed = done(child.wait_with_output().unwrap());
+    assert_eq!(failed.code, 1);
+    assert!(failed.stderr.contains("error: cannot write the output: "), "{}", failed.stderr);
+    retune(&["predict", "--model", &path("result"), "--text", "my card"]).succeeded();
+}

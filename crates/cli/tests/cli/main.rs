@@ -1,0 +1,13 @@
+//! The binary as a person or a script meets it: what it prints where, what it ends with, what it leaves behind.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+#[path = "../../../retune/tests/tiny/mod.rs"]
+mod tiny;
+
+mod bad_input;
+mod command;
+mod help;
+mod json;
+mod layers;
+mod real_model;

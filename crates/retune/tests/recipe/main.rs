@@ -1,0 +1,16 @@
+//! The five steps on a tiny random BERT, from its folder and a CSV to a result that opens again.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+#[path = "../tiny/mod.rs"]
+mod tiny;
+
+mod adapters;
+mod bad_input;
+mod choices;
+mod going_on;
+mod no_number;
+mod output;
+mod round_trip;
+mod run;
+mod same_bits;

@@ -1,0 +1,152 @@
+//! Train, evaluate, predict: what one step says the next one finds.
+
+use retune::predict;
+use retune::{Card, FileSettings, METHODS, TrainSettings};
+
+use crate::run::{answers, model, score, settings, train};
+use crate::tiny::{LABELS, Tiny};
+
+/// What lies in a result's folder, by the form of the result.
+fn files(method: &str) -> Vec<&'static str> {
+    let mut files = match method {
+        "lora" => vec!["adapter_config.json", "adapter_model.safetensors"],
+        _ => vec!["config.json", "model.safetensors"],
+    };
+    files.extend(["events.jsonl", "retune.json", "tokenizer.json", "tokenizer_config.json"]);
+    files.sort_unstable();
+    files
+}
+
+#[test]
+fn every_method_trains_and_its_result_answers() {
+    let tiny = Tiny::new();
+    for method in METHODS.iter().map(|method| method.name()) {
+        let (report, ear) = train(&settings(&tiny, method, method)).unwrap();
+        assert_eq!(tiny.names(method), files(method));
+        let mut sorted = LABELS;
+        sorted.sort_unstable();
+        assert_eq!(report.labels, sorted, "{method}");
+        assert_eq!((report.train_rows, report.eval_rows, report.steps), (72, 31, 22));
+        assert!(report.trainable_parameters <= report.total_parameters);
+        assert_eq!(report.trainable_parameters == report.total_parameters, method == "full");
+        let losses = ear.losses();
+        assert!(losses.iter().all(|loss| loss.is_finite()) && losses.len() == 22, "{method}: {losses:?}");
+
+        let result = model(tiny.path(method));
+        let evaluation = score(&result, &tiny, "test.csv").unwrap();
+        let metrics = report.metrics.as_ref().unwrap();
+        assert_eq!(metrics["accuracy"].to_bits(), evaluation.report.accuracy.to_bits(), "{method}");
+        assert_eq!(metrics["f1_macro"].to_bits(), evaluation.report.f1_macro.to_bits(), "{method}");
+        assert_eq!(report.evaluation.as_ref().unwrap().loss.to_bits(), evaluation.loss.to_bits(), "{method}");
+        assert_eq!(report.evaluation.as_ref().unwrap().matrix, evaluation.matrix, "{method}");
+        let intervals = evaluation.report.intervals.unwrap();
+        assert!(
+            intervals.accuracy.low <= metrics["accuracy"] && metrics["accuracy"] <= intervals.accuracy.high
+        );
+
+        let card = Card::open(&tiny.path(method)).unwrap().unwrap();
+        let receipt = card.receipt.unwrap();
+        assert_eq!((&receipt.metrics, receipt.step), (metrics, report.kept_step), "{method}");
+        assert_eq!((card.method.as_str(), card.labels.as_slice()), (method, report.labels.as_slice()));
+        assert_eq!((card.train.rows, card.eval.unwrap().rows), (Some(72), Some(31)));
+    }
+}
+
+#[test]
+fn enough_steps_learn_the_rows() {
+    let tiny = Tiny::new();
+    for (method, least) in [("full", 0.9), ("lora", 0.8)] {
+        let long = TrainSettings { epochs: Some(24.0), ..settings(&tiny, method, method) };
+        train(&long).unwrap();
+        // Half of the rows have the commonest label.
+        let learnt = score(&model(tiny.path(method)), &tiny, "test.csv").unwrap().report.accuracy;
+        assert!(learnt > least, "{method}: {learnt}");
+    }
+}
+
+#[test]
+fn predictions_are_those_that_were_counted() {
+    let tiny = Tiny::new();
+    train(&settings(&tiny, "full", "result")).unwrap();
+    let result = model(tiny.path("result"));
+    let evaluation = score(&result, &tiny, "test.csv").unwrap();
+    let to = |name: &str| {
+        let file = FileSettings::default();
+        let done =
+            predict::file(&result, &tiny.path("test.csv"), &tiny.path(name), &file, None, true).unwrap();
+        assert_eq!((done.rows, done.tokens, done.truncated), (31, evaluation.tokens, 0));
+        std::fs::read_to_string(tiny.path(name)).unwrap()
+    };
+    let lines = to("out.jsonl");
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let table = to("out.CSV");
+    let mut table = csv::Reader::from_reader(table.as_bytes());
+    assert_eq!(table.headers().unwrap(), vec!["row", "text", "label", "score", "logits"]);
+    let gold = std::fs::read_to_string(tiny.path("test.csv")).unwrap();
+    let mut gold = csv::Reader::from_reader(gold.as_bytes());
+
+    let mut right = 0;
+    let all = lines.iter().zip(table.records()).zip(gold.records()).enumerate();
+    for (row, ((line, record), gold)) in all {
+        let (record, gold) = (record.unwrap(), gold.unwrap());
+        assert_eq!((line["row"].as_u64(), &record[0]), (Some(row as u64), row.to_string().as_str()));
+        assert_eq!((line["text"].as_str().unwrap(), &record[1]), (&gold[0], &gold[0]));
+        assert_eq!(line["label"].as_str().unwrap(), &record[2]);
+        right += usize::from(record[2] == gold[1]);
+        let logits: Vec<f64> = serde_json::from_str(&record[4]).unwrap();
+        assert_eq!(serde_json::json!(logits), line["logits"]);
+        let best = logits.iter().copied().fold(f64::MIN, f64::max);
+        let score = 1.0 / logits.iter().map(|logit| (logit - best).exp()).sum::<f64>();
+        assert!((line["score"].as_f64().unwrap() - score).abs() < 1e-5);
+    }
+    assert_eq!(lines.len(), 31);
+    assert!((right as f64 / 31.0 - evaluation.report.accuracy).abs() < 1e-12);
+}
+
+#[test]
+fn a_row_alone_is_the_row_in_a_file() {
+    let tiny = Tiny::new();
+    train(&settings(&tiny, "lora", "result")).unwrap();
+    let result = model(tiny.path("result"));
+    let together = answers(&result);
+    for (row, text) in together.iter().map(|one| one.text.clone()).enumerate() {
+        let (alone, done) = predict::texts(&result, &[text], None, true).unwrap();
+        assert!(crate::run::difference(&alone, &together[row..=row]) < 1e-5);
+        assert_eq!(done.rows, 1);
+    }
+}
+
+#[test]
+fn rows_to_predict_need_no_label_and_may_be_empty() {
+    let tiny = Tiny::new();
+    train(&settings(&tiny, "head", "result")).unwrap();
+    // The label's column is not there, another is, and a text is missing.
+    tiny.write("new.csv", "id,text\n7,my card\n8,\n9,\"pay,\nnot lost\"\n");
+    let out = tiny.path("out.jsonl");
+    let file = FileSettings::default();
+    let done =
+        predict::file(&model(tiny.path("result")), &tiny.path("new.csv"), &out, &file, None, false).unwrap();
+    assert_eq!(done.rows, 3);
+    let lines = std::fs::read_to_string(&out).unwrap();
+    let texts: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].as_str().unwrap().into())
+        .collect();
+    assert_eq!(texts, ["my card", "", "pay,\nnot lost"]);
+    assert!(!lines.contains("logits"));
+}
+
+#[test]
+fn predictions_do_not_replace_their_input() {
+    let tiny = Tiny::new();
+    train(&settings(&tiny, "head", "result")).unwrap();
+    let before = std::fs::read(tiny.path("test.csv")).unwrap();
+    let file = FileSettings::default();
+    let into = tiny.path("result/../test.csv");
+    let error = predict::file(&model(tiny.path("result")), &tiny.path("test.csv"), &into, &file, None, false);
+    let error = error.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("is the input, which it would replace"), "{error}");
+    assert_eq!(std::fs::read(tiny.path("test.csv")).unwrap(), before);
+}
