@@ -2,6 +2,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::AdaptError;
+use crate::peft::METHODS;
 
 /// One setting of a method: what the command line, the help and the docs know of it.
 #[derive(Debug, Clone, Copy)]
@@ -41,12 +42,16 @@ impl Options {
         for (name, value) in &self.0 {
             let Some(spec) = specs.iter().find(|spec| spec.name == name) else {
                 let known: Vec<_> = specs.iter().map(|spec| spec.name).collect();
-                let message = match (nearest(name, known.iter().copied()), known.is_empty()) {
-                    (_, true) => format!("the method `{method}` has no options"),
-                    (Some(near), _) => {
+                let owner = METHODS.iter().find(|other| other.options().iter().any(|spec| spec.name == name));
+                let message = match (owner, nearest(name, known.iter().copied())) {
+                    (Some(owner), _) => {
+                        format!("is an option of {0}; give --method {0}", owner.name())
+                    }
+                    (None, Some(near)) => {
                         format!("the method `{method}` has no such option; did you mean --{near}?")
                     }
-                    (None, _) => format!("the method `{method}` has only --{}", known.join(", --")),
+                    (None, None) if known.is_empty() => format!("the method `{method}` has no options"),
+                    (None, None) => format!("the method `{method}` has only --{}", known.join(", --")),
                 };
                 return Err(AdaptError::Option { option: name.clone(), message });
             };

@@ -224,3 +224,16 @@ fn options_and_words_are_there_for_each() {
         "method `lroa` is not known, did you mean `lora`?; there are: full, head, bitfit, lora"
     );
 }
+
+#[test]
+fn an_option_of_another_method_names_it() {
+    for (method, option, expected) in [
+        ("full", "rank", "--rank: is an option of lora; give --method lora"),
+        ("bitfit", "target-modules", "--target-modules: is an option of lora; give --method lora"),
+        ("head", "wings", "--wings: the method `head` has no options"),
+    ] {
+        let method = peft::find(method).unwrap();
+        let error = Case::open(BASE, true, |model| method.apply(model, &options(&[(option, "4")])));
+        assert_eq!(error.err().unwrap().to_string(), expected);
+    }
+}

@@ -143,6 +143,28 @@ fn a_layer_is_meant_by_the_end_of_its_name() {
 }
 
 #[test]
+fn peft_is_told_names_that_mean_the_chosen_layers_alone() {
+    for (targets, told) in [
+        ("query,value", json!(["query", "value"])),
+        ("output.dense", json!(["output.dense"])),
+        // `peft` would put a branch at `bert.pooler.dense` too.
+        ("dense", json!(["attention.output.dense", "intermediate.dense", "output.dense"])),
+        (
+            "bert.encoder.layer.2.attention.self.query,output.dense,dense",
+            json!([
+                "bert.encoder.layer.2.attention.self.query",
+                "output.dense",
+                "attention.output.dense",
+                "intermediate.dense"
+            ]),
+        ),
+    ] {
+        let case = fresh(&[("target-modules", targets)]).unwrap();
+        assert_eq!(adapter(&case).config["target_modules"], told, "`{targets}`");
+    }
+}
+
+#[test]
 fn options_that_cannot_be_are_named() {
     for (name, value, expected) in [
         (
@@ -159,6 +181,10 @@ fn options_that_cannot_be_are_named() {
         ("alpha", "0", "--alpha: expected a number above 0, got 0"),
         ("alpha", "NaN", "--alpha: expected a number, got \"NaN\""),
         ("dropout", "1", "--dropout: expected at least 0 and below 1, got 1"),
+        // In f32 these are 1, 0 and infinite.
+        ("dropout", "0.99999999", "--dropout: expected at least 0 and below 1, got 0.99999999"),
+        ("alpha", "1e-60", "--alpha: expected a number above 0"),
+        ("alpha", "1e60", "--alpha: expected a number above 0"),
         ("rslora", "yes", "--rslora: expected true or false, got \"yes\""),
         ("ranks", "8", "--ranks: the method `lora` has no such option; did you mean --rank?"),
         (
@@ -283,7 +309,7 @@ fn tensors_that_do_not_fit_are_named() {
         ),
         (
             |t, _| drop(t.insert(format!("{LAYER}.lora_A.weight"), (vec![0, 20], vec![]))),
-            "query.lora_A.weight` should have shape",
+            "query.lora_A.weight` should have shape [1, 20], has [0, 20]",
         ),
         (
             |t, _| drop(t.insert("base_model.model.classifier.weight".into(), (vec![4, 20], vec![0.5; 80]))),
@@ -294,7 +320,7 @@ fn tensors_that_do_not_fit_are_named() {
                 let values = (vec![3, 20], vec![0.5; 60]);
                 t.insert(LAYER.replace("layer.1", "layer.7") + ".lora_A.weight", values);
             },
-            "1 of 39 tensors have no place in the base: `base_model.model.bert.encoder.layer.7.attention.self.query.lora_A",
+            "layer.7.attention.self.query.lora_A.weight` has no place in the base",
         ),
         (
             |t, _| {
@@ -312,6 +338,47 @@ fn tensors_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn all_tensors_that_do_not_fit_stand_in_one_message() {
+    let at = tempfile::tempdir().unwrap();
+    altered(at.path(), |tensors, _| {
+        tensors.remove(&format!("{LAYER}.lora_B.weight"));
+        tensors.remove(&format!("{}.lora_A.weight", LAYER.replace("query", "value")));
+        tensors.insert("base_model.model.classifier.weight".into(), (vec![4, 20], vec![0.5; 80]));
+        tensors.remove("base_model.model.classifier.bias");
+        tensors.insert("ärmel".into(), (vec![1], vec![0.5]));
+    });
+    let error = load(at.path(), false).err().unwrap();
+    let lines: Vec<&str> = error.lines().map(str::trim).collect();
+    assert!(lines[0].ends_with("5 tensors do not fit:"), "{error}");
+    for expected in [
+        "query.lora_B.weight` is missing",
+        "value.lora_A.weight`, which belongs to it, is missing",
+        "classifier.weight` should have shape [5, 20], has [4, 20]",
+        "classifier.bias` is missing, and the base does not have it either, so it would be random",
+        "`ärmel` has no place in the base",
+    ] {
+        assert_eq!(
+            lines[1..].iter().filter(|line| line.contains(expected)).count(),
+            1,
+            "{expected}: {error}"
+        );
+    }
+
+    // A type that is no weight is one of them.
+    altered(at.path(), |_, _| {});
+    let file = at.path().join("adapter_model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let text = std::str::from_utf8(&bytes[8..header]).unwrap().replace("F32", "I32");
+    std::fs::write(&file, [&bytes[..8], text.as_bytes(), &bytes[header..]].concat()).unwrap();
+    let error = load(at.path(), true).err().unwrap();
+    assert!(
+        error.contains("38 tensors do not fit:") && error.contains("` is of type I32, which counts"),
+        "{error}"
+    );
+}
+
+#[test]
 fn configurations_of_another_kind_are_refused() {
     for (key, value, expected) in [
         ("peft_type", json!("IA3"), "adapters of type \"IA3\" are not read"),
@@ -325,6 +392,20 @@ fn configurations_of_another_kind_are_refused() {
         ("lora_alpha", json!("16"), "`lora_alpha`: expected a number, got \"16\""),
         ("lora_dropout", json!(1.0), "`lora_dropout`: expected at least 0 and below 1, got 1"),
         ("alpha_pattern", json!({"query": "big"}), "`alpha_pattern.query`: expected a number, got \"big\""),
+        ("alpha_pattern", json!({"query": 1e300}), "`alpha_pattern.query`: expected a number, got 1e"),
+        // `peft` takes it for a regular expression, with another meaning.
+        (
+            "alpha_pattern",
+            json!({"value": 2, r"layer\.(0|1)\..*": 4}),
+            r"`alpha_pattern.layer\.(0|1)\..*`: expected",
+        ),
+        ("alpha_pattern", json!({"query": 2, "qery": 4}), "`alpha_pattern.qery`: no layer with a branch"),
+        (
+            "lora_dropout",
+            json!(0.999_999_99),
+            "`lora_dropout`: expected at least 0 and below 1, got 0.99999999",
+        ),
+        ("lora_alpha", json!(1e300), "`lora_alpha`: expected a number, got 1e"),
         ("alpha_pattern", json!([1]), "`alpha_pattern`: expected an object, got [1]"),
         // These change the base's own weights, or what the branch computes.
         ("init_lora_weights", json!("pissa_niter_4"), "`init_lora_weights`"),

@@ -44,6 +44,7 @@ pub use labels::LabelMap;
 pub use notice::Notice;
 pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Overlap};
 pub use random::Random;
+pub use readers::{ReadOptions, parse_table, read_table};
 pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};
-pub use table::{ReadOptions, Row, Table, parse_table, read_table};
+pub use table::{Row, Table};
 pub use tokens::Tokens;

@@ -2,28 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::encoding::decode;
-use crate::error::DataError;
-use crate::format::{Format, is_jsonl, sniff_delimiter};
+use crate::format::Format;
 use crate::notice::Notice;
-use crate::readers::{csv, jsonl};
-
-/// What the user says about a file; what is left out is found from its content.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReadOptions {
-    /// The format, over what the content looks like.
-    pub format: Option<Format>,
-    /// The encoding's name (`gbk`, `latin1`, `shift_jis` ...); UTF-8 without it. A byte order mark decides
-    /// over it.
-    pub encoding: Option<String>,
-}
 
 /// A file's rows and columns; at least one of each. Every field is text.
 ///
 /// All fields lie in one string, so that a million rows do not cost a million allocations.
 #[derive(Debug, Clone)]
 pub struct Table {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     format: Format,
     columns: Vec<String>,
     pub(crate) notices: Vec<Notice>,
@@ -55,42 +42,6 @@ pub struct Row<'t> {
     line: u64,
     first: usize,
     end: usize,
-}
-
-/// Reads the table in the file at `path`.
-///
-/// # Errors
-/// The file cannot be read or decoded, is empty, or breaks its format's rules; each with its place and what
-/// to do.
-pub fn read_table(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        DataError::new(format!("the file cannot be read: {error}: check the path and its permissions"))
-            .in_file(path)
-    })?;
-    let decoded = decode(bytes, options.encoding.as_deref()).map_err(|error| error.in_file(path))?;
-    let mut table = parse_table(path, &decoded.text, options.format)?;
-    table.notices.splice(..0, decoded.notices);
-    Ok(table)
-}
-
-/// Reads a table from text that is already decoded; `path` only names it, in errors and as [`Table::path`].
-///
-/// # Errors
-/// As [`read_table`], less those of reading and decoding.
-pub fn parse_table(path: &Path, text: &str, format: Option<Format>) -> Result<Table, DataError> {
-    parse(text.strip_prefix('\u{feff}').unwrap_or(text), format)
-        .map(|table| Table { path: path.to_owned(), ..table })
-        .map_err(|error| error.in_file(path))
-}
-
-fn parse(text: &str, format: Option<Format>) -> Result<Table, DataError> {
-    match format {
-        Some(Format::Jsonl) => jsonl::read(text),
-        Some(Format::Tsv) => csv::read(text, b'\t'),
-        Some(Format::Csv) => csv::read(text, sniff_delimiter(text, b",;|")),
-        None if is_jsonl(text)? => jsonl::read(text),
-        None => csv::read(text, sniff_delimiter(text, b",\t;|")),
-    }
 }
 
 impl Table {
@@ -192,7 +143,7 @@ impl<'t> Row<'t> {
     }
 
     /// The values of all columns in their order.
-    pub fn values(&self) -> impl Iterator<Item = Option<&'t str>> {
+    pub fn values(&self) -> impl Iterator<Item = Option<&'t str>> + use<'t> {
         let row = *self;
         (0..row.table.columns.len()).map(move |column| row.get(column))
     }

@@ -94,20 +94,6 @@ impl Tokens {
         }))
     }
 
-    /// The rows `rows` of these, in that order.
-    pub fn select(&self, rows: &[usize]) -> Tokens {
-        let mut selected = Tokens { offsets: vec![0], ..Tokens::default() };
-        for row in rows {
-            selected.input_ids.extend_from_slice(&self.input_ids[self.range(*row)]);
-            selected.token_type_ids.extend_from_slice(&self.token_type_ids[self.range(*row)]);
-            selected.offsets.push(selected.input_ids.len());
-            selected.ids.push(self.ids[*row]);
-            selected.lines.push(self.lines[*row]);
-            selected.truncated.push(self.truncated[*row]);
-        }
-        selected
-    }
-
     fn range(&self, row: usize) -> std::ops::Range<usize> {
         self.offsets[row]..self.offsets[row + 1]
     }

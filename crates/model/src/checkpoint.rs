@@ -4,7 +4,6 @@ use std::path::Path;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Parameters, Tensor};
 
-use crate::error::nearest;
 use crate::formats::Weights;
 use crate::{ModelError, TensorProblem};
 
@@ -93,12 +92,10 @@ impl Checkpoint {
         Some(&self.weights.info(&self.stored_as(name)?)?.shape)
     }
 
-    /// Takes the tensor `name`. If it is missing, or of another shape, [`Checkpoint::finish`] will say so.
+    /// Takes the tensor `name`. If it is missing, of another shape or of a type that is not read,
+    /// [`Checkpoint::finish`] will say so.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<ParamId, ModelError> {
-        let Some(stored) = self.stored_as(name) else {
-            let nearest = nearest(name, self.weights.names());
-            return self.problem(TensorProblem::Missing { name: name.to_string(), nearest }, name);
-        };
+        let stored = self.stored_as(name).unwrap_or_else(|| name.to_string());
         self.take(name, &stored, shape)
     }
 
@@ -113,11 +110,15 @@ impl Checkpoint {
     /// Draws the tensor `name` anew, whatever the checkpoint holds.
     pub fn init(&mut self, name: &str, shape: &[usize], init: Init) -> Result<ParamId, ModelError> {
         self.fresh.push(name.to_string());
+        if !self.problems.is_empty() {
+            // Nothing comes of this model, and a configuration that lies about sizes could ask for any memory.
+            return self.placeholder(name);
+        }
         let value = init.draw(self.device, shape, self.seed, name)?;
         Ok(self.parameters.add(name, value)?)
     }
 
-    /// The weights, or one error that names every tensor which is missing or misshapen.
+    /// The weights, or one error that names every tensor which is missing, misshapen or of a type that is not read.
     pub fn finish(self) -> Result<Loaded, ModelError> {
         if !self.problems.is_empty() {
             return Err(self.error());
@@ -133,11 +134,9 @@ impl Checkpoint {
     }
 
     fn take(&mut self, name: &str, stored: &str, shape: &[usize]) -> Result<ParamId, ModelError> {
-        let got = self.weights.info(stored).map(|info| info.shape.clone()).unwrap_or_default();
         self.taken.insert(stored.to_string());
-        if got != shape {
-            let name = stored.to_string();
-            return self.problem(TensorProblem::Shape { name, expected: shape.to_vec(), got }, stored);
+        if let Err(problem) = self.weights.check(stored, shape) {
+            return self.problem(problem, name);
         }
         let mut value = Tensor::empty(self.device, shape)?;
         if self.device != Device::Meta {
@@ -153,12 +152,50 @@ impl Checkpoint {
         if self.problems.len() > MOST {
             return Err(self.error());
         }
-        let place = format!("{name} (problem {})", self.problems.len());
-        Ok(self.parameters.add(place, Tensor::zeros(self.device, &[0])?)?)
+        self.placeholder(name)
+    }
+
+    fn placeholder(&mut self, name: &str) -> Result<ParamId, ModelError> {
+        Ok(self.parameters.add(name, Tensor::zeros(self.device, &[0])?)?)
     }
 
     fn error(&self) -> ModelError {
         let path = self.weights.files().next().map(Path::to_path_buf).unwrap_or_default();
         ModelError::Tensors { path, problems: self.problems.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::{Dtype, tensor::TensorView};
+
+    #[test]
+    fn every_bad_tensor_is_named_and_nothing_is_drawn_for_a_model_that_will_not_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = [0; 24];
+        let view = |dtype, shape: &[usize]| TensorView::new(dtype, shape.to_vec(), &bytes).unwrap();
+        let tensors = [
+            ("counts", view(Dtype::I32, &[2, 3])),
+            ("floats", view(Dtype::F32, &[2, 3])),
+            ("narrow", view(Dtype::F32, &[3, 2])),
+        ];
+        safetensors::serialize_to_file(tensors, None, &folder.path().join("model.safetensors")).unwrap();
+        let aliases: Aliases = |_| Vec::new();
+        let mut checkpoint = Checkpoint::open(folder.path(), Device::Cpu, aliases, Key::new(1)).unwrap();
+        for name in ["counts", "floats", "narrow", "nowhere"] {
+            checkpoint.tensor(name, &[2, 3]).unwrap();
+        }
+        // 14 GB, if they were drawn.
+        checkpoint.init("head", &[60_000, 60_000], Init::Normal(0.02)).unwrap();
+        let error = checkpoint.finish().unwrap_err().to_string();
+        assert!(error.contains("3 of the tensors do not fit"), "{error}");
+        for expected in [
+            "\n  `counts` is of type I32, which counts or flags",
+            "\n  `narrow` should have shape [2, 3], has [3, 2]",
+            "\n  `nowhere` is missing",
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The trainer on a linear classifier: steps against the same in f64, accumulation, what is kept, when it stops.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod linear;
 

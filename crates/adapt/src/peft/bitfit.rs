@@ -12,7 +12,7 @@ impl Method for BitFit {
         "every bias, the classifier and the pooler"
     }
     fn when(&self) -> &'static str {
-        "few rows and a model that is nearly right: a tenth of a percent of the parameters"
+        "few rows and a model that is nearly right: under one percent of the parameters"
     }
     fn paper(&self) -> &'static str {
         "Ben Zaken et al. 2021, BitFit"

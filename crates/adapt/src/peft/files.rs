@@ -27,6 +27,8 @@ pub struct AdapterFiles {
     pub config: Map<String, Value>,
     weights: Weights,
     taken: RefCell<BTreeSet<String>>,
+    /// What does not fit, a line each: collected, so that one error names all of it.
+    problems: RefCell<Vec<String>>,
 }
 
 impl AdapterFiles {
@@ -50,7 +52,13 @@ impl AdapterFiles {
             return Err(AdaptError::Adapter { path: folder.to_path_buf(), message: message.into() });
         }
         let weights = Weights::open(weights)?;
-        Ok(AdapterFiles { folder: folder.to_path_buf(), config, weights, taken: RefCell::default() })
+        Ok(AdapterFiles {
+            folder: folder.to_path_buf(),
+            config,
+            weights,
+            taken: RefCell::default(),
+            problems: RefCell::default(),
+        })
     }
 
     /// Where it lies.
@@ -79,7 +87,8 @@ impl AdapterFiles {
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, AdaptError> {
         match self.config.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_f64() {
+            // It is computed with in f32, where 1e300 is infinite.
+            Some(value) => match value.as_f64().filter(|number| (*number as f32).is_finite()) {
                 Some(number) => Ok(Some(number)),
                 None => Err(self.error(format!("`{key}`: expected a number, got {value}"))),
             },
@@ -90,25 +99,30 @@ impl AdapterFiles {
         AdaptError::Adapter { path: self.folder.clone(), message: message.into() }
     }
 
-    /// Errors if `name` is there although it should not be.
-    pub(super) fn absent(&self, name: &str, why: &str) -> Result<(), AdaptError> {
-        match self.shape(name) {
-            Some(_) => Err(self.error(format!("`{name}`: {why}"))),
-            None => Ok(()),
+    /// Notes it if `name` is there although it should not be.
+    pub(super) fn absent(&self, name: &str, why: &str) {
+        if self.shape(name).is_some() {
+            self.taken.borrow_mut().insert(name.to_string());
+            self.problem(format!("`{name}`: {why}"));
         }
     }
 
-    /// Reads a tensor. Errors if it is missing or of another shape.
+    fn problem(&self, line: String) {
+        self.problems.borrow_mut().push(line);
+    }
+
+    /// Reads a tensor. If it is missing, of another shape or of a type that is not read, [`AdapterFiles::finish`] will
+    /// say so, and an empty one takes its place.
     pub(super) fn take(&self, name: &str, shape: &[usize], device: Device) -> Result<Tensor, AdaptError> {
-        let got = self.shape(name).ok_or_else(|| self.error(format!("`{name}` is missing")))?;
-        if got != shape || got.contains(&0) {
-            return Err(self.error(format!("`{name}` should have shape {shape:?}, has {got:?}")));
+        self.taken.borrow_mut().insert(name.to_string());
+        if let Err(problem) = self.weights.check(name, shape) {
+            self.problem(problem.to_string());
+            return Ok(Tensor::zeros(device, &[0])?);
         }
         let mut value = Tensor::empty(device, shape)?;
         if device != Device::Meta {
             self.weights.read_f32_into(name, value.f32_mut()?)?;
         }
-        self.taken.borrow_mut().insert(name.to_string());
         Ok(value)
     }
 
@@ -136,27 +150,30 @@ impl AdapterFiles {
         for name in model.fresh {
             let saved = format!("{PREFIX}{name}");
             if self.shape(&saved).is_none() {
-                let why = "the base does not have it either, so it would be random";
-                return Err(self.error(format!("`{saved}` is missing, and {why}")));
+                self.problem(format!(
+                    "`{saved}` is missing, and the base does not have it either, so it would be random"
+                ));
             }
         }
         Ok(())
     }
 
-    /// Errors if a tensor of the file found no place.
-    pub(super) fn all_taken(&self, tensors: &[(String, ParamId)]) -> Result<(), AdaptError> {
-        let taken = self.taken.borrow();
-        let left: Vec<_> = self.weights.names().filter(|name| !taken.contains(*name)).collect();
-        if left.is_empty() {
-            return Ok(());
+    /// Errors if a tensor did not fit, or is one that no layer asked for; all of them are named.
+    pub(super) fn finish(&self) -> Result<(), AdaptError> {
+        // A file of another model may have any number of them.
+        const MOST: usize = 200;
+        let (taken, mut problems) = (self.taken.borrow(), self.problems.borrow_mut());
+        let left = self.weights.names().filter(|name| !taken.contains(*name));
+        problems.extend(left.map(|name| format!("`{name}` has no place in the base")));
+        let (count, more) = (problems.len(), problems.len().saturating_sub(MOST));
+        problems.truncate(MOST);
+        if more > 0 {
+            problems.push(format!("and {more} more"));
         }
-        let shown: Vec<_> = left.iter().take(8).map(|name| format!("`{name}`")).collect();
-        Err(self.error(format!(
-            "{} of {} tensors have no place in the base: {}{}",
-            left.len(),
-            left.len() + tensors.len(),
-            shown.join(", "),
-            if left.len() > shown.len() { " ..." } else { "" }
-        )))
+        match count {
+            0 => Ok(()),
+            1 => Err(self.error(problems.join(""))),
+            _ => Err(self.error(format!("{count} tensors do not fit:\n  {}", problems.join("\n  ")))),
+        }
     }
 }

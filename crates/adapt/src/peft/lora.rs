@@ -1,6 +1,8 @@
 //! LoRA (Hu et al. 2021): beside a frozen weight, a branch `scale * dropout(x) A^T B^T` of low rank. `B` starts at 0, so
 //! the model starts unchanged. Files are those of `peft`.
 
+mod saved;
+
 use std::sync::Arc;
 
 use retune_model::layers::Linear;
@@ -13,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::files::{AdapterFiles, PREFIX, matches};
 use super::{Adapter, Applied, Method, Model};
 use crate::{AdaptError, Kind, OptionSpec, Options, nearest};
+use saved::SavedConfig;
 
 /// The method.
 pub(super) struct Lora;
@@ -49,14 +52,20 @@ impl LoraConfig {
         if self.rank == 0 || self.rank > MOST_RANK {
             return error("rank", format!("expected 1 to {MOST_RANK}, got {}", self.rank));
         }
-        if !self.alpha.is_finite() || self.alpha <= 0.0 {
+        let alpha = self.alpha as f32;
+        if !alpha.is_finite() || alpha <= 0.0 {
             return error("alpha", format!("expected a number above 0, got {}", self.alpha));
         }
-        if !(0.0..1.0).contains(&self.dropout) {
+        if !is_rate(self.dropout) {
             return error("dropout", format!("expected at least 0 and below 1, got {}", self.dropout));
         }
         Ok(())
     }
+}
+
+/// Whether it is a dropout: in f32, where 0.99999999 is 1 and nothing would be left to scale up.
+fn is_rate(value: f64) -> bool {
+    (0.0..1.0).contains(&(value as f32))
 }
 
 fn scale(alpha: f64, rank: usize, rslora: bool) -> f32 {
@@ -116,10 +125,7 @@ impl Method for Lora {
         let targets = targets(model, &config.target_modules)?;
         let scale = scale(config.alpha, config.rank, config.rslora);
         let mut tensors = Vec::new();
-        let modules: Vec<String> = match config.target_modules.is_empty() {
-            true => within_block(&targets),
-            false => config.target_modules.clone(),
-        };
+        let modules = told_targets(model, &targets, &config.target_modules);
         for site in targets {
             // As `peft` draws them: Kaiming uniform with a = sqrt(5), which is 1 / sqrt(in).
             let bound = Init::Uniform(1.0 / (site.in_features as f64).sqrt());
@@ -147,7 +153,7 @@ impl Method for Lora {
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> std::result::Result<Applied, AdaptError> {
         let saved = SavedConfig::read(files)?;
-        let mut tensors = Vec::new();
+        let (mut tensors, mut adapted) = (Vec::new(), Vec::new());
         let sites: Vec<(String, usize, usize)> = model
             .all_linears()
             .into_iter()
@@ -156,14 +162,15 @@ impl Method for Lora {
         for (site, in_features, out_features) in sites {
             let [a_name, b_name] = names(&site);
             let Some(a_shape) = files.shape(&a_name) else {
-                files.absent(&b_name, &format!("`{a_name}`, which belongs to it, is missing"))?;
+                files.absent(&b_name, &format!("`{a_name}`, which belongs to it, is missing"));
                 continue;
             };
-            let rank = a_shape.first().copied().unwrap_or(0);
+            let rank = a_shape.first().copied().unwrap_or(0).max(1);
             let a = files.take(&a_name, &[rank, in_features], model.device())?;
             let b = files.take(&b_name, &[out_features, rank], model.device())?;
-            let scale = scale(saved.alpha_of(&site), rank.max(1), saved.rslora);
+            let scale = scale(saved.alpha_of(&site), rank, saved.rslora);
             branch(model, &site, [(a_name, a), (b_name, b)], scale, saved.dropout, &mut tensors)?;
+            adapted.push(site);
         }
         if tensors.is_empty() {
             return Err(
@@ -171,7 +178,8 @@ impl Method for Lora {
             );
         }
         files.take_saved_modules(model, &mut tensors)?;
-        files.all_taken(&tensors)?;
+        files.finish()?;
+        saved.check_patterns(files, &adapted)?;
         model.train_head();
         save_head(model, &mut tensors);
         let mut config = files.config.clone();
@@ -283,9 +291,27 @@ fn modules_to_save(model: &Model<'_>) -> Vec<String> {
     modules
 }
 
-/// The layers' names within their block, each once. `peft` is told these where all are meant, since its own word for
-/// that, `all-linear`, means the pooler too.
-fn within_block(layers: &[Linear]) -> Vec<String> {
+/// What `peft` is told for the layers `chosen` by the names `wanted`. Its own word for all layers, `all-linear`, means
+/// the pooler too, and so may a name such as `dense`: it is told the names within a block then.
+fn told_targets(model: &Model<'_>, chosen: &[Linear], wanted: &[String]) -> Vec<String> {
+    if wanted.is_empty() {
+        return within_block(chosen);
+    }
+    let others = || model.encoder.pooler().into_iter().chain([model.classifier]);
+    let mut told: Vec<String> = Vec::new();
+    for name in wanted {
+        let names = if others().any(|other| matches(&other.name, name)) {
+            within_block(chosen.iter().filter(|linear| matches(&linear.name, name)))
+        } else {
+            vec![name.clone()]
+        };
+        told.extend(names.into_iter().filter(|name| !told.contains(name)).collect::<Vec<_>>());
+    }
+    told
+}
+
+/// The layers' names within their block, each once.
+fn within_block<'a>(layers: impl IntoIterator<Item = &'a Linear>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for layer in layers {
         let parts: Vec<&str> = layer.name.split('.').collect();
@@ -320,85 +346,4 @@ fn peft_config(config: &LoraConfig, targets: &[String], modules: &[String]) -> M
 /// 16.0 is written as 16, as `peft` writes it.
 fn whole(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
-}
-
-/// What is read of an `adapter_config.json`.
-struct SavedConfig {
-    alpha: f64,
-    alpha_pattern: Vec<(String, f64)>,
-    dropout: f32,
-    rslora: bool,
-}
-
-impl SavedConfig {
-    fn read(files: &AdapterFiles) -> std::result::Result<Self, AdaptError> {
-        // Each of these changes what the branch computes, where it sits, or the base: to leave it out would be silently
-        // wrong.
-        for key in [
-            "use_dora",
-            "lora_bias",
-            "use_qalora",
-            "use_bdlora",
-            "fan_in_fan_out",
-            "kasa_config",
-            "monteclora_config",
-            "arrow_config",
-            "alora_invocation_tokens",
-        ] {
-            if !matches!(files.config.get(key), None | Some(Value::Null | Value::Bool(false))) {
-                return Err(files.error(format!("`{key}` is set, and that kind of LoRA is not read")));
-            }
-        }
-        // PiSSA, OLoRA and their like take their start out of the base's weights, which then are others.
-        match files.config.get("init_lora_weights") {
-            None | Some(Value::Null | Value::Bool(_)) => {}
-            Some(Value::String(init)) if ["gaussian", "eva", "orthogonal"].contains(&init.as_str()) => {}
-            Some(other) => {
-                let message = format!(
-                    "`init_lora_weights` is {other}, which changes the base too, and that is not read; save it again \
-                     with peft and path_initial_model_for_weight_conversion"
-                );
-                return Err(files.error(message));
-            }
-        }
-        match files.config.get("bias") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(bias)) if bias == "none" => {}
-            Some(other) => return Err(files.error(format!("`bias`: expected \"none\", got {other}"))),
-        }
-        let alpha_pattern = match files.config.get("alpha_pattern") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::Object(pattern)) => pattern
-                .iter()
-                .map(|(name, alpha)| match alpha.as_f64() {
-                    Some(alpha) => Ok((name.clone(), alpha)),
-                    None => {
-                        Err(files.error(format!("`alpha_pattern.{name}`: expected a number, got {alpha}")))
-                    }
-                })
-                .collect::<std::result::Result<_, _>>()?,
-            Some(other) => {
-                return Err(files.error(format!("`alpha_pattern`: expected an object, got {other}")));
-            }
-        };
-        let dropout = files.number("lora_dropout")?.unwrap_or(0.0);
-        if !(0.0..1.0).contains(&dropout) {
-            return Err(
-                files.error(format!("`lora_dropout`: expected at least 0 and below 1, got {dropout}"))
-            );
-        }
-        Ok(SavedConfig {
-            alpha: files.number("lora_alpha")?.ok_or_else(|| files.error("`lora_alpha` is missing"))?,
-            alpha_pattern,
-            dropout: dropout as f32,
-            rslora: files.config.get("use_rslora").and_then(Value::as_bool) == Some(true),
-        })
-    }
-
-    fn alpha_of(&self, site: &str) -> f64 {
-        self.alpha_pattern
-            .iter()
-            .find(|(name, _)| matches(site, name))
-            .map_or(self.alpha, |(_, alpha)| *alpha)
-    }
 }

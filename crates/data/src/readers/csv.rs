@@ -6,7 +6,7 @@
 //! opened.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::encoding::line_breaks;
 use crate::error::DataError;
@@ -20,7 +20,7 @@ use crate::wording::{count, excerpt, list};
 /// # Errors
 /// No records; a quote that is not closed, or closed too early; a record whose number of fields is not the
 /// header's; a column without a name or with another's.
-pub(crate) fn read(text: &str, delimiter: u8) -> Result<Table, DataError> {
+pub(super) fn read(text: &str, delimiter: u8) -> Result<Table, DataError> {
     let strict = read_records(Records::new(text, delimiter));
     let doubt = match &strict {
         Ok(read) => read.swallowing,
@@ -101,15 +101,16 @@ fn read_records(mut records: Records<'_>) -> Result<Read, Problem> {
     let columns = column_names(&fields, header_line, delimiter)?;
     let width = columns.len();
     let mut table = Table::new(if delimiter == b'\t' { Format::Tsv } else { Format::Csv }, columns);
-    let mut swallowing = None;
+    // Row and column of each field whose lines could be records.
+    let mut suspects = Vec::new();
     while let Some(line) = records.read(&mut fields)? {
         if fields.len() != width {
             return Err(ragged(&table, fields.len(), delimiter).at_line(line).into());
         }
-        if swallowing.is_none() && fields.iter().any(|field| holds_records(field, delimiter, width)) {
-            swallowing = Some(line);
-        }
         for (column, field) in fields.iter().enumerate() {
+            if holds_records(field, delimiter, width) {
+                suspects.push((table.len(), column));
+            }
             table.push_field(column, field);
         }
         table.end_row(line);
@@ -124,21 +125,68 @@ fn read_records(mut records: Records<'_>) -> Result<Read, Problem> {
         .into());
     }
     table.notices.extend(header_notice(&table));
+    let swallowing = swallowing(&table, &suspects, delimiter);
     Ok(Read { table, swallowing })
 }
 
-/// Whether the lines within a field all have the fields of a record: it has swallowed records, for want of a
-/// quote.
-///
-/// Prose has commas too, so its first line, cut by a quote, is no sign and one line is too few; a tab is a
-/// sign.
+/// Whether the lines within a field all have the fields of a record: it may have swallowed records, for want
+/// of a quote.
 fn holds_records(field: &str, delimiter: u8, width: usize) -> bool {
-    let (skipped, least) = if delimiter == b'\t' { (0, 1) } else { (1, 2) };
-    let Some((whole_lines, _)) = field.rsplit_once('\n') else { return false };
-    let lines = whole_lines.split('\n').skip(skipped).filter(|line| !line.trim().is_empty());
     let is_record = |line: &str| line.bytes().filter(|byte| *byte == delimiter).count() + 1 == width;
     let mut seen = 0;
-    width > 1 && lines.inspect(|_| seen += 1).all(is_record) && seen >= least
+    width > 1
+        && record_lines(field, delimiter).inspect(|_| seen += 1).all(is_record)
+        && seen >= least_records(delimiter)
+}
+
+/// The lines within a field that would be whole records: where the delimiter is no tab, the first is cut by a
+/// quote.
+fn record_lines(field: &str, delimiter: u8) -> impl Iterator<Item = &str> {
+    let whole_lines = field.rsplit_once('\n').map_or("", |(whole_lines, _)| whole_lines);
+    let lines = whole_lines.split('\n').skip(usize::from(delimiter != b'\t'));
+    lines.map(|line| line.trim_end_matches('\r')).filter(|line| !line.trim().is_empty())
+}
+
+/// The columns and values of a line, if it is a record without quotes.
+fn line_values(line: &str, delimiter: u8) -> impl Iterator<Item = (usize, &str)> {
+    line.split(char::from(delimiter)).enumerate()
+}
+
+/// A tab is a sign, but prose has commas too.
+fn least_records(delimiter: u8) -> usize {
+    if delimiter == b'\t' { 1 } else { 2 }
+}
+
+/// The line of the first record of `suspects` that has swallowed others.
+///
+/// A tab is sign enough. Elsewhere enough of the lines must also hold a value that its column has in another
+/// place, as labels are: a letter with a comma in each line is no more than a letter.
+fn swallowing(table: &Table, suspects: &[(usize, usize)], delimiter: u8) -> Option<u64> {
+    let suspects: Vec<(u64, &str)> = suspects
+        .iter()
+        .filter_map(|&(row, column)| table.row(row).and_then(|row| Some((row.line(), row.get(column)?))))
+        .collect();
+    if suspects.is_empty() || delimiter == b'\t' {
+        return suspects.first().map(|(line, _)| *line);
+    }
+    let sought: HashSet<(usize, &str)> = suspects
+        .iter()
+        .flat_map(|(_, field)| record_lines(field, delimiter).flat_map(|line| line_values(line, delimiter)))
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    let known: HashSet<(usize, &str)> = table
+        .rows()
+        .flat_map(|row| row.values().enumerate())
+        .filter_map(|(column, value)| Some((column, value?)))
+        .filter(|value| sought.contains(value))
+        .collect();
+    let is_record = |line: &&str| line_values(line, delimiter).any(|value| known.contains(&value));
+    suspects
+        .iter()
+        .find(|(_, field)| {
+            record_lines(field, delimiter).filter(is_record).count() >= least_records(delimiter)
+        })
+        .map(|(line, _)| *line)
 }
 
 fn column_names(fields: &[Cow<'_, str>], line: u64, delimiter: u8) -> Result<Vec<String>, DataError> {
@@ -214,7 +262,7 @@ fn header_notice(table: &Table) -> Option<Notice> {
 
 /// A quote that does not pair up, at the line where it opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct QuoteError {
+pub(super) struct QuoteError {
     line: u64,
     /// The line of a closing quote with text after it; nothing where no quote closes the field.
     closed: Option<u64>,
@@ -237,7 +285,7 @@ impl QuoteError {
 }
 
 /// The records of a text, one after the other. A record ends at LF, CRLF or a lone CR outside quotes.
-pub(crate) struct Records<'t> {
+pub(super) struct Records<'t> {
     text: &'t str,
     at: usize,
     line: u64,
@@ -246,12 +294,12 @@ pub(crate) struct Records<'t> {
 }
 
 impl<'t> Records<'t> {
-    pub(crate) fn new(text: &'t str, delimiter: u8) -> Self {
+    pub(super) fn new(text: &'t str, delimiter: u8) -> Self {
         Records { text, at: 0, line: 1, delimiter, quoting: true }
     }
 
     /// Reads the next record into `fields` and returns the line where it starts; blank lines are skipped.
-    pub(crate) fn read(&mut self, fields: &mut Vec<Cow<'t, str>>) -> Result<Option<u64>, QuoteError> {
+    pub(super) fn read(&mut self, fields: &mut Vec<Cow<'t, str>>) -> Result<Option<u64>, QuoteError> {
         fields.clear();
         self.skip_blank_lines();
         if self.at == self.text.len() {

@@ -17,7 +17,7 @@ use crate::table::Table;
 ///
 /// # Errors
 /// No objects; a line that is no JSON (its column is named) or no object; a key twice in one object.
-pub(crate) fn read(text: &str) -> Result<Table, DataError> {
+pub(super) fn read(text: &str) -> Result<Table, DataError> {
     let mut table = Table::new(Format::Jsonl, Vec::new());
     let mut columns: HashMap<String, usize> = HashMap::new();
     // Which line last had each column: finds a key that comes twice without a set a row.

@@ -79,10 +79,18 @@ fn text_after_a_closing_quote_is_an_error() {
 
 #[test]
 fn a_field_that_swallows_records_is_noticed() {
-    let table = table_of("text,label\n\"stray,x\nfine,y\nalso,x\nso he said \",z\n").unwrap();
-    assert_eq!(table.len(), 1);
-    assert!(table.notices()[0].message.contains("record on line 2 holds lines that look like records"));
-    assert!(table_of("text,label\n\"two\nlines, or\nthree\n\",x\n").unwrap().notices().is_empty());
+    let table = table_of("text,label\na,x\n\"stray,x\nfine,y\nalso,x\nso he said \",z\nb,y\n").unwrap();
+    assert_eq!(table.len(), 3);
+    assert!(table.notices()[0].message.contains("record on line 3 holds lines that look like records"));
+    let windows = "label,text\r\nx,\"stray\r\ny,fine\r\nx,also\r\nz,\"\r\nx,a\r\ny,b\r\n";
+    assert!(table_of(windows).unwrap().notices()[0].message.contains("record on line 2"));
+    for letter in [
+        "text,label\n\"two\nlines, or\nthree\n\",x\n",
+        "text,label\n\"Good evening.\n\nPlease cancel mine, if it can be done.\n\nMany thanks,\nÉva\",x\nno,y\n",
+        "text,label\n\"Dear all,\nyes, x\nno, y\nthanks,\nÉva\",x\nno,y\n",
+    ] {
+        assert!(table_of(letter).unwrap().notices().is_empty(), "{letter}");
+    }
 }
 
 #[test]
@@ -264,5 +272,14 @@ fn no_bytes_make_it_panic() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn nothing_is_said_of_the_sample() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/support");
+    for file in ["train.csv", "test.csv"] {
+        let table = read_table(&folder.join(file), &ReadOptions::default()).unwrap();
+        assert!(table.notices().is_empty(), "{file}: {:?}", table.notices());
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Result, Var};
 
-use crate::formats::{HfConfig, LabelNames};
+use crate::formats::HfConfig;
 use crate::layers::Linear;
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
@@ -83,8 +83,6 @@ pub struct Opened {
     pub encoder: Box<dyn Encoder>,
     /// What the task's head takes its tensors from.
     pub checkpoint: Checkpoint,
-    /// The names of its classes, if it was a classifier.
-    pub labels: Option<LabelNames>,
 }
 
 /// Opens the model in `folder`. Errors if its family is not known, naming those that are.
@@ -99,8 +97,7 @@ pub fn open(folder: &Path, device: Device, seed: Key) -> std::result::Result<Ope
             format!("`{model_type}`"),
         ));
     };
-    let labels = config.label_names()?;
     let mut checkpoint = Checkpoint::open(folder, device, family.aliases(), seed)?;
     let encoder = family.build(&config, &mut checkpoint)?;
-    Ok(Opened { config, family, encoder, checkpoint, labels })
+    Ok(Opened { config, family, encoder, checkpoint })
 }

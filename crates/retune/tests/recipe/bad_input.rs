@@ -72,7 +72,7 @@ fn a_setting_that_cannot_be() {
                 s.method = Some("bitfit".into());
                 s.method_options.insert("rank".into(), 3.into());
             },
-            "--rank: the method `bitfit` has no options",
+            "--rank: is an option of lora; give --method lora",
         ),
     ]);
 }

@@ -1,6 +1,6 @@
 //! The five steps on a tiny random BERT, from its folder and a CSV to a result that opens again.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 #[path = "../tiny/mod.rs"]
 mod tiny;

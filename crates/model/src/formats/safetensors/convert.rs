@@ -4,6 +4,14 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use safetensors::Dtype;
 
+/// Errors with the reason if the type is none of F32, F16, BF16, F64.
+pub(super) fn check(dtype: Dtype) -> Result<(), String> {
+    match dtype {
+        Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64 => Ok(()),
+        other => Err(refusal(other)),
+    }
+}
+
 /// Converts `bytes`, elements of `dtype`, into `out`, which has one place for each.
 /// Errors with the reason if the type is none of F32, F16, BF16, F64.
 pub(super) fn to_f32(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
@@ -86,7 +94,11 @@ mod tests {
 
     #[test]
     fn other_types_are_refused_with_a_reason() {
-        let refused = |dtype| to_f32(dtype, &[0; 8], &mut [0.0]).unwrap_err();
+        let refused = |dtype| {
+            let reason = to_f32(dtype, &[0; 8], &mut [0.0]).unwrap_err();
+            assert_eq!(check(dtype), Err(reason.clone()));
+            reason
+        };
         assert!(refused(Dtype::I64).starts_with("is of type I64, which counts"));
         assert!(refused(Dtype::F8_E4M3).starts_with("is of type F8_E4M3, a quantised"));
     }

@@ -136,13 +136,25 @@ impl Weights {
         Ok(())
     }
 
+    /// What keeps tensor `name` from being read as `f32` of `shape`: that it is missing, of other sizes or of a type
+    /// that is not read.
+    pub fn check(&self, name: &str, shape: &[usize]) -> Result<(), TensorProblem> {
+        let Some(info) = self.info(name) else { return Err(self.missing(name)) };
+        let name = name.to_string();
+        if info.shape != shape {
+            return Err(TensorProblem::Shape { name, expected: shape.to_vec(), got: info.shape.clone() });
+        }
+        convert::check(info.dtype).map_err(|reason| TensorProblem::Dtype { name, reason })
+    }
+
+    fn missing(&self, name: &str) -> TensorProblem {
+        TensorProblem::Missing { name: name.to_string(), nearest: nearest(name, self.names()) }
+    }
+
     fn stored(&self, name: &str) -> Result<&Stored, ModelError> {
         self.tensors.get(name).ok_or_else(|| ModelError::Tensors {
             path: self.path.clone(),
-            problems: vec![TensorProblem::Missing {
-                name: name.to_string(),
-                nearest: nearest(name, self.names()),
-            }],
+            problems: vec![self.missing(name)],
         })
     }
 
@@ -206,8 +218,10 @@ fn map(path: &Path) -> Result<Mmap, ModelError> {
         });
     }
     #[expect(unsafe_code, reason = "a memory map: a copy would hold a large model in memory twice")]
-    // SAFETY: the map is read-only. Another process may still change the file under it, as with every map; then
-    // other bytes are read, and all bytes are sound as the integers and floats made of them.
+    // SAFETY: the map is read-only and only ever read as bytes, all of which are sound as integers and floats. What
+    // cannot be ruled out, as with every map, is that another process changes the file meanwhile: overwritten, other
+    // values are read than were there; cut short after its header was checked, the system ends this process with
+    // SIGBUS at the first byte that is gone.
     let map = unsafe { Mmap::map(&file) };
     map.map_err(|e| ModelError::io(path, "map", e))
 }
