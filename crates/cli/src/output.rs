@@ -51,7 +51,7 @@ impl Output {
     }
 }
 
-/// Rows of cells in columns: the first to the left, the others to the right.
+/// Rows of cells in columns that line up at the left.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |cell: &str| cell.chars().count();
@@ -64,9 +64,8 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
-            let space = " ".repeat(widths[column] - width(cell));
-            let cell = if column == 0 { format!("{cell}{space}") } else { format!("  {space}{cell}") };
-            line.push_str(&cell);
+            let gap = if column == 0 { "" } else { "  " };
+            line.push_str(&format!("{gap}{cell}{}", " ".repeat(widths[column] - width(cell))));
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -118,6 +117,6 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let rows = vec![vec!["a".into(), "1".into()], vec!["läng".into(), "234".into()]];
-        assert_eq!(table(&rows), "a       1\nläng  234\n");
+        assert_eq!(table(&rows), "a     1\nläng  234\n");
     }
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use retune::inspect::{self, Inspected};
 
 use crate::failure::Failure;
-use crate::output::{Output, thousands};
+use crate::output::{Output, table, thousands};
 
 /// What a model, an adapter or a run is
 #[derive(clap::Args)]
@@ -55,12 +55,5 @@ fn text(inspected: &Inspected) -> String {
             ));
         }
     }
-    rows.iter_mut().for_each(|row| row.truncate(2));
-    left(&rows)
-}
-
-/// Two columns, both to the left.
-fn left(rows: &[Vec<String>]) -> String {
-    let width = rows.iter().map(|row| row[0].len()).max().unwrap_or(0);
-    rows.iter().map(|row| format!("{:width$}  {}\n", row[0], row[1])).collect()
+    table(&rows)
 }
