@@ -43,7 +43,7 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
-    /// The training met a loss that is no number; the weights before it were kept.
+    /// The training met a loss that is no number; what is still good was kept.
     #[error("{}: step {step}: the {what} is {value}; rows of this step: {rows}. {kept}. try a lower \
              --learning-rate, or look at these rows", .data.display())]
     NotFinite {

@@ -59,8 +59,8 @@ pub struct Report {
 
 /// Fine-tunes a pretrained model as `settings` say, and leaves the result in their output folder.
 ///
-/// Errors before the first step write nothing. A loss that is no number stops the training, and the weights before it
-/// are kept in the folder.
+/// Errors before the first step write nothing. A loss that is no number stops the training, and the last good
+/// weights, if an update has not broken them, are kept in the folder.
 pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Report> {
     let output = run_folder::check(settings.output.as_deref(), settings.overwrite == Some(true))?;
     let task = tasks::find(settings.task.as_deref().unwrap_or("text-classification"))?;
