@@ -17,6 +17,7 @@ mod resolved;
 mod run_folder;
 mod settings;
 mod source;
+mod stopped;
 mod workshop;
 
 pub use artefact::{Card, DataCard, Receipt};

@@ -10,6 +10,7 @@ use retune_train::{Evaluated, Workshop};
 
 use crate::artefact::{self, save_tensors};
 use crate::evaluate::{self, Evaluation};
+use crate::resolved::Resolved;
 use crate::{Error, TextModel};
 
 /// The training of one classifier.
@@ -29,6 +30,30 @@ pub(crate) struct ClassifierWorkshop<'a> {
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<'a> ClassifierWorkshop<'a> {
+    /// The training of `model`, whose parameters the trainer holds; `best` is where the best weights are kept.
+    pub fn new(
+        model: &'a TextModel,
+        resolved: &Resolved<'_>,
+        train: &'a ClassifierRows,
+        eval: &'a ClassifierRows,
+        best: PathBuf,
+    ) -> Result<Self, Error> {
+        let class_weights =
+            class_weights(resolved.class_weights.as_deref(), &train.targets, model.labels.len())?;
+        Ok(ClassifierWorkshop {
+            model,
+            train,
+            eval: Some(eval).filter(|rows| !rows.tokens.is_empty()),
+            class_weights,
+            label_smoothing: resolved.label_smoothing,
+            best,
+            latest: None,
+            kept: None,
+        })
+    }
+}
 
 impl Workshop for ClassifierWorkshop<'_> {
     fn denominator(&self, rows: &[usize]) -> f32 {
