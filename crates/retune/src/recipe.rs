@@ -48,6 +48,8 @@ pub struct Report {
     pub tokens_per_second: f64,
     /// The most that tensors held at any moment.
     pub peak_memory_bytes: usize,
+    /// The most that the process held beyond its start, where the system tells.
+    pub peak_resident_bytes: Option<usize>,
     /// The loss of the last step.
     pub last_loss: f64,
     /// How good the result is on the evaluation rows; none without any.
@@ -69,6 +71,7 @@ pub(crate) struct Prepared<'a> {
     pub eval_rows: ClassifierRows,
     /// Which rows are seen when.
     pub plan: Plan,
+    keep_head: bool,
 }
 
 /// The first three steps, and the plan of the fourth; `source` was found by [`Source::find`]. Writes nothing.
@@ -89,18 +92,7 @@ pub(crate) fn prepare<'a>(
     let keep_head = resolved.keeps_head(known.as_deref(), &examples, &source)?;
 
     // 3. Adjust its structure: the task's head, the method's parameters.
-    let model = TextModel::build(
-        source,
-        Adjustment {
-            device,
-            method: resolved.method,
-            options: &resolved.options,
-            labels: examples.labels.clone(),
-            keep_head,
-            dropout: resolved.dropout,
-            seed: resolved.train.seed,
-        },
-    )?;
+    let model = adjust(source, device, &resolved, &examples, keep_head)?;
     let max_length = model.max_length(settings.max_length)?;
     let encode = |rows, path| dataset::rows(rows, path, &model, max_length);
     let train_rows = encode(&examples.train, resolved.train_path())?;
@@ -110,7 +102,39 @@ pub(crate) fn prepare<'a>(
     model.sentences().iter().for_each(|sentence| listener.say(sentence));
     let plan = resolved.plan(&train_rows)?;
     resolved.choose_epochs(&plan, listener);
-    Ok(Prepared { task, resolved, examples, model, max_length, train_rows, eval_rows, plan })
+    Ok(Prepared { task, resolved, examples, model, max_length, train_rows, eval_rows, plan, keep_head })
+}
+
+fn adjust(
+    source: Source,
+    device: Device,
+    resolved: &Resolved<'_>,
+    examples: &Examples,
+    keep_head: bool,
+) -> Result<TextModel> {
+    let adjustment = Adjustment {
+        device,
+        method: resolved.method,
+        options: &resolved.options,
+        labels: examples.labels.clone(),
+        keep_head,
+        dropout: resolved.dropout,
+        seed: resolved.train.seed,
+    };
+    TextModel::build(source, adjustment)
+}
+
+impl Prepared<'_> {
+    /// What the trainer is given, but for a place to keep the best weights.
+    pub fn workshop(&self) -> Result<ClassifierWorkshop<'_>> {
+        let best = PathBuf::new();
+        ClassifierWorkshop::new(&self.model, &self.resolved, &self.train_rows, &self.eval_rows, best)
+    }
+
+    /// The same model on another device; `source` is where it comes from, found again.
+    pub fn model_on(&self, source: Source, device: Device) -> Result<TextModel> {
+        adjust(source, device, &self.resolved, &self.examples, self.keep_head)
+    }
 }
 
 /// Fine-tunes a pretrained model as `settings` say, and leaves the result in their output folder.
@@ -118,6 +142,7 @@ pub(crate) fn prepare<'a>(
 /// Errors before the first step write nothing. A loss that is no number stops the training, and the last good
 /// weights, if an update has not broken them, are kept in the folder.
 pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Report> {
+    let start = memory::resident();
     // 1. Prepare the pretrained model; 2. load the task's data; 3. adjust the model's structure.
     let output = run_folder::check(settings.output.as_deref(), settings.overwrite == Some(true))?;
     let source = Source::find(&settings.model)?;
@@ -169,6 +194,9 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
         real_tokens: outcome.tokens,
         tokens_per_second: outcome.tokens as f64 / outcome.seconds.max(1e-9),
         peak_memory_bytes,
+        peak_resident_bytes: start
+            .zip(memory::resident())
+            .map(|(start, end)| end.peak.saturating_sub(start.current)),
         last_loss: outcome.last_loss,
         metrics: outcome.evaluated.map(|evaluated| evaluated.metrics),
         evaluation,

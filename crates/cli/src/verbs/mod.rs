@@ -3,6 +3,7 @@
 pub(crate) mod evaluate;
 pub(crate) mod inspect;
 pub(crate) mod methods;
+pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod train;
 
