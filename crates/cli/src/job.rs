@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::{run_file, verbs};
 
 /// The verbs that are told this.
-const VERBS: [&str; 2] = ["train", "plan"];
+const VERBS: [&str; 3] = ["train", "plan", "doctor"];
 
 /// The settings of a training, from a file and from flags.
 #[derive(clap::Args)]

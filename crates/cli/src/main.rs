@@ -23,6 +23,7 @@ use crate::output::Output;
     after_help = "\
 examples:
   retune train --model DIR --train tickets.csv --output result    fine-tune on your rows
+  retune doctor --model DIR --train tickets.csv                    what is wrong with it?
   retune plan --model DIR --train tickets.csv                      what would it cost?
   retune evaluate --model result --data test.csv                   how good is it?
   retune predict --model result --input new.csv --output out.csv   labels for new rows
@@ -40,6 +41,7 @@ struct Cli {
 enum Verb {
     Train(Box<verbs::train::Args>),
     Plan(Box<verbs::plan::Args>),
+    Doctor(Box<verbs::doctor::Args>),
     Evaluate(verbs::evaluate::Args),
     Predict(verbs::predict::Args),
     Inspect(verbs::inspect::Args),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Train(args) => verbs::train::run(&args, matches.subcommand_matches("train"), &output),
         Verb::Plan(args) => verbs::plan::run(&args, matches.subcommand_matches("plan"), &output),
+        Verb::Doctor(args) => verbs::doctor::run(&args, matches.subcommand_matches("doctor"), &output),
         Verb::Evaluate(args) => verbs::evaluate::run(&args, &output),
         Verb::Predict(args) => verbs::predict::run(&args, &output),
         Verb::Inspect(args) => verbs::inspect::run(&args, &output),

@@ -6,6 +6,7 @@
 mod artefact;
 mod choices;
 mod dataset;
+pub mod doctor;
 mod error;
 pub mod evaluate;
 pub mod inspect;
@@ -22,6 +23,7 @@ mod stopped;
 mod workshop;
 
 pub use artefact::{Card, DataCard, Receipt};
+pub use doctor::{Diagnosis, Finding, doctor};
 pub use error::{Error, Result};
 pub use listener::Listener;
 pub use model::TextModel;

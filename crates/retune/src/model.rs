@@ -141,6 +141,12 @@ impl TextModel {
         })
     }
 
+    /// Whether its last layer was drawn anew, and so knows nothing.
+    pub(crate) fn has_fresh_head(&self) -> bool {
+        let head = &self.parameters.get(self.classifier.classifier().weight).name;
+        self.fresh.contains(head)
+    }
+
     /// The longest text, in tokens, that it should be given: what it was trained on, or what it can take.
     pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
         let most = self.classifier.encoder().max_length();

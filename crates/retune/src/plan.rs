@@ -86,7 +86,7 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
         listener.say("time: not tried, as it does not fit in the memory that is free now");
         None
     } else {
-        Some(calibrate(settings, &prepared, &mut parameters, &run, rehearsed.flops)?)
+        Some(calibrate(&prepared, &mut parameters, &run, rehearsed.flops)?)
     };
     // The best weights are kept while training, and the result is written beside them.
     let kept = if run.keep_best { 4 * trainable_parameters as u64 } else { 0 };
@@ -194,7 +194,6 @@ fn largest(
 /// Seconds of the whole, from a few steps of the training itself on the processor: those of middling size, the first
 /// not counted.
 fn calibrate(
-    settings: &TrainSettings,
     prepared: &Prepared<'_>,
     parameters: &mut Parameters,
     run: &Settings,
@@ -210,7 +209,7 @@ fn calibrate(
     // Where there is but one step, it is its own warm-up.
     steps.insert(0, steps.first().cloned().unwrap_or_default());
 
-    let mut model = prepared.model_on(Source::find(&settings.model)?, Device::Cpu)?;
+    let mut model = prepared.model_on(Device::Cpu)?;
     let mut flops = Vec::new();
     let mut ends = Vec::new();
     let shop = prepared.workshop()?;

@@ -15,7 +15,7 @@ use crate::model::Adjustment;
 use crate::resolved::Resolved;
 use crate::run_folder::{self, RunFolder};
 use crate::workshop::ClassifierWorkshop;
-use crate::{Card, Device, Result, Source, TextModel, TrainSettings, artefact, stopped, workshop};
+use crate::{Card, Device, Result, Source, TextModel, TrainSettings, artefact, doctor, stopped, workshop};
 
 /// What a training came to: the JSON of `train`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -131,9 +131,9 @@ impl Prepared<'_> {
         ClassifierWorkshop::new(&self.model, &self.resolved, &self.train_rows, &self.eval_rows, best)
     }
 
-    /// The same model on another device; `source` is where it comes from, found again.
-    pub fn model_on(&self, source: Source, device: Device) -> Result<TextModel> {
-        adjust(source, device, &self.resolved, &self.examples, self.keep_head)
+    /// The same model on another device.
+    pub fn model_on(&self, device: Device) -> Result<TextModel> {
+        adjust(self.model.source.again()?, device, &self.resolved, &self.examples, self.keep_head)
     }
 }
 
@@ -149,6 +149,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     run_folder::check_apart(&output, &source)?;
     let prepared = prepare(settings, source, Device::Cpu, listener)?;
     let run_settings = prepared.resolved.train_settings(!prepared.examples.eval.is_empty())?;
+    doctor::first_look(&prepared, settings.strict == Some(true), listener)?;
     let mut card = Card::of(&prepared)?;
 
     // 4. Train all parameters, or few.

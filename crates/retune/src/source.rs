@@ -57,6 +57,16 @@ impl Source {
         Ok(Source { base: folder.clone(), folder, adapter: None, card })
     }
 
+    /// The same place, opened again: a model takes its source with it.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Ok(Source {
+            folder: self.folder.clone(),
+            base: self.base.clone(),
+            adapter: self.adapter.is_some().then(|| peft::open_adapter(&self.folder)).transpose()?,
+            card: self.card.clone(),
+        })
+    }
+
     /// Errors if the head was made for another task than one of several classes.
     pub(crate) fn check_task(&self) -> Result<()> {
         let config = HfConfig::open(&self.base)?;

@@ -53,6 +53,26 @@ impl<'a> ClassifierWorkshop<'a> {
             kept: None,
         })
     }
+
+    /// The loss of training rows, and the logits that it comes from; without a key there is no dropout.
+    pub fn loss_and_logits(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        rows: &[usize],
+        denominator: f32,
+        dropout: Option<Key>,
+    ) -> retune_tensor::Result<(Var, Var)> {
+        let batch = self.train.tokens.batch(rows);
+        let logits = self.model.logits_with(parameters, tape, &batch, dropout)?;
+        let options = ops::CrossEntropyOptions {
+            class_weights: self.class_weights.as_deref(),
+            label_smoothing: self.label_smoothing,
+            denominator,
+        };
+        let loss = ops::cross_entropy(tape, &logits, &self.train.targets(rows), options)?;
+        Ok((loss, logits))
+    }
 }
 
 impl Workshop for ClassifierWorkshop<'_> {
@@ -75,14 +95,7 @@ impl Workshop for ClassifierWorkshop<'_> {
         denominator: f32,
         dropout: Key,
     ) -> retune_tensor::Result<Var> {
-        let batch = self.train.tokens.batch(rows);
-        let logits = self.model.logits_with(parameters, tape, &batch, Some(dropout))?;
-        let options = ops::CrossEntropyOptions {
-            class_weights: self.class_weights.as_deref(),
-            label_smoothing: self.label_smoothing,
-            denominator,
-        };
-        ops::cross_entropy(tape, &logits, &self.train.targets(rows), options)
+        Ok(self.loss_and_logits(tape, parameters, rows, denominator, Some(dropout))?.0)
     }
 
     fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {
