@@ -7,6 +7,7 @@ mod tiny;
 
 mod bad_input;
 mod command;
+mod doctor;
 mod help;
 mod json;
 mod layers;

@@ -18,7 +18,6 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) {
     if !eval.is_empty() {
         let eval_file = &prepared.examples.eval_is;
         examination.check("leak", leaks(train, eval, eval_file));
-        examination.check("unseen-labels", unseen(train, eval, eval_file));
     }
     examination.check("imbalance", imbalance(train, &file));
     examination.check("truncation", truncation(examination, &file));
@@ -91,21 +90,6 @@ fn leaks(train: &[Example], eval: &[Example], file: &str) -> Vec<Finding> {
         lines(leaked),
         "the evaluation then tells what was learnt by heart, and chooses the wrong weights",
         "remove these rows from one of the two files, or leave --eval out: --eval-split keeps equal texts together".into(),
-    )
-}
-
-fn unseen(train: &[Example], eval: &[Example], file: &str) -> Vec<Finding> {
-    let known: HashMap<&Option<String>, ()> = train.iter().map(|example| (&example.label, ())).collect();
-    let rows: Vec<_> = eval.iter().filter(|example| !known.contains_key(&example.label)).collect();
-    let Some(first) = rows.first() else { return Vec::new() };
-    let label = first.label.as_deref().unwrap_or_default();
-    found(
-        "unseen-labels",
-        format!("{} evaluation rows have a label that no training row has, such as `{label}`", rows.len()),
-        file,
-        lines(rows.iter().copied()),
-        "the model cannot learn what it never sees, so these rows are always wrong",
-        "add training rows with this label, or correct its spelling".into(),
     )
 }
 
