@@ -103,14 +103,20 @@ def save_expected(path, tensors):
 
 
 def write_checkpoint(
-    folder, model_class, config, num_labels, seed, dtype=torch.float32, shard="1GB", change=None, **model_kwargs
-):
-    """`change` alters the batch, which is otherwise random rows of up to the longest length."""
+    folder, model_class, config, num_labels, seed, dtype=torch.float32, shard="1GB", change=None, rewrite=None,
+    **model_kwargs,
+):  # fmt: skip
+    """`change` alters the batch, which is otherwise random rows of up to the longest length; `rewrite` the keys of
+    config.json, before transformers reads them back."""
     shutil.rmtree(folder, ignore_errors=True)
     rng = numpy.random.default_rng(seed)
     model = model_class(config, **model_kwargs)
     randomise(model.named_parameters(), rng)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    if rewrite:
+        keys = json.loads((folder / "config.json").read_text())
+        rewrite(keys)
+        (folder / "config.json").write_text(json.dumps(keys, indent=2) + "\n")
 
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=num_labels, dtype=torch.float32, attn_implementation="eager"

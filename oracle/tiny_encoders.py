@@ -21,6 +21,10 @@ from transformers import (
     ElectraConfig,
     ElectraForPreTraining,
     ElectraForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertForSequenceClassification,
+    ModernBertModel,
     RobertaConfig,
     RobertaForMaskedLM,
     RobertaForSequenceClassification,
@@ -114,6 +118,45 @@ def electra(output):
     )  # fmt: skip
 
 
+def modernberts(output):
+    def config(hidden, heads, layers, intermediate, vocabulary, positions, window, **others):
+        return ModernBertConfig(
+            hidden_size=hidden, num_attention_heads=heads, num_hidden_layers=layers, intermediate_size=intermediate,
+            vocab_size=vocabulary, max_position_embeddings=positions, local_attention=window, pad_token_id=0,
+            bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2, **others,
+        )  # fmt: skip
+
+    def old_keys(keys):
+        """As the published checkpoints have them."""
+        del keys["layer_types"], keys["rope_parameters"]
+        keys |= {"global_attn_every_n_layers": 2, "global_rope_theta": 90.0, "local_rope_theta": 17.0}
+
+    # Its last block has a window, of which a classifier reads the first token alone.
+    write_checkpoint(
+        output / "modernbert-classifier", ModernBertForSequenceClassification,
+        config(12, 3, 4, 7, 41, 23, 5, global_attn_every_n_layers=2, num_labels=3), num_labels=3, seed=61,
+    )  # fmt: skip
+    write_adapter(
+        output / "modernbert-classifier", output / "modernbert-classifier/lora", seed=62,
+        targets=["Wqkv", "attn.Wo", "Wi", "mlp.Wo"],
+    )  # fmt: skip
+    biases = dict.fromkeys(["norm_bias", "attention_bias", "mlp_bias", "classifier_bias"], True)
+    write_checkpoint(
+        output / "modernbert-masked", ModernBertForMaskedLM,
+        config(10, 1, 3, 9, 37, 21, 6, classifier_pooling="mean", hidden_activation="silu", norm_eps=1e-3, **biases),
+        num_labels=4, seed=63, dtype=torch.float16, rewrite=old_keys,
+    )  # fmt: skip
+    write_checkpoint(
+        output / "modernbert-bare", ModernBertModel,
+        config(
+            8, 2, 2, 5, 31, 19, 4, layer_types=["sliding_attention", "full_attention"], classifier_activation="relu",
+            classifier_bias=True, classifier_pooling="mean",
+            rope_parameters={"full_attention": {"rope_theta": 55.0}, "sliding_attention": {"rope_theta": 7.0}},
+        ),
+        num_labels=2, seed=64, dtype=torch.bfloat16,
+    )  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=REPOSITORY / "crates/model/tests/golden")
@@ -125,6 +168,7 @@ def main():
     roberta(output)
     distilberts(output)
     electra(output)
+    modernberts(output)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ struct Expected {
     last: &'static str,
     /// The layers under it, where the checkpoint lacks them, and the modules that `peft` copies for all of the head.
     inner: &'static str,
+    /// What else the head has.
+    norm: &'static [&'static str],
     modules: &'static [&'static str],
     /// Whether the inner layers are the classifier's own, trained by LoRA wherever they come from.
     whole: bool,
@@ -46,6 +48,7 @@ fn expected(model_type: &str) -> Expected {
         pretrained: "roberta-masked",
         last: "classifier.out_proj",
         inner: "classifier.dense",
+        norm: &[],
         modules: &["classifier"],
         whole: true,
         targets: &BLOCK,
@@ -56,6 +59,7 @@ fn expected(model_type: &str) -> Expected {
             pretrained: "bert-bare",
             last: "classifier",
             inner: "bert.pooler.dense",
+            norm: &[],
             modules: &["classifier", "pooler"],
             whole: false,
             targets: &BLOCK,
@@ -68,6 +72,7 @@ fn expected(model_type: &str) -> Expected {
             pretrained: "distilbert-masked",
             last: "classifier",
             inner: "pre_classifier",
+            norm: &[],
             modules: &["classifier", "pre_classifier"],
             whole: true,
             targets: &[
@@ -82,6 +87,16 @@ fn expected(model_type: &str) -> Expected {
         "electra" => {
             Expected { tuned: "electra-classifier", pretrained: "electra-discriminator", ..dense }
         }
+        "modernbert" => Expected {
+            tuned: "modernbert-classifier",
+            pretrained: "modernbert-bare",
+            last: "classifier",
+            inner: "head.dense",
+            norm: &["head.norm.weight"],
+            modules: &["classifier", "head"],
+            whole: false,
+            targets: &["attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],
+        },
         other => panic!("`{other}` has no entry in this table"),
     }
 }
@@ -92,6 +107,10 @@ fn all() -> impl Iterator<Item = Expected> {
 
 fn parameters(layer: &str) -> [String; 2] {
     ["weight", "bias"].map(|part| format!("{layer}.{part}"))
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }
 
 fn lora(base: &str, keep_head: bool) -> Case {
@@ -108,13 +127,13 @@ fn adapter(case: &Case) -> &Adapter {
 
 #[test]
 fn a_head_of_other_classes_is_drawn_anew_and_one_of_the_same_is_kept() {
-    for Expected { tuned, pretrained, last, inner, .. } in all() {
+    for Expected { tuned, pretrained, last, inner, norm, .. } in all() {
         assert!(Case::base(tuned, true).fresh.is_empty(), "{tuned}");
         // The layers under the last are kept, as transformers keeps them.
         assert_eq!(Case::base(tuned, false).fresh, parameters(last), "{tuned}");
         assert_eq!(
             Case::base(pretrained, true).fresh,
-            [parameters(inner), parameters(last)].concat(),
+            [&parameters(inner)[..], &strings(norm), &parameters(last)].concat(),
             "{pretrained}"
         );
         let mut opened = families::open(&folder(tuned), Device::Cpu, Key::new(3)).unwrap();
@@ -153,12 +172,12 @@ fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
 
 #[test]
 fn an_adapter_names_what_peft_must_copy_and_the_layers_of_the_encoder() {
-    for Expected { tuned, pretrained, last, inner, modules, whole, targets } in all() {
+    for Expected { tuned, pretrained, last, inner, norm, modules, whole, targets } in all() {
         let case = lora(pretrained, true);
         let config = &adapter(&case).config;
         assert_eq!(config["modules_to_save"].as_array().unwrap(), modules, "{pretrained}");
         assert_eq!(config["target_modules"].as_array().unwrap(), targets, "{pretrained}");
-        for name in [parameters(last), parameters(inner)].concat() {
+        for name in [&parameters(last)[..], &parameters(inner), &strings(norm)].concat() {
             assert!(case.saved().contains(&format!("base_model.model.{name}").as_str()), "{pretrained}: {name}");
         }
         // `peft` copies a module whole: none of it may be left out of the file.

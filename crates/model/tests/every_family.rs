@@ -134,7 +134,7 @@ fn check(name: &str) {
 
 /// Folders under `golden`, and the family of each. A family without one has no test: that is an error of whoever added
 /// it.
-const CASES: [(&str, &str); 14] = [
+const CASES: [(&str, &str); 17] = [
     ("bert-classifier", "bert"),
     // f16, neither prefix nor pooler.
     ("bert-bare", "bert"),
@@ -153,6 +153,12 @@ const CASES: [(&str, &str); 14] = [
     // Embeddings that are narrower than the hidden states.
     ("electra-classifier", "electra"),
     ("electra-discriminator", "electra"),
+    // A window in the last block, no biases.
+    ("modernbert-classifier", "modernbert"),
+    // f16, the mean of a row, every bias, the old names of the configuration's keys.
+    ("modernbert-masked", "modernbert"),
+    // bf16, no prefix, no head.
+    ("modernbert-bare", "modernbert"),
 ];
 
 #[test]
@@ -181,7 +187,10 @@ fn every_family_has_a_case() {
 fn positions_that_leave_no_room_are_refused() {
     for (change, expected) in [
         (("pad_token_id", serde_json::Value::Null), "`pad_token_id`: expected the padding token's number"),
-        (("max_position_embeddings", 2.into()), "`max_position_embeddings`: expected more than 2, as positions"),
+        (
+            ("max_position_embeddings", 2.into()),
+            "`max_position_embeddings`: expected more than 2, as positions",
+        ),
         (("position_embedding_type", "relative_key".into()), "expected `absolute`, got `relative_key`"),
         (("is_decoder", true.into()), "`is_decoder`: expected false"),
     ] {

@@ -86,7 +86,7 @@ impl Model<'_> {
     /// Marks the classifier as trained, and whatever the base lacked: without training these are noise. The classifier
     /// is every module whose name ends so, as `peft` takes it: all of RoBERTa's head, but not BERT's pooler.
     pub fn train_head(&mut self) {
-        for id in [self.classifier.weight, self.classifier.bias] {
+        for id in self.classifier.parameters() {
             self.train(id);
         }
         let classifier = self.module(self.classifier.weight);

@@ -4,6 +4,7 @@ pub mod bert;
 mod bert_body;
 pub mod distilbert;
 pub mod electra;
+pub mod modernbert;
 pub mod roberta;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ pub static FAMILIES: &[&dyn Family] = &[
     &roberta::CAMEMBERT,
     &distilbert::DistilBert,
     &electra::Electra,
+    &modernbert::ModernBert,
 ];
 
 /// A kind of model: how its configuration is read and its layers are built.
@@ -70,7 +72,7 @@ pub trait Encoder: Send + Sync {
 
     /// All parameters of the head but for its last layer's.
     fn head_parameters(&self) -> Vec<ParamId> {
-        self.head_linears().into_iter().flat_map(|linear| [linear.weight, linear.bias]).collect()
+        self.head_linears().into_iter().flat_map(Linear::parameters).collect()
     }
 
     /// The width of a hidden state.

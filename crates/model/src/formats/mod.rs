@@ -4,6 +4,7 @@ mod atomic;
 mod bert_config;
 mod distilbert_config;
 mod hf_config;
+mod modernbert_config;
 mod ranges;
 mod safetensors;
 
@@ -12,4 +13,5 @@ pub use bert_config::{BertConfig, BertDefaults};
 pub use distilbert_config::DistilBertConfig;
 pub(crate) use hf_config::described;
 pub use hf_config::{HfConfig, LabelNames};
+pub use modernbert_config::{LayerKind, ModernBertConfig, Pooling};
 pub use safetensors::{Dtype, TensorInfo, Weights, write_safetensors};

@@ -152,6 +152,7 @@ impl PostNormBlock {
                 head_size,
                 scale: 1.0 / (head_size as f32).sqrt(),
                 causal: false,
+                window: None,
             },
             activation: sizes.activation,
             query: Linear::load(checkpoint, site(names.query), hidden, hidden)?,
@@ -173,13 +174,7 @@ impl PostNormBlock {
         format!("{}.{module}", self.name)
     }
 
-    fn forward(
-        &self,
-        forward: &Forward<'_>,
-        rates: PostNormDropout,
-        x: &Var,
-        wanted: Wanted,
-    ) -> Result<Var> {
+    fn forward(&self, forward: &Forward<'_>, rates: PostNormDropout, x: &Var, wanted: Wanted) -> Result<Var> {
         let (tape, layout, pooled) = (forward.tape, &forward.batch.layout, &forward.batch.pooled);
         let (plain, shape) = (Activation::Identity, self.attention);
         let dropout = forward.dropout(&self.module(self.names.query), rates.attention_probs);
