@@ -9,6 +9,7 @@ Each folder is a tokenizer as it may lie beside a checkpoint:
   distilbert   a BERT's, cased, under the name of another class: it gives no token types
   roberta      a byte-level BPE whose tokenizer_config.json asks for a space before the first word, its tokenizer.json not
   xlm-roberta  a Unigram
+  modernbert   a byte-level BPE with the special tokens of a BERT, of no class of its own: it gives no token types
 expected.json has for each folder its rows: text, pair (or null), max_length, input_ids, token_type_ids, and truncated, the tokens
 that truncation=True took away.
 """
@@ -17,8 +18,14 @@ import argparse
 import json
 from pathlib import Path
 
-from tokenizers import Tokenizer, pre_tokenizers
-from transformers import AutoTokenizer, BertTokenizerFast, RobertaTokenizer, XLMRobertaTokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoTokenizer,
+    BertTokenizerFast,
+    PreTrainedTokenizerFast,
+    RobertaTokenizer,
+    XLMRobertaTokenizer,
+)
 from transformers.utils import logging
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -125,13 +132,18 @@ def save_distilbert(folder):
     change_settings(folder, tokenizer_class="DistilBertTokenizer", do_lower_case=False)
 
 
+MERGES = ["t h", "th e", "Ġ th", "Ġth e", "l o", "lo s", "los t", "Ġ lost", "c a", "r d", "ca rd", "Ġ card", "Ã ©"]
+
+
+def byte_level(special, last):
+    """Ids of a vocabulary, and the merges."""
+    tokens = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES), *last]
+    return {token: i for i, token in enumerate(tokens)}, [tuple(merge.split(" ")) for merge in MERGES]
+
+
 def save_roberta(folder):
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    merges = ["t h", "th e", "Ġ th", "Ġth e", "l o", "lo s", "los t", "Ġ lost", "c a", "r d", "ca rd", "Ġ card", "Ã ©"]
-    tokens += [merge.replace(" ", "") for merge in merges] + ["<mask>"]
-    RobertaTokenizer(
-        vocab={token: i for i, token in enumerate(tokens)}, merges=[tuple(merge.split(" ")) for merge in merges]
-    ).save_pretrained(folder)
+    vocab, merges = byte_level(["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"])
+    RobertaTokenizer(vocab=vocab, merges=merges).save_pretrained(folder)
     change_settings(folder, add_prefix_space=True)
 
 
@@ -140,6 +152,20 @@ def save_xlm_roberta(folder):
     vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocab += [(piece, -2.0 - 0.125 * i) for i, piece in enumerate(pieces)] + [("<mask>", 0.0)]
     XLMRobertaTokenizer(vocab=vocab).save_pretrained(folder)
+
+
+def save_modernbert(folder):
+    vocab, merges = byte_level([], ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [(token, vocab[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]",
+        mask_token=AddedToken("[MASK]", lstrip=True), model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)  # fmt: skip
 
 
 def expected_rows(tokenizer, rows):
@@ -169,6 +195,7 @@ def main():
     expected = {}
     berts = {"uncased": save_uncased, "cased-left": save_cased_left, "old": save_old}
     others = {"distilbert": save_distilbert, "roberta": save_roberta, "xlm-roberta": save_xlm_roberta}
+    others |= {"modernbert": save_modernbert}
     # The longest rows tell about the settings of BERT alone.
     short = [(text, pair, most) for text, pair, most in ROWS if len(text) < 100 and most < 40]
     short += [("<s> the <pad> card</s>", "<mask> lost", 32), ("the card", "is lost", 5), ("the  card", None, 20)]

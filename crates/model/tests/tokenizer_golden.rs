@@ -37,7 +37,7 @@ fn copy_of(name: &str) -> tempfile::TempDir {
 #[test]
 fn rows_are_encoded_as_transformers_does() {
     let expected = rows();
-    assert_eq!(expected.len(), 6);
+    assert_eq!(expected.len(), 7);
     for (folder, rows) in expected {
         let tokenizer = Tokenizer::open(golden().join(&folder)).unwrap();
         assert!(rows.len() >= 30);
