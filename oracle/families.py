@@ -97,3 +97,13 @@ FAMILIES = {
     ),
     "electra": Family("Electra", (*HEADS, "ForPreTraining"), word_piece, BertTokenizer),
 }  # fmt: skip
+
+
+def random_rows(rng, labels, count):
+    """Texts of 2 to 25 words, of which the first tells the label."""
+
+    def text(index):
+        words = rng.choice(CHARACTERS + WORDS[:40] + ["é", "余", "Dr", "?"], rng.integers(1, 25))
+        return " ".join([WORDS[index % len(labels)], *words])
+
+    return [(text(i), labels[i % len(labels)]) for i in range(count)]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from families import CHARACTERS, FAMILIES, WORDS
+from families import FAMILIES, random_rows
 from peft import LoraConfig, PeftModel, get_peft_model
 from retune_cli import Retune, reference_logits, relative, write_csv
 from safetensors import safe_open
@@ -57,14 +57,6 @@ def random_model(family, rng):
     return model.to(dtype), num_labels, shard
 
 
-def random_rows(rng, labels, count=40):
-    def text(index):
-        words = rng.choice(CHARACTERS + WORDS[:40] + ["é", "余", "Dr", "?"], rng.integers(1, 25))
-        return " ".join([WORDS[index % len(labels)], *words])
-
-    return [(text(i), labels[i % len(labels)]) for i in range(count)]
-
-
 def stored_dtypes(folder):
     dtypes = set()
     for file in folder.glob("model*.safetensors"):
@@ -102,7 +94,7 @@ def try_one(retune, family, seed, work):
     family.tokenizer(model.config).save_pretrained(base)
     longest = model.config.max_position_embeddings - family.counts_from
     labels = sorted(f"label {i}" for i in range(num_labels))
-    rows = random_rows(rng, labels)
+    rows = random_rows(rng, labels, 40)
     write_csv(work / "rows.csv", ["text", "category"], rows)
     describe(seed, model, base)
 

@@ -181,7 +181,10 @@ fn every_family_has_a_case() {
 fn positions_that_leave_no_room_are_refused() {
     for (change, expected) in [
         (("pad_token_id", serde_json::Value::Null), "`pad_token_id`: expected the padding token's number"),
-        (("max_position_embeddings", 2.into()), "`max_position_embeddings`: expected more than 2, as positions"),
+        (
+            ("max_position_embeddings", 2.into()),
+            "`max_position_embeddings`: expected more than 2, as positions",
+        ),
         (("position_embedding_type", "relative_key".into()), "expected `absolute`, got `relative_key`"),
         (("is_decoder", true.into()), "`is_decoder`: expected false"),
     ] {

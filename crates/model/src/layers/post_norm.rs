@@ -173,13 +173,7 @@ impl PostNormBlock {
         format!("{}.{module}", self.name)
     }
 
-    fn forward(
-        &self,
-        forward: &Forward<'_>,
-        rates: PostNormDropout,
-        x: &Var,
-        wanted: Wanted,
-    ) -> Result<Var> {
+    fn forward(&self, forward: &Forward<'_>, rates: PostNormDropout, x: &Var, wanted: Wanted) -> Result<Var> {
         let (tape, layout, pooled) = (forward.tape, &forward.batch.layout, &forward.batch.pooled);
         let (plain, shape) = (Activation::Identity, self.attention);
         let dropout = forward.dropout(&self.module(self.names.query), rates.attention_probs);
