@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from families import CHARACTERS, FAMILIES, WORDS
+from families import FAMILIES, random_rows
 from peft import LoraConfig, PeftModel, get_peft_model
 from retune_cli import Retune, reference_logits, relative, write_csv
 from safetensors import safe_open
@@ -35,7 +35,7 @@ def random_model(family, rng):
     """A model, how many labels it will be trained for, and the size of its files."""
     heads, layers = int(rng.integers(1, 8)), int(rng.integers(1, 5))
     # LayerNorm of one channel is its bias: nothing could be learned.
-    head_size = int(rng.integers(2 if heads == 1 else 1, 12))
+    head_size = int(rng.integers(2 if heads == 1 else 1, 12)) * (2 if family.even_heads else 1)
     num_labels = int(rng.integers(2, 7))
     end = choose(rng, *family.saved_as)
     sizes = {
@@ -49,20 +49,12 @@ def random_model(family, rng):
         "embedding_size": choose(rng, heads * head_size, int(rng.integers(2, 20))),
     }  # fmt: skip
     config = family.config(sizes, **({"num_labels": num_labels} if "Sequence" in end else {}))
-    poolers = end == "Model" and family.classes not in ("DistilBert", "Electra")
+    poolers = end == "Model" and family.classes not in ("DistilBert", "Electra", "ModernBert")
     options = {"add_pooling_layer": bool(rng.integers(2))} if poolers else {}
     model = family.named(end)(config, **options)
     randomise(model.named_parameters(), rng)
     dtype, shard = choose(rng, torch.float32, torch.float16, torch.bfloat16), choose(rng, "1GB", "5KB")
     return model.to(dtype), num_labels, shard
-
-
-def random_rows(rng, labels, count=40):
-    def text(index):
-        words = rng.choice(CHARACTERS + WORDS[:40] + ["é", "余", "Dr", "?"], rng.integers(1, 25))
-        return " ".join([WORDS[index % len(labels)], *words])
-
-    return [(text(i), labels[i % len(labels)]) for i in range(count)]
 
 
 def stored_dtypes(folder):
@@ -85,7 +77,8 @@ def describe(seed, model, base):
     shape = [config.hidden_size, config.num_attention_heads, config.num_hidden_layers]
     shape += [getattr(config, "intermediate_size", None) or config.hidden_dim]
     shape += [config.vocab_size, getattr(config, "type_vocab_size", 0), config.max_position_embeddings]
-    activation = getattr(config, "hidden_act", None) or config.activation
+    names = ("hidden_act", "activation", "hidden_activation")
+    activation = next(getattr(config, name) for name in names if hasattr(config, name))
     shards = len(list(base.glob("model*.safetensors")))
     print(
         f"{seed:4} {type(model).__name__:35} {'/'.join(map(str, shape)):24} {activation:17} {stored_dtypes(base):4} "
@@ -102,7 +95,7 @@ def try_one(retune, family, seed, work):
     family.tokenizer(model.config).save_pretrained(base)
     longest = model.config.max_position_embeddings - family.counts_from
     labels = sorted(f"label {i}" for i in range(num_labels))
-    rows = random_rows(rng, labels)
+    rows = random_rows(rng, labels, 40)
     write_csv(work / "rows.csv", ["text", "category"], rows)
     describe(seed, model, base)
 

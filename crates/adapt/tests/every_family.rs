@@ -84,9 +84,7 @@ fn expected(model_type: &str) -> Expected {
                 "ffn.lin2",
             ],
         },
-        "electra" => {
-            Expected { tuned: "electra-classifier", pretrained: "electra-discriminator", ..dense }
-        }
+        "electra" => Expected { tuned: "electra-classifier", pretrained: "electra-discriminator", ..dense },
         "modernbert" => Expected {
             tuned: "modernbert-classifier",
             pretrained: "modernbert-bare",
@@ -159,9 +157,16 @@ fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
                 let gradients = case.gradients();
                 for (id, parameter) in case.parameters.iter() {
                     let reached = gradients.get(id).is_some();
-                    assert_eq!(reached, parameter.trainable, "{} on {base}: {}", method.name(), parameter.name);
+                    assert_eq!(
+                        reached,
+                        parameter.trainable,
+                        "{} on {base}: {}",
+                        method.name(),
+                        parameter.name
+                    );
                 }
-                let head = [parameters(last), if base == tuned { parameters(last) } else { parameters(inner) }];
+                let head =
+                    [parameters(last), if base == tuned { parameters(last) } else { parameters(inner) }];
                 for name in head.concat() {
                     assert!(case.trained().contains(&name.as_str()), "{} on {base}: {name}", method.name());
                 }
@@ -178,7 +183,10 @@ fn an_adapter_names_what_peft_must_copy_and_the_layers_of_the_encoder() {
         assert_eq!(config["modules_to_save"].as_array().unwrap(), modules, "{pretrained}");
         assert_eq!(config["target_modules"].as_array().unwrap(), targets, "{pretrained}");
         for name in [&parameters(last)[..], &parameters(inner), &strings(norm)].concat() {
-            assert!(case.saved().contains(&format!("base_model.model.{name}").as_str()), "{pretrained}: {name}");
+            assert!(
+                case.saved().contains(&format!("base_model.model.{name}").as_str()),
+                "{pretrained}: {name}"
+            );
         }
         // `peft` copies a module whole: none of it may be left out of the file.
         let case = lora(tuned, true);

@@ -55,11 +55,8 @@ impl BertBody {
         let embeddings =
             TokenEmbeddings::load(checkpoint, &format!("{name}.embeddings"), embeddings, dropout)?;
         let project = format!("{name}.embeddings_project");
-        let embeddings_project = if width == hidden {
-            None
-        } else {
-            Some(Linear::load(checkpoint, project, width, hidden)?)
-        };
+        let embeddings_project =
+            if width == hidden { None } else { Some(Linear::load(checkpoint, project, width, hidden)?) };
         let layers = format!("{name}.encoder.layer");
         let encoder = PostNormEncoder::load(
             checkpoint,

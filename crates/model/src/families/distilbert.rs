@@ -73,13 +73,7 @@ impl Family for DistilBert {
         Ok(Box::new(DistilBertModel {
             embeddings: TokenEmbeddings::load(checkpoint, "distilbert.embeddings", embeddings, dropout)?,
             transformer: PostNormEncoder::load(checkpoint, layers, config.n_layers, NAMES, blocks, rates)?,
-            pre_classifier: Linear::load_or_init(
-                checkpoint,
-                "pre_classifier",
-                config.dim,
-                config.dim,
-                init,
-            )?,
+            pre_classifier: Linear::load_or_init(checkpoint, "pre_classifier", config.dim, config.dim, init)?,
             config,
         }))
     }

@@ -70,8 +70,7 @@ impl Family for Roberta {
         config: &HfConfig,
         checkpoint: &mut Checkpoint,
     ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
-        let defaults =
-            BertDefaults { vocab_size: self.vocab_size, pad_token_id: 1, ..BertDefaults::BERT };
+        let defaults = BertDefaults { vocab_size: self.vocab_size, pad_token_id: 1, ..BertDefaults::BERT };
         let read = BertConfig::with_defaults(config, &defaults)?;
         let Some(padding) = read.pad_token_id else {
             let expected = "the padding token's number, as positions are counted from it";
