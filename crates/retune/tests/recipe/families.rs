@@ -31,7 +31,7 @@ fn read(path: &Path) -> Map<String, Value> {
 }
 
 /// Trains it whole and with an adapter, and opens what is saved.
-fn there_and_back(tiny: &Tiny, last: &str, class: &str, modules: Value) {
+fn there_and_back(tiny: &Tiny, last: &str, class: &str, modules: &Value) {
     for method in ["full", "lora"] {
         let (report, ear) = train(&settings(tiny, method, method)).unwrap();
         assert!(ear.heard(&format!("{last}, ")) || ear.heard(&format!(", {last}")), "{:?}", ear.said);
@@ -49,7 +49,7 @@ fn there_and_back(tiny: &Tiny, last: &str, class: &str, modules: Value) {
     let config = read(&tiny.path("full/config.json"));
     assert_eq!(config["architectures"], json!([class]));
     let adapter = read(&tiny.path("lora/adapter_config.json"));
-    assert_eq!(adapter["modules_to_save"], modules);
+    assert_eq!(adapter["modules_to_save"], *modules);
 
     // Without the card, its head alone says how many classes there are.
     std::fs::remove_file(tiny.path("lora/retune.json")).unwrap();
@@ -62,7 +62,7 @@ fn a_roberta_is_trained_and_opens_again() {
     let tiny = Tiny::new();
     rename(&tiny, "roberta", &[], &[("bert.", "roberta.")]);
     let modules = json!(["classifier"]);
-    there_and_back(&tiny, "classifier.out_proj", "RobertaForSequenceClassification", modules);
+    there_and_back(&tiny, "classifier.out_proj", "RobertaForSequenceClassification", &modules);
 }
 
 #[test]
@@ -89,5 +89,5 @@ fn a_distilbert_is_trained_and_opens_again() {
     ];
     rename(&tiny, "distilbert", &keys, &names);
     let modules = json!(["classifier", "pre_classifier"]);
-    there_and_back(&tiny, "classifier", "DistilBertForSequenceClassification", modules);
+    there_and_back(&tiny, "classifier", "DistilBertForSequenceClassification", &modules);
 }
