@@ -11,13 +11,21 @@ the loss.
                                         far from zero, row 5 a variance of about 1e-5
   layer_norm.{weight,bias}              [13]
   layer_norm.{eps1e-12,eps1e-5}.{y,dx,dweight,dbias}    dx is also the residual's gradient
+  layer_norm.no_bias.{y,dx,dweight}     eps 1e-5
   cross_entropy.{logits,labels,class_weights}           [9, 6], [9], [6]; row 4's logits are near +-100
   cross_entropy.label_smoothing         []
   cross_entropy.{plain,weighted,smoothed,weighted_smoothed}.{loss,dlogits}
                                         torch's mean: over the labels' class weights
   attention.{q,k,v,dy}                  [12, 15]: tokens, then 3 heads of size 5; scale 1/sqrt(5)
   attention.cu_seqlens                  [0, 1, 4, 12]
-  attention.{full,causal}.{y,dq,dk,dv}
+  attention.{full,causal,window,causal_window}.{y,dq,dk,dv}   a window of 2 to either side
+  rotary.{x,dy}                         [12, 18]: tokens, then 3 heads of size 6
+  rotary.{cu_seqlens,theta}             [0, 1, 4, 12], []
+  rotary.{y,dx}
+  gated.{x,dy}                          [7, 26], [7, 13]: what is activated, then its gate
+  gated.{gelu,gelu_tanh,silu,relu,tanh}.{y,dx}
+  mean_rows.{x,dy,y,dx}                 [12, 5], [3, 5]
+  mean_rows.cu_seqlens                  [0, 1, 4, 12]
   adamw.{start,grads,learning_rates}    [17], [10, 17], [10]
   adamw.{beta1,beta2,eps,weight_decay}  []
   adamw.{decay,no_decay}.params         [10, 17], after each step; .m and .v [17], the moments at the end
@@ -35,6 +43,11 @@ import numpy
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from transformers.models.modernbert.modeling_modernbert import (
+    ModernBertConfig,
+    ModernBertRotaryEmbedding,
+    apply_rotary_pos_emb,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,18 +61,20 @@ def gradients(y, dy, *inputs):
     return torch.autograd.grad(y, inputs, dy, retain_graph=True)
 
 
+FUNCTIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+}
+
+
 def activations(rng):
     x = exact(numpy.concatenate([numpy.linspace(-12, 12, 193), rng.standard_normal(9), [0.0]])).requires_grad_()
     dy = exact(rng.standard_normal(x.shape))
     out = {"activation.x": x, "activation.dy": dy}
-    functions = {
-        "gelu": F.gelu,
-        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-        "silu": F.silu,
-        "relu": F.relu,
-        "tanh": torch.tanh,
-    }
-    for name, function in functions.items():
+    for name, function in FUNCTIONS.items():
         y = function(x)
         out[f"activation.{name}.y"] = y
         (out[f"activation.{name}.dx"],) = gradients(y, dy, x)
@@ -80,6 +95,9 @@ def layer_norm(rng):
         y = F.layer_norm(x + residual, (13,), weight, bias, eps)
         out |= {f"{case}.y": y}
         out |= dict(zip([f"{case}.dx", f"{case}.dweight", f"{case}.dbias"], gradients(y, dy, x, weight, bias)))
+    y = F.layer_norm(x + residual, (13,), weight, None, 1e-5)
+    out |= {"no_bias.y": y}
+    out |= dict(zip(["no_bias.dx", "no_bias.dweight"], gradients(y, dy, x, weight)))
     return {f"layer_norm.{name}": tensor for name, tensor in out.items()}
 
 
@@ -107,16 +125,56 @@ def attention(rng, heads=3, size=5, cu_seqlens=(0, 1, 4, 12)):
     q, k, v = (exact(1.5 * rng.standard_normal((12, heads * size))).requires_grad_() for _ in range(3))
     dy = exact(rng.standard_normal((12, heads * size)))
     out = {"q": q, "k": k, "v": v, "dy": dy, "cu_seqlens": torch.tensor(cu_seqlens)}
-    for case, causal in {"full": False, "causal": True}.items():
+    cases = {"full": (False, 12), "causal": (True, 12), "window": (False, 2), "causal_window": (True, 2)}
+    for case, (causal, window) in cases.items():
         rows = []
         for start, end in zip(cu_seqlens, cu_seqlens[1:]):
             split = [x[start:end].unflatten(1, (heads, size)).transpose(0, 1) for x in (q, k, v)]
-            y = F.scaled_dot_product_attention(*split, is_causal=causal, scale=size**-0.5)
+            distance = torch.arange(end - start)[:, None] - torch.arange(end - start)
+            seen = (distance.abs() <= window) & (distance >= (0 if causal else -window))
+            y = F.scaled_dot_product_attention(*split, attn_mask=seen, scale=size**-0.5)
             rows.append(y.transpose(0, 1).flatten(1))
         y = torch.cat(rows)
         out |= {f"{case}.y": y}
         out |= dict(zip([f"{case}.dq", f"{case}.dk", f"{case}.dv"], gradients(y, dy, q, k, v)))
     return {f"attention.{name}": tensor for name, tensor in out.items()}
+
+
+def rotary(rng, heads=3, size=6, theta=70.0, cu_seqlens=(0, 1, 4, 12)):
+    x, dy = exact(rng.standard_normal((12, heads * size))).requires_grad_(), exact(rng.standard_normal((12, heads * size)))
+    config = ModernBertConfig(
+        hidden_size=heads * size, num_attention_heads=heads,
+        rope_parameters={kind: {"rope_type": "default", "rope_theta": theta} for kind in ("full_attention", "sliding_attention")},
+    )  # fmt: skip
+    rows = []
+    for start, end in zip(cu_seqlens, cu_seqlens[1:]):
+        heads_first = x[None, start:end].unflatten(2, (heads, size)).transpose(1, 2)
+        angles = ModernBertRotaryEmbedding(config)(x, torch.arange(end - start)[None], "full_attention")
+        y, _ = apply_rotary_pos_emb(heads_first, heads_first, *angles)
+        rows.append(y[0].transpose(0, 1).flatten(1))
+    y = torch.cat(rows)
+    out = {"x": x, "dy": dy, "cu_seqlens": torch.tensor(cu_seqlens), "theta": exact(theta), "y": y}
+    (out["dx"],) = gradients(y, dy, x)
+    return {f"rotary.{name}": tensor for name, tensor in out.items()}
+
+
+def gated(rng):
+    x, dy = exact(2.0 * rng.standard_normal((7, 26))).requires_grad_(), exact(rng.standard_normal((7, 13)))
+    out = {"gated.x": x, "gated.dy": dy}
+    for name, function in FUNCTIONS.items():
+        input, gate = x.chunk(2, dim=-1)
+        y = function(input) * gate
+        out[f"gated.{name}.y"] = y
+        (out[f"gated.{name}.dx"],) = gradients(y, dy, x)
+    return out
+
+
+def mean_rows(rng, cu_seqlens=(0, 1, 4, 12)):
+    x, dy = exact(rng.standard_normal((12, 5))).requires_grad_(), exact(rng.standard_normal((3, 5)))
+    y = torch.stack([x[start:end].mean(0) for start, end in zip(cu_seqlens, cu_seqlens[1:])])
+    out = {"x": x, "dy": dy, "cu_seqlens": torch.tensor(cu_seqlens), "y": y}
+    (out["dx"],) = gradients(y, dy, x)
+    return {f"mean_rows.{name}": tensor for name, tensor in out.items()}
 
 
 def adamw(rng, steps=10):
@@ -162,7 +220,7 @@ def main():
     output = parser.parse_args().output
     torch.set_num_threads(1)
     tensors = {}
-    for seed, make in enumerate([activations, layer_norm, cross_entropy, attention, adamw, clip]):
+    for seed, make in enumerate([activations, layer_norm, cross_entropy, attention, adamw, clip, rotary, gated, mean_rows]):
         tensors |= make(numpy.random.default_rng(seed))
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file(

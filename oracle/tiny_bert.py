@@ -8,8 +8,8 @@ Each folder is a checkpoint as transformers writes it, and beside it
     logits              [rows, num_labels]
     hidden              [tokens, hidden_size], last hidden states, rows one after another
     loss                [], mean cross entropy over the rows
-    grad.NAME           gradient of the loss, NAME as in BertForSequenceClassification
-    init.NAME           pooler and classifier values used where the checkpoint has none
+    grad.NAME           gradient of the loss, NAME as in the family's class for sequence classification
+    init.NAME           values of the head (BERT's pooler included) used where the checkpoint has none
 `bert-classifier/lora*/` holds an adapter as peft writes it, with expected.safetensors: logits, loss, hidden, and grad.NAME
 for every tensor of adapter_model.safetensors, under its name there. The batch is that of `bert-classifier`.
 
@@ -28,7 +28,13 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForPreTraining, BertForSequenceClassification, BertModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForPreTraining,
+    BertForSequenceClassification,
+    BertModel,
+)
 from transformers.utils import logging
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -43,7 +49,7 @@ def normal(rng, shape, scale):
 def randomise(named_parameters, rng):
     """Weights far from their initial values: no bias is zero, no LayerNorm weight is one, no gradient vanishes."""
     for name, parameter in named_parameters:
-        if name.endswith("LayerNorm.weight"):
+        if name.lower().replace("_", "").endswith("norm.weight"):
             value = 1.0 + normal(rng, parameter.shape, 0.3)
         elif "_embeddings." in name:
             value = normal(rng, parameter.shape, 0.8)
@@ -65,12 +71,12 @@ def stored_names(folder):
     return names
 
 
-def make_batch(config, num_labels, rng):
-    lengths = [1, 7, 2, config.max_position_embeddings, 11]
+def make_batch(config, num_labels, rng, longest):
+    lengths = [1, 7, 2, longest, 11]
     # Id 0 is padding: torch gives its embedding no gradient, which is not a matter for these values.
     return {
         "input_ids": [rng.integers(1, config.vocab_size, n).tolist() for n in lengths],
-        "token_type_ids": [rng.integers(0, config.type_vocab_size, n).tolist() for n in lengths],
+        "token_type_ids": [rng.integers(0, getattr(config, "type_vocab_size", 1), n).tolist() for n in lengths],
         "labels": rng.integers(0, num_labels, len(lengths)).tolist(),
         "num_labels": num_labels,
     }
@@ -80,9 +86,10 @@ def run(model, batch):
     """Logits, hidden states and loss of the batch, one row at a time: no padding and no mask is involved."""
     logits, hidden = [], []
     for ids, types in zip(batch["input_ids"], batch["token_type_ids"]):
-        out = model(
-            input_ids=torch.tensor([ids]), token_type_ids=torch.tensor([types]), output_hidden_states=True
-        )
+        inputs = {"input_ids": torch.tensor([ids])}
+        if hasattr(model.config, "type_vocab_size"):
+            inputs["token_type_ids"] = torch.tensor([types])
+        out = model(**inputs, output_hidden_states=True)
         logits.append(out.logits[0])
         hidden.append(out.hidden_states[-1][0])
     logits = torch.stack(logits)
@@ -95,26 +102,39 @@ def save_expected(path, tensors):
     save_file({name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}, path)
 
 
-def write_checkpoint(folder, model_class, config, num_labels, seed, dtype=torch.float32, shard="1GB", **model_kwargs):
+def write_checkpoint(
+    folder, model_class, config, num_labels, seed, dtype=torch.float32, shard="1GB", change=None, rewrite=None,
+    **model_kwargs,
+):  # fmt: skip
+    """`change` alters the batch, which is otherwise random rows of up to the longest length; `rewrite` the keys of
+    config.json, before transformers reads them back."""
     shutil.rmtree(folder, ignore_errors=True)
     rng = numpy.random.default_rng(seed)
     model = model_class(config, **model_kwargs)
     randomise(model.named_parameters(), rng)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    if rewrite:
+        keys = json.loads((folder / "config.json").read_text())
+        rewrite(keys)
+        (folder / "config.json").write_text(json.dumps(keys, indent=2) + "\n")
 
-    model = BertForSequenceClassification.from_pretrained(
+    model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=num_labels, dtype=torch.float32, attn_implementation="eager"
     )
     stored = stored_names(folder)
     missing = [
         (name, parameter)
         for name, parameter in model.named_parameters()
-        if name not in stored and name.removeprefix("bert.") not in stored
+        if name not in stored and name.removeprefix(model.base_model_prefix + ".") not in stored
     ]
     randomise(missing, rng)
     expected = {f"init.{name}": parameter.detach().clone() for name, parameter in missing}
 
-    batch = make_batch(config, num_labels, rng)
+    # RoBERTa counts positions from behind the padding token's number.
+    counted_from = config.pad_token_id + 1 if "roberta" in model.base_model_prefix else 0
+    batch = make_batch(config, num_labels, rng, config.max_position_embeddings - counted_from)
+    if change:
+        change(batch)
     model.double().eval()
     expected |= run(model, batch)
     expected |= {f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}
@@ -122,10 +142,12 @@ def write_checkpoint(folder, model_class, config, num_labels, seed, dtype=torch.
     (folder / "expected.json").write_text(json.dumps(batch) + "\n")
 
 
-def write_adapter(base, folder, seed, use_rslora):
+BERT_TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+
+
+def write_adapter(base, folder, seed, use_rslora=False, targets=BERT_TARGETS):
     rng = numpy.random.default_rng(seed)
-    model = BertForSequenceClassification.from_pretrained(base, attn_implementation="eager")
-    targets = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+    model = AutoModelForSequenceClassification.from_pretrained(base, attn_implementation="eager")
     config = LoraConfig(
         task_type="SEQ_CLS", r=3, lora_alpha=7, lora_dropout=0.0, target_modules=targets, use_rslora=use_rslora
     )

@@ -1,4 +1,4 @@
-"""Golden values for the tokenizer, from transformers' BertTokenizer over a tiny WordPiece vocabulary.
+"""Golden values for the tokenizer, from those of transformers over tiny vocabularies.
 
     python oracle/tokenizer.py [--output crates/model/tests/golden/tokenizer]
 
@@ -6,6 +6,10 @@ Each folder is a tokenizer as it may lie beside a checkpoint:
   uncased      as transformers saves it today, but with padding and truncation switched on in tokenizer.json
   cased-left   a tokenizer.json for lower case, whose tokenizer_config.json says otherwise, and cuts from the left
   old          vocab.txt, tokenizer_config.json and special_tokens_map.json alone; the lines end in CR LF
+  distilbert   a BERT's, cased, under the name of another class: it gives no token types
+  roberta      a byte-level BPE whose tokenizer_config.json asks for a space before the first word, its tokenizer.json not
+  xlm-roberta  a Unigram
+  modernbert   a byte-level BPE with the special tokens of a BERT, of no class of its own: it gives no token types
 expected.json has for each folder its rows: text, pair (or null), max_length, input_ids, token_type_ids, and truncated, the tokens
 that truncation=True took away.
 """
@@ -14,8 +18,14 @@ import argparse
 import json
 from pathlib import Path
 
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer, BertTokenizerFast
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoTokenizer,
+    BertTokenizerFast,
+    PreTrainedTokenizerFast,
+    RobertaTokenizer,
+    XLMRobertaTokenizer,
+)
 from transformers.utils import logging
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -117,8 +127,49 @@ def save_old(folder):
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
 
 
-def expected_rows(tokenizer):
-    for text, pair, max_length in ROWS:
+def save_distilbert(folder):
+    BertTokenizerFast(vocab={token: i for i, token in enumerate(VOCAB)}).save_pretrained(folder)
+    change_settings(folder, tokenizer_class="DistilBertTokenizer", do_lower_case=False)
+
+
+MERGES = ["t h", "th e", "Ġ th", "Ġth e", "l o", "lo s", "los t", "Ġ lost", "c a", "r d", "ca rd", "Ġ card", "Ã ©"]
+
+
+def byte_level(special, last):
+    """Ids of a vocabulary, and the merges."""
+    tokens = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES), *last]
+    return {token: i for i, token in enumerate(tokens)}, [tuple(merge.split(" ")) for merge in MERGES]
+
+
+def save_roberta(folder):
+    vocab, merges = byte_level(["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"])
+    RobertaTokenizer(vocab=vocab, merges=merges).save_pretrained(folder)
+    change_settings(folder, add_prefix_space=True)
+
+
+def save_xlm_roberta(folder):
+    pieces = ["▁", *LETTERS, "▁the", "▁card", "▁is", "▁lost", "lo", "st", "é", "卡", "丢", "了", "▁my", "money", "😀", "!"]
+    vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocab += [(piece, -2.0 - 0.125 * i) for i, piece in enumerate(pieces)] + [("<mask>", 0.0)]
+    XLMRobertaTokenizer(vocab=vocab).save_pretrained(folder)
+
+
+def save_modernbert(folder):
+    vocab, merges = byte_level([], ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [(token, vocab[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", special)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]",
+        mask_token=AddedToken("[MASK]", lstrip=True), model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def expected_rows(tokenizer, rows):
+    for text, pair, max_length in rows:
         # As a batch of one: a call with bare strings takes an empty pair for none, a batch does not.
         inputs = [[text]] if pair is None else [[text], [pair]]
         whole = tokenizer(*inputs)
@@ -128,7 +179,8 @@ def expected_rows(tokenizer):
             "pair": pair,
             "max_length": max_length,
             "input_ids": row["input_ids"][0],
-            "token_type_ids": row["token_type_ids"][0],
+            # A model that is given none takes all for 0.
+            "token_type_ids": row["token_type_ids"][0] if "token_type_ids" in row else [0] * len(row["input_ids"][0]),
             "truncated": len(whole["input_ids"][0]) - len(row["input_ids"][0]),
         }
 
@@ -141,11 +193,18 @@ def main():
     assert len(VOCAB) == len(set(VOCAB))
 
     expected = {}
-    for name, save in [("uncased", save_uncased), ("cased-left", save_cased_left), ("old", save_old)]:
+    berts = {"uncased": save_uncased, "cased-left": save_cased_left, "old": save_old}
+    others = {"distilbert": save_distilbert, "roberta": save_roberta, "xlm-roberta": save_xlm_roberta}
+    others |= {"modernbert": save_modernbert}
+    # The longest rows tell about the settings of BERT alone.
+    short = [(text, pair, most) for text, pair, most in ROWS if len(text) < 100 and most < 40]
+    short += [("<s> the <pad> card</s>", "<mask> lost", 32), ("the card", "is lost", 5), ("the  card", None, 20)]
+    for name, save in (berts | others).items():
         folder = output / name
         folder.mkdir(parents=True, exist_ok=True)
         save(folder)
-        expected[name] = list(expected_rows(AutoTokenizer.from_pretrained(folder)))
+        rows = ROWS if name in berts else [row for row in short if row[2] >= 4]
+        expected[name] = list(expected_rows(AutoTokenizer.from_pretrained(folder), rows))
     folders = [
         f"{json.dumps(name)}: [\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]"
         for name, rows in expected.items()

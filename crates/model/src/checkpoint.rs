@@ -12,6 +12,8 @@ use crate::{ModelError, TensorProblem};
 pub enum Init {
     /// All 0.
     Zeros,
+    /// All 1.
+    Ones,
     /// Normal around 0 with this standard deviation.
     Normal(f64),
     /// Uniform between minus this and this.
@@ -31,6 +33,7 @@ impl Init {
         let stream = &mut key.with_name(name).stream();
         match self {
             Init::Zeros => {}
+            Init::Ones => tensor.f32_mut()?.fill(1.0),
             Init::Normal(deviation) => {
                 tensor.f32_mut()?.iter_mut().for_each(|x| *x = stream.normal() * deviation as f32);
             }

@@ -1,6 +1,7 @@
 //! From text to token ids, exactly as transformers does it, with the `tokenizers` crate.
 
 mod bert;
+mod roberta;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Tokenizer {
     /// Which end is lost when a text is too long.
     direction: TruncationDirection,
     vocab_size: usize,
+    /// Whether the second text of a pair has type 1.
+    types: bool,
 }
 
 /// A row as the model gets it.
@@ -57,7 +60,8 @@ impl Tokenizer {
     /// Reads the tokenizer of a model folder: `tokenizer.json`, or a BERT's `vocab.txt`.
     ///
     /// Padding and truncation stored there are switched off. As in transformers, `tokenizer_config.json` has the
-    /// last word on which end is cut, and for a BERT on lower case, accents and Chinese characters.
+    /// last word on which end is cut, for a BERT on lower case, accents and Chinese characters, and for a RoBERTa on a
+    /// space before the first word.
     /// Errors if neither file is there, or if they cannot be followed exactly.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, ModelError> {
         let folder = folder.as_ref();
@@ -68,6 +72,7 @@ impl Tokenizer {
                 let mut inner = tokenizers::Tokenizer::from_bytes(text)
                     .map_err(|e| failed(&path, format!("cannot be read as a tokenizer: {e}")))?;
                 bert::apply_settings(&mut inner, &settings).map_err(|e| failed(&path, e.to_string()))?;
+                roberta::apply_settings(&mut inner, &settings);
                 inner
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => bert::from_vocab(folder, &settings)?,
@@ -77,7 +82,8 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| failed(&path, e.to_string()))?;
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        Ok(Self { path: folder.to_path_buf(), inner, direction, vocab_size })
+        let types = roberta::gives_types(&settings);
+        Ok(Self { path: folder.to_path_buf(), inner, direction, vocab_size, types })
     }
 
     /// Encodes a text, or a pair of texts, with special tokens, into at most `max_length` tokens.
@@ -98,7 +104,7 @@ impl Tokenizer {
         };
         let whole = whole.map_err(failed)?;
         if whole.len() <= max_length {
-            return Ok(encoded(&whole, 0));
+            return Ok(self.encoded(&whole, 0));
         }
         let params = TruncationParams {
             direction: self.direction,
@@ -113,7 +119,16 @@ impl Tokenizer {
         first.take_overflowing();
         second.as_mut().map(Encoding::take_overflowing);
         let cut = self.inner.post_process(first, second, true).map_err(failed)?;
-        Ok(encoded(&cut, whole.len() - cut.len()))
+        Ok(self.encoded(&cut, whole.len() - cut.len()))
+    }
+
+    fn encoded(&self, encoding: &Encoding, truncated: usize) -> Encoded {
+        let types = encoding.get_type_ids();
+        Encoded {
+            input_ids: encoding.get_ids().to_vec(),
+            token_type_ids: if self.types { types.to_vec() } else { vec![0; types.len()] },
+            truncated,
+        }
     }
 
     /// Encodes many rows, each like [`Tokenizer::encode`], on all threads of the pool; the order is kept.
@@ -168,14 +183,6 @@ pub fn copy_files(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Mo
         }
     }
     Ok(())
-}
-
-fn encoded(encoding: &Encoding, truncated: usize) -> Encoded {
-    Encoded {
-        input_ids: encoding.get_ids().to_vec(),
-        token_type_ids: encoding.get_type_ids().to_vec(),
-        truncated,
-    }
 }
 
 fn direction(

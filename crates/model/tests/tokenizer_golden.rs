@@ -37,11 +37,11 @@ fn copy_of(name: &str) -> tempfile::TempDir {
 #[test]
 fn rows_are_encoded_as_transformers_does() {
     let expected = rows();
-    assert_eq!(expected.len(), 3);
+    assert_eq!(expected.len(), 7);
     for (folder, rows) in expected {
         let tokenizer = Tokenizer::open(golden().join(&folder)).unwrap();
-        assert!(rows.len() >= 40);
-        assert!(rows.iter().filter(|row| row.truncated > 0).count() >= 10);
+        assert!(rows.len() >= 30);
+        assert!(rows.iter().filter(|row| row.truncated > 0).count() >= 8);
         for row in rows {
             let got = tokenizer.encode(&row.text, row.pair.as_deref(), row.max_length).unwrap();
             let Row { input_ids, token_type_ids, truncated, .. } = row;

@@ -37,12 +37,18 @@ pub struct Inspected {
 }
 
 /// The keys of a configuration that say how large a model is.
-const SIZES: [&str; 8] = [
+const SIZES: [&str; 13] = [
     "vocab_size",
+    "embedding_size",
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
     "intermediate_size",
+    // The same of a DistilBERT.
+    "dim",
+    "n_layers",
+    "n_heads",
+    "hidden_dim",
     "max_position_embeddings",
     "r",
     "lora_alpha",

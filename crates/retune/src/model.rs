@@ -62,7 +62,7 @@ impl TextModel {
     pub fn open(settings: &ModelSettings) -> Result<Self> {
         let source = Source::find(settings)?;
         source.check_task()?;
-        let names = source.labels()?.unwrap_or_else(|| placeholders(&source));
+        let names = source.labels()?.map_or_else(|| placeholders(&source), Ok)?;
         if names.len() < 2 {
             let message = format!(
                 "its head has {} class, which is no choice: is it a model for regression?",
@@ -105,7 +105,7 @@ impl TextModel {
         }
         let tokenizer = Tokenizer::open(&source.base)?;
         // An adapter brings its own head; the base may have one of another task.
-        let shape = opened.checkpoint.shape(&format!("{}.weight", TextClassifier::HEAD));
+        let shape = opened.checkpoint.shape(&format!("{}.weight", opened.encoder.head().name));
         let other_head = shape.is_some_and(|shape| shape.first() != Some(&labels.len()));
         let keep_head = keep_head && !(source.adapter.is_some() && other_head);
         let classifier =
@@ -250,8 +250,7 @@ impl TextModel {
 }
 
 /// Names for the classes of a head that nobody named, as transformers calls them.
-fn placeholders(source: &Source) -> Vec<String> {
-    let classes = source.adapter.as_ref().and_then(|(_, files)| files.head_rows(TextClassifier::HEAD));
+fn placeholders(source: &Source) -> Result<Vec<String>> {
     // transformers writes no names for two classes that nobody named.
-    (0..classes.unwrap_or(2)).map(|class| format!("LABEL_{class}")).collect()
+    Ok((0..source.adapter_classes()?.unwrap_or(2)).map(|class| format!("LABEL_{class}")).collect())
 }

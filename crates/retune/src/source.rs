@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{self, AdapterFiles, Method};
-use retune_adapt::tasks::TextClassifier;
+use retune_model::families;
 use retune_model::formats::{HfConfig, LabelNames};
 
 use crate::artefact::{self, Card};
@@ -103,9 +103,16 @@ impl Source {
         if let Some(card) = &self.card {
             return Ok(Some(LabelNames { names: card.labels.clone(), placeholder: false, conflict: None }));
         }
-        let classes = self.adapter.as_ref().and_then(|(_, files)| files.head_rows(TextClassifier::HEAD));
+        let classes = self.adapter_classes()?;
         let named = HfConfig::open(&self.base)?.label_names()?;
         Ok(named.filter(|named| classes.is_none_or(|classes| classes == named.names.len())))
+    }
+
+    /// How many classes an adapter's head has, if it brings one and the family of its base is known.
+    pub(crate) fn adapter_classes(&self) -> Result<Option<usize>> {
+        let Some((_, files)) = &self.adapter else { return Ok(None) };
+        let family = families::find(&HfConfig::open(&self.base)?);
+        Ok(family.ok().and_then(|family| files.head_rows(family.head_name())))
     }
 
     fn adapter(folder: PathBuf, settings: &ModelSettings) -> Result<Self> {

@@ -129,7 +129,7 @@ fn two_parameters_of_one_sum_are_scaled_once_each() {
     let residual_var = Some(&residual_var);
     let options = LayerNormOptions {
         weight: &weight,
-        bias: &bias,
+        bias: Some(&bias),
         epsilon: 1e-5,
         residual: residual_var,
         dropout: None,

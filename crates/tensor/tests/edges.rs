@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use draw::draw;
 use pass::pass;
-use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout};
+use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
-    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, attention, cross_entropy, dropout,
-    embedding, layer_norm, linear, select_rows,
+    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, cross_entropy, dropout,
+    embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns, select_rows,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Result, Tape, Tensor, Var};
@@ -34,7 +34,7 @@ fn plain<'a>(weight: &'a Var, bias: Option<&'a Var>, activation: Activation) -> 
 }
 
 fn shape(heads: usize, kv_heads: usize, head_size: usize, causal: bool) -> AttentionShape {
-    AttentionShape { heads, kv_heads, head_size, scale: 1.0, causal }
+    AttentionShape { heads, kv_heads, head_size, scale: 1.0, causal, window: None }
 }
 
 const ACTIVATIONS: [Activation; 6] = [
@@ -66,7 +66,7 @@ fn a_nan_in_the_input_reaches_the_output() {
         }
         let norm = LayerNormOptions {
             weight: &weight,
-            bias: &bias,
+            bias: Some(&bias),
             epsilon: 1e-5,
             residual: None,
             dropout: dropped(0.99),
@@ -74,6 +74,14 @@ fn a_nan_in_the_input_reaches_the_output() {
         has_nan("layer_norm", layer_norm(&tape, &x, &layout, norm));
         has_nan("dropout", dropout(&tape, &x, &layout, dropped(0.99)));
         has_nan("select_rows", select_rows(&tape, &x, &[0]));
+        has_nan("select_columns", select_columns(&tape, &x, place..place + 1));
+        has_nan("mean_rows", mean_rows(&tape, &x, &layout));
+        has_nan("add", add(&tape, &x, &constant(&[1, 21]), &layout, dropped(0.99)));
+        let even = Var::constant(tensor(&[1, 22], &[&values[..], &[0.5]].concat()));
+        has_nan("rotary", rotary(&tape, &even, &layout, Rotary { head_size: 22, theta: 10.0 }));
+        for activation in ACTIVATIONS {
+            has_nan("gated", gated(&tape, &even, activation));
+        }
         let lookup = Lookup { table: &x, ids: Arc::from([0]), padding_idx: Some(0) };
         has_nan("embedding", embedding(&tape, &[lookup]));
         let good = constant(&[21, 1]);
@@ -170,7 +178,7 @@ fn a_batch_of_no_rows_gives_nothing_and_zero_gradients() {
         }));
         let norm = [none(5), draw("weight", &[5]), draw("bias", &[5]), none(5)];
         is_zero(pass(&norm, Some(&none(5)), |tape, vars| {
-            let (weight, bias, residual) = (&vars[1], &vars[2], Some(&vars[3]));
+            let (weight, bias, residual) = (&vars[1], Some(&vars[2]), Some(&vars[3]));
             let dropout = dropped(0.5);
             let options = LayerNormOptions { weight, bias, epsilon: 1e-5, residual, dropout };
             layer_norm(tape, &vars[0], &layout, options)
@@ -182,6 +190,16 @@ fn a_batch_of_no_rows_gives_nothing_and_zero_gradients() {
         is_zero(pass(&[none(6)], Some(&none(6)), |tape, vars| {
             dropout(tape, &vars[0], &layout, dropped(0.5))
         }));
+        is_zero(pass(&[none(6), none(6)], Some(&none(6)), |tape, vars| {
+            add(tape, &vars[0], &vars[1], &layout, dropped(0.5))
+        }));
+        is_zero(pass(&[none(6)], Some(&none(3)), |tape, vars| gated(tape, &vars[0], Activation::Gelu)));
+        is_zero(pass(&[none(6)], Some(&none(6)), |tape, vars| {
+            rotary(tape, &vars[0], &layout, Rotary { head_size: 2, theta: 9.0 })
+        }));
+        is_zero(pass(&[none(6)], Some(&none(2)), |tape, vars| select_columns(tape, &vars[0], 3..5)));
+        let rows = draw("rows", &[layout.rows(), 6]);
+        is_zero(pass(&[none(6)], Some(&rows), |tape, vars| mean_rows(tape, &vars[0], &layout)));
     }
     is_zero(pass(&[draw("table", &[4, 3])], Some(&none(3)), |tape, vars| {
         embedding(tape, &[Lookup { table: &vars[0], ids: Arc::from([]), padding_idx: None }])
@@ -219,7 +237,7 @@ fn sizes_of_one_and_of_none() {
     let norm = [draw("x", &[5, 1]), tensor(&[1], &[3.0]), tensor(&[1], &[-0.75])];
     let dy = draw("dy", &[5, 1]);
     let (y, gradients) = pass(&norm, Some(&dy), |tape, vars| {
-        let (weight, bias) = (&vars[1], &vars[2]);
+        let (weight, bias) = (&vars[1], Some(&vars[2]));
         let options = LayerNormOptions { weight, bias, epsilon: 1e-12, residual: None, dropout: None };
         layer_norm(tape, &vars[0], &layout(&[5]), options)
     });

@@ -69,7 +69,7 @@ fn meta_holds_nothing() {
     let _counters = COUNTERS.lock().unwrap_or_else(PoisonError::into_inner);
     let sizes = Sizes { entries: 99_991, hidden: 98_304, heads: 96, kv_heads: 96, rank: 64, classes: 151 };
     // A tiny pass first: what the test itself and the libraries need once.
-    passes(Device::Meta, Sizes { hidden: 96, ..sizes }, CASES[0]);
+    passes(Device::Meta, Sizes { hidden: 192, ..sizes }, CASES[0]);
     let before = resident_peak();
     let (peak, _) = passes(Device::Meta, sizes, CASES[0]);
     assert!(peak > 100 << 30, "{peak} bytes");

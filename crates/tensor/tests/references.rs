@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pass::{pass, weighted};
-use retune_tensor::backend::{Activation, AdamW, AttentionShape, Layout};
+use retune_tensor::backend::{Activation, AdamW, AttentionShape, Layout, Rotary};
 use retune_tensor::ops::{
-    CrossEntropyOptions, LayerNormOptions, Linear, attention, cross_entropy, layer_norm, linear,
+    CrossEntropyOptions, LayerNormOptions, Linear, attention, cross_entropy, gated, layer_norm, linear,
+    mean_rows, rotary,
 };
 use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
@@ -57,6 +58,12 @@ impl Golden {
         bytes.as_chunks().0.iter().map(|bytes| u32::try_from(i64::from_le_bytes(*bytes)).unwrap()).collect()
     }
 
+    fn layout(&self) -> Arc<Layout> {
+        let cu_seqlens = self.integers("cu_seqlens");
+        let lengths: Vec<_> = cu_seqlens.windows(2).map(|ends| (ends[1] - ends[0]) as usize).collect();
+        Arc::new(Layout::new(&lengths, &[0, 1, 2]))
+    }
+
     fn check(&self, name: &str, got: &Tensor) {
         let want = self.tensor(name);
         assert_eq!(got.shape(), want.shape(), "{}.{name}", self.op);
@@ -81,9 +88,27 @@ impl Drop for Golden {
 fn every_reference_belongs_to_a_test() {
     let file = SafeTensors::deserialize(include_bytes!("golden/ops.safetensors")).unwrap();
     let ops: BTreeSet<_> = file.names().into_iter().filter_map(|name| name.split('.').next()).collect();
-    let tested = ["activation", "adamw", "attention", "clip", "cross_entropy", "layer_norm"];
+    let tested = [
+        "activation",
+        "adamw",
+        "attention",
+        "clip",
+        "cross_entropy",
+        "gated",
+        "layer_norm",
+        "mean_rows",
+        "rotary",
+    ];
     assert_eq!(ops, BTreeSet::from(tested));
 }
+
+const ACTIVATIONS: [(&str, Activation); 5] = [
+    ("gelu", Activation::Gelu),
+    ("gelu_tanh", Activation::GeluTanh),
+    ("silu", Activation::Silu),
+    ("relu", Activation::Relu),
+    ("tanh", Activation::Tanh),
+];
 
 #[test]
 fn activations() {
@@ -92,13 +117,7 @@ fn activations() {
     let one = Tensor::from_slice(Device::Cpu, &[1, 1], &[1.0]).unwrap();
     let column = |name| golden.tensor(name).reshape(&[203, 1]).unwrap();
     let layout = Arc::new(Layout::new(&[203], &[0]));
-    for (name, activation) in [
-        ("gelu", Activation::Gelu),
-        ("gelu_tanh", Activation::GeluTanh),
-        ("silu", Activation::Silu),
-        ("relu", Activation::Relu),
-        ("tanh", Activation::Tanh),
-    ] {
+    for (name, activation) in ACTIVATIONS {
         let (y, gradients) = pass(&[column("x"), one.clone()], Some(&column("dy")), |tape, vars| {
             linear(
                 tape,
@@ -115,16 +134,23 @@ fn activations() {
 #[test]
 fn layer_norms() {
     let golden = Golden::of("layer_norm");
-    let inputs = ["x", "weight", "bias", "residual"].map(|name| golden.tensor(name));
+    let inputs = ["x", "weight", "residual", "bias"].map(|name| golden.tensor(name));
     let layout = Arc::new(Layout::new(&[7], &[0]));
+    let dy = golden.tensor("dy");
+    let norm = |tape: &Tape, vars: &[Var], epsilon| {
+        let (weight, residual, bias) = (&vars[1], Some(&vars[2]), vars.get(3));
+        let options = LayerNormOptions { weight, bias, epsilon, residual, dropout: None };
+        layer_norm(tape, &vars[0], &layout, options)
+    };
+    let (y, gradients) = pass(&inputs[..3], Some(&dy), |tape, vars| norm(tape, vars, 1e-5));
+    golden.check("no_bias.y", &y);
+    for (name, gradient) in ["dx", "dweight", "dx"].into_iter().zip(&gradients) {
+        golden.check(&format!("no_bias.{name}"), gradient);
+    }
     for (case, epsilon) in [("eps1e-12", 1e-12), ("eps1e-5", 1e-5)] {
-        let (y, gradients) = pass(&inputs, Some(&golden.tensor("dy")), |tape, vars| {
-            let (weight, bias, residual) = (&vars[1], &vars[2], Some(&vars[3]));
-            let options = LayerNormOptions { weight, bias, epsilon, residual, dropout: None };
-            layer_norm(tape, &vars[0], &layout, options)
-        });
+        let (y, gradients) = pass(&inputs, Some(&dy), |tape, vars| norm(tape, vars, epsilon));
         golden.check(&format!("{case}.y"), &y);
-        for (name, gradient) in ["dx", "dweight", "dbias", "dx"].into_iter().zip(&gradients) {
+        for (name, gradient) in ["dx", "dweight", "dx", "dbias"].into_iter().zip(&gradients) {
             golden.check(&format!("{case}.{name}"), gradient);
         }
     }
@@ -157,12 +183,15 @@ fn cross_entropies() {
 fn attentions() {
     let golden = Golden::of("attention");
     let inputs = ["q", "k", "v"].map(|name| golden.tensor(name));
-    let cu_seqlens = golden.integers("cu_seqlens");
-    let lengths: Vec<_> = cu_seqlens.windows(2).map(|ends| (ends[1] - ends[0]) as usize).collect();
-    let layout = Arc::new(Layout::new(&lengths, &[0, 1, 2]));
-    for (case, causal) in [("full", false), ("causal", true)] {
+    let layout = golden.layout();
+    for (case, causal, window) in [
+        ("full", false, None),
+        ("causal", true, None),
+        ("window", false, Some(2)),
+        ("causal_window", true, Some(2)),
+    ] {
         let scale = 1.0 / 5.0f32.sqrt();
-        let shape = AttentionShape { heads: 3, kv_heads: 3, head_size: 5, scale, causal };
+        let shape = AttentionShape { heads: 3, kv_heads: 3, head_size: 5, scale, causal, window };
         let (y, gradients) = pass(&inputs, Some(&golden.tensor("dy")), |tape, vars| {
             attention(tape, [&vars[0], &vars[1], &vars[2]], &layout, shape, None)
         });
@@ -171,6 +200,40 @@ fn attentions() {
             golden.check(&format!("{case}.{name}"), gradient);
         }
     }
+}
+
+#[test]
+fn rotations() {
+    let golden = Golden::of("rotary");
+    let (layout, turned) = (golden.layout(), Rotary { head_size: 6, theta: golden.scalar("theta") });
+    let (y, gradients) = pass(&[golden.tensor("x")], Some(&golden.tensor("dy")), |tape, vars| {
+        rotary(tape, &vars[0], &layout, turned)
+    });
+    golden.check("y", &y);
+    golden.check("dx", &gradients[0]);
+}
+
+#[test]
+fn gates() {
+    let golden = Golden::of("gated");
+    for (name, activation) in ACTIVATIONS {
+        let (y, gradients) = pass(&[golden.tensor("x")], Some(&golden.tensor("dy")), |tape, vars| {
+            gated(tape, &vars[0], activation)
+        });
+        golden.check(&format!("{name}.y"), &y);
+        golden.check(&format!("{name}.dx"), &gradients[0]);
+    }
+}
+
+#[test]
+fn means_of_rows() {
+    let golden = Golden::of("mean_rows");
+    let layout = golden.layout();
+    let (y, gradients) = pass(&[golden.tensor("x")], Some(&golden.tensor("dy")), |tape, vars| {
+        mean_rows(tape, &vars[0], &layout)
+    });
+    golden.check("y", &y);
+    golden.check("dx", &gradients[0]);
 }
 
 #[test]

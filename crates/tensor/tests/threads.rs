@@ -10,10 +10,11 @@ use std::sync::Arc;
 use draw::draw;
 use network::{Batch, Network, Sizes};
 use pass::pass;
-use retune_tensor::backend::{Activation, AdamW, AttentionShape, Dropout, Layout};
+use retune_tensor::backend::{Activation, AdamW, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
-    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, attention, cross_entropy, dropout,
-    embedding, layer_norm, linear, select_rows,
+    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, attention_of_first,
+    cross_entropy, dropout, embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns,
+    select_rows,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Result, Tape, Tensor, Var};
@@ -119,7 +120,7 @@ fn layer_norms() {
             &[&[tokens, columns], &[columns], &[columns], &[tokens, columns]],
             Some(&[tokens, columns]),
             |tape, vars| {
-                let (weight, bias, residual) = (&vars[1], &vars[2], Some(&vars[3]));
+                let (weight, bias, residual) = (&vars[1], Some(&vars[2]), Some(&vars[3]));
                 let dropout = dropped(DROPOUT);
                 let options = LayerNormOptions { weight, bias, epsilon: 1e-5, residual, dropout };
                 layer_norm(tape, &vars[0], &layout, options)
@@ -134,15 +135,17 @@ fn attentions() {
     let lengths = [67, 1, 0, 200, 64, 3, 129];
     let tokens = lengths.iter().sum();
     let layout = Arc::new(Layout::new(&lengths, &[4, 1, 0, 9, 1 << 40, 5, 6]));
-    for (heads, kv_heads, head_size, causal, probability) in [
-        (4, 4, 5, false, None),
-        (4, 4, 5, true, DROPOUT),
-        (6, 2, 17, false, DROPOUT),
-        (6, 2, 17, true, None),
-        (3, 1, 1, true, DROPOUT),
+    for (heads, kv_heads, head_size, causal, window, probability) in [
+        (4, 4, 5, false, None, None),
+        (4, 4, 5, true, None, DROPOUT),
+        (6, 2, 17, false, None, DROPOUT),
+        (6, 2, 17, true, None, None),
+        (3, 1, 1, true, None, DROPOUT),
+        (6, 2, 17, false, Some(11), DROPOUT),
+        (4, 4, 5, true, Some(70), None),
     ] {
         let (width, kv_width) = (heads * head_size, kv_heads * head_size);
-        let shape = AttentionShape { heads, kv_heads, head_size, scale: 0.4, causal };
+        let shape = AttentionShape { heads, kv_heads, head_size, scale: 0.4, causal, window };
         op_has_same_bits(
             &format!("attention {shape:?} {probability:?}"),
             &[&[tokens, width], &[tokens, kv_width], &[tokens, kv_width]],
@@ -152,6 +155,45 @@ fn attentions() {
             },
         );
     }
+}
+
+#[test]
+fn the_first_tokens_through_a_window() {
+    let lengths = [67, 1, 200, 3];
+    let layout = Arc::new(Layout::new(&lengths, &[4, 1, 9, 6]));
+    let pooled = Arc::new(layout.pooled());
+    let shape =
+        AttentionShape { heads: 4, kv_heads: 2, head_size: 5, scale: 0.4, causal: false, window: Some(7) };
+    let tokens = layout.tokens();
+    op_has_same_bits(
+        "first tokens through a window",
+        &[&[4, 20], &[tokens, 10], &[tokens, 10]],
+        Some(&[4, 20]),
+        |tape, vars| {
+            let inputs = [&vars[0], &vars[1], &vars[2]];
+            attention_of_first(tape, inputs, &pooled, &layout, shape, dropped(DROPOUT))
+        },
+    );
+}
+
+#[test]
+fn gates_rotations_sums_and_means() {
+    let layout = Arc::new(Layout::new(&[700, 0, 1, 330], &[1, 2, 1 << 34, 7]));
+    op_has_same_bits("gated", &[&[1031, 154]], Some(&[1031, 77]), |tape, vars| {
+        gated(tape, &vars[0], Activation::Gelu)
+    });
+    op_has_same_bits("rotary", &[&[1031, 66]], Some(&[1031, 66]), |tape, vars| {
+        rotary(tape, &vars[0], &layout, Rotary { head_size: 22, theta: 1e4 })
+    });
+    op_has_same_bits("add", &[&[1031, 77], &[1031, 77]], Some(&[1031, 77]), |tape, vars| {
+        add(tape, &vars[0], &vars[1], &layout, dropped(DROPOUT))
+    });
+    op_has_same_bits("mean of rows", &[&[1031, 77]], Some(&[4, 77]), |tape, vars| {
+        mean_rows(tape, &vars[0], &layout)
+    });
+    op_has_same_bits("selected columns", &[&[1031, 77]], Some(&[1031, 31]), |tape, vars| {
+        select_columns(tape, &vars[0], 40..71)
+    });
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl AdapterFiles {
         self.config.get("base_model_name_or_path").and_then(Value::as_str)
     }
 
-    /// How many classes its head has, if it has a head.
+    /// How many classes its head has, if it has a head, whose last layer is `classifier`.
     pub fn head_rows(&self, classifier: &str) -> Option<usize> {
         self.shape(&format!("{PREFIX}{classifier}.weight"))?.first().copied()
     }

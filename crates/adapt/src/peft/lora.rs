@@ -280,13 +280,12 @@ fn save_head(model: &Model<'_>, tensors: &mut Vec<(String, ParamId)>) {
 
 /// The modules whose own weights are trained, as `peft` names them: by the ends of their names.
 fn modules_to_save(model: &Model<'_>) -> Vec<String> {
-    let mut modules = vec![model.classifier.name.clone()];
-    if let Some(pooler) = model.encoder.pooler()
-        && model.parameters.get(pooler.weight).trainable
-    {
-        // The module that holds the layer: `peft` wraps it whole.
-        modules
-            .push(pooler.name.trim_end_matches(".dense").rsplit('.').next().unwrap_or_default().to_string());
+    let mut modules = vec![model.module(model.classifier.weight)];
+    for id in model.encoder.head_parameters() {
+        let module = model.module(id);
+        if model.parameters.get(id).trainable && !modules.contains(&module) {
+            modules.push(module);
+        }
     }
     modules
 }
@@ -297,7 +296,7 @@ fn told_targets(model: &Model<'_>, chosen: &[Linear], wanted: &[String]) -> Vec<
     if wanted.is_empty() {
         return within_block(chosen);
     }
-    let others = || model.encoder.pooler().into_iter().chain([model.classifier]);
+    let others = || model.encoder.head_linears().into_iter().chain([model.classifier]);
     let mut told: Vec<String> = Vec::new();
     for name in wanted {
         let names = if others().any(|other| matches(&other.name, name)) {

@@ -69,7 +69,7 @@ pub struct Model<'a> {
     pub hooks: &'a mut Hooks,
     /// The encoder.
     pub encoder: &'a dyn Encoder,
-    /// The task's head.
+    /// The last layer of the task's head.
     pub classifier: &'a Linear,
     /// Names of the tensors that the base lacked: they are trained by every method.
     pub fresh: &'a [String],
@@ -83,10 +83,17 @@ impl Model<'_> {
         self.parameters.get_mut(id).trainable = true;
     }
 
-    /// Marks the head as trained, and whatever the base lacked: without training these are noise.
+    /// Marks the classifier as trained, and whatever the base lacked: without training these are noise. The classifier
+    /// is every module whose name ends so, as `peft` takes it: all of RoBERTa's head, but not BERT's pooler.
     pub fn train_head(&mut self) {
-        for id in [self.classifier.weight, self.classifier.bias] {
+        for id in self.classifier.parameters() {
             self.train(id);
+        }
+        let classifier = self.module(self.classifier.weight);
+        for id in self.encoder.head_parameters() {
+            if self.module(id).ends_with(&classifier) {
+                self.train(id);
+            }
         }
         for name in self.fresh {
             if let Some(id) = self.parameters.find(name) {
@@ -95,19 +102,25 @@ impl Model<'_> {
         }
     }
 
-    /// Marks the pooling under the head as trained.
+    /// Marks the layers under the classifier as trained, pretrained or not: the pooler, or what the family has for it.
     pub fn train_pooler(&mut self) {
-        if let Some(pooler) = self.encoder.pooler() {
-            for id in [pooler.weight, pooler.bias] {
-                self.train(id);
-            }
+        for id in self.encoder.head_parameters() {
+            self.train(id);
         }
     }
 
-    /// Every linear layer that an adapter may name, the pooler and the head included.
+    /// The module of the head that `peft` copies whole to train the parameter `id`, by the end of its name: `pooler` for
+    /// `bert.pooler.dense.weight`, `classifier` for `classifier.out_proj.bias` and for `classifier.weight`.
+    fn module(&self, id: ParamId) -> String {
+        let mut parts = self.parameters.get(id).name.rsplit('.').skip(1);
+        let layer = parts.next().unwrap_or_default();
+        parts.next().unwrap_or(layer).to_string()
+    }
+
+    /// Every linear layer that an adapter may name, those of the head included.
     pub fn all_linears(&self) -> Vec<&Linear> {
         let mut all = self.encoder.linears();
-        all.extend(self.encoder.pooler());
+        all.extend(self.encoder.head_linears());
         all.push(self.classifier);
         all
     }

@@ -24,10 +24,7 @@ pub struct TextClassifier {
 }
 
 impl TextClassifier {
-    /// The site of the head.
-    pub const HEAD: &'static str = "classifier";
-
-    /// Puts a head of `classes` on an encoder. `keep_head` takes the checkpoint's own, which is right only if it was
+    /// Puts the last layer of a head, of `classes`, on an encoder. `keep_head` takes the checkpoint's own, which is right only if it was
     /// trained for the same labels in the same order; else, or where there is none, it is drawn anew and is then among
     /// the checkpoint's fresh tensors.
     pub fn build(
@@ -40,7 +37,7 @@ impl TextClassifier {
         let defaults = encoder.head();
         let init = Init::Normal(defaults.initializer_range);
         let make = if keep_head { Linear::load_or_init } else { Linear::init };
-        let classifier = make(checkpoint, Self::HEAD, hidden, classes, init)?;
+        let classifier = make(checkpoint, defaults.name, hidden, classes, init)?;
         Ok(TextClassifier { encoder, classifier, dropout: defaults.dropout })
     }
 
@@ -57,7 +54,7 @@ impl TextClassifier {
     /// `[rows, classes]`
     pub fn logits(&self, forward: &Forward<'_>) -> Result<Var> {
         let pooled = self.encoder.pooled(forward)?;
-        let dropout = forward.dropout(Self::HEAD, self.dropout);
+        let dropout = forward.dropout(&self.classifier.name, self.dropout);
         let pooled = ops::dropout(forward.tape, &pooled, &forward.batch.pooled, dropout)?;
         self.classifier.forward(forward, &pooled, &forward.batch.pooled, Activation::Identity)
     }

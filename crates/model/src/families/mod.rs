@@ -1,18 +1,32 @@
 //! The model families: one file each, one line in [`FAMILIES`].
 
 pub mod bert;
+mod bert_body;
+pub mod distilbert;
+pub mod electra;
+pub mod modernbert;
+pub mod roberta;
 
 use std::path::Path;
 
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Result, Var};
+use retune_tensor::{Device, ParamId, Result, Var};
 
+use crate::error::quoted;
 use crate::formats::HfConfig;
 use crate::layers::Linear;
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// Every family, by the `model_type` of its configurations.
-pub static FAMILIES: &[&dyn Family] = &[&bert::Bert];
+pub static FAMILIES: &[&dyn Family] = &[
+    &bert::Bert,
+    &roberta::ROBERTA,
+    &roberta::XLM_ROBERTA,
+    &roberta::CAMEMBERT,
+    &distilbert::DistilBert,
+    &electra::Electra,
+    &modernbert::ModernBert,
+];
 
 /// A kind of model: how its configuration is read and its layers are built.
 pub trait Family: Send + Sync {
@@ -24,6 +38,11 @@ pub trait Family: Send + Sync {
 
     /// The class of transformers that holds it with a sequence classification head.
     fn sequence_classification_class(&self) -> &'static str;
+
+    /// The site of the layer that gives the logits: the last of the head.
+    fn head_name(&self) -> &'static str {
+        "classifier"
+    }
 
     /// Other names that checkpoints have for its tensors.
     fn aliases(&self) -> Aliases;
@@ -41,15 +60,20 @@ pub trait Encoder: Send + Sync {
     /// The last hidden states, `[tokens, hidden_size]`.
     fn encode(&self, forward: &Forward<'_>) -> Result<Var>;
 
-    /// What a sequence classification head reads, `[rows, hidden_size]`. Of the last block only what this needs is
-    /// computed.
+    /// What the last layer of a sequence classification head reads, `[rows, hidden_size]`: the head's other layers and
+    /// the dropouts among them are the family's own. Of the last block only what this needs is computed.
     fn pooled(&self, forward: &Forward<'_>) -> Result<Var>;
 
-    /// Its linear layers, pooling left out: the sites that methods choose from.
+    /// Its linear layers, the head's left out: the sites that methods choose from.
     fn linears(&self) -> Vec<&Linear>;
 
-    /// The parameters of its pooling, which belong to the head: trained with it.
-    fn pooler(&self) -> Option<&Linear>;
+    /// The linear layers of the head under its last one: a pooler, or the family's own.
+    fn head_linears(&self) -> Vec<&Linear>;
+
+    /// All parameters of the head but for its last layer's.
+    fn head_parameters(&self) -> Vec<ParamId> {
+        self.head_linears().into_iter().flat_map(Linear::parameters).collect()
+    }
 
     /// The width of a hidden state.
     fn hidden_size(&self) -> usize;
@@ -67,7 +91,9 @@ pub trait Encoder: Send + Sync {
 /// What a family's classification head has in common with the family.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeadDefaults {
-    /// Dropout before the head.
+    /// The site of its last layer.
+    pub name: &'static str,
+    /// Dropout before that layer.
     pub dropout: f32,
     /// Standard deviation of new weights.
     pub initializer_range: f64,
@@ -85,19 +111,30 @@ pub struct Opened {
     pub checkpoint: Checkpoint,
 }
 
+/// The family of a configuration. Errors if it is not known, naming those that are.
+pub fn find(config: &HfConfig) -> std::result::Result<&'static dyn Family, ModelError> {
+    let model_type = config.model_type()?;
+    FAMILIES.iter().copied().find(|family| family.model_type() == model_type).ok_or_else(|| {
+        let known: Vec<_> = FAMILIES.iter().map(|family| family.model_type()).collect();
+        config.wrong("model_type", format!("one of {}", known.join(", ")), quoted(model_type))
+    })
+}
+
 /// Opens the model in `folder`. Errors if its family is not known, naming those that are.
 pub fn open(folder: &Path, device: Device, seed: Key) -> std::result::Result<Opened, ModelError> {
     let config = HfConfig::open(folder)?;
-    let model_type = config.model_type()?;
-    let Some(family) = FAMILIES.iter().copied().find(|family| family.model_type() == model_type) else {
-        let known: Vec<_> = FAMILIES.iter().map(|family| family.model_type()).collect();
-        return Err(config.wrong(
-            "model_type",
-            format!("one of {}", known.join(", ")),
-            format!("`{model_type}`"),
-        ));
-    };
+    let family = find(&config)?;
     let mut checkpoint = Checkpoint::open(folder, device, family.aliases(), seed)?;
     let encoder = family.build(&config, &mut checkpoint)?;
     Ok(Opened { config, family, encoder, checkpoint })
+}
+
+/// Aliases of a family whose names begin with `prefix`. Bare models leave it out; those that came from TensorFlow call a
+/// norm's parameters gamma and beta.
+fn bare_or_old(prefix: &str, name: &str) -> Vec<String> {
+    let bare = name.strip_prefix(prefix).unwrap_or(name);
+    let old = |name: &str| {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    };
+    vec![bare.to_string(), old(name), old(bare)]
 }

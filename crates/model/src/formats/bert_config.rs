@@ -4,28 +4,15 @@ use retune_tensor::backend::Activation;
 
 use super::HfConfig;
 use crate::ModelError;
-use crate::error::{nearest, quoted};
+use crate::error::quoted;
 
-/// Names that transformers gives to these functions. Several are one formula in different kernels.
-const ACTIVATIONS: [(&str, Activation); 11] = [
-    ("gelu", Activation::Gelu),
-    ("gelu_python", Activation::Gelu),
-    ("gelu_new", Activation::GeluTanh),
-    ("gelu_pytorch_tanh", Activation::GeluTanh),
-    ("gelu_python_tanh", Activation::GeluTanh),
-    ("gelu_accurate", Activation::GeluTanh),
-    ("gelu_fast", Activation::GeluTanh),
-    ("relu", Activation::Relu),
-    ("silu", Activation::Silu),
-    ("swish", Activation::Silu),
-    ("tanh", Activation::Tanh),
-];
-
-/// The sizes and rates of a BERT encoder (Devlin et al. 2018), named as in `config.json`.
+/// The sizes and rates of a BERT encoder (Devlin et al. 2018), or of one of its shape, named as in `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BertConfig {
     /// Rows of the word embeddings.
     pub vocab_size: usize,
+    /// Width of the embeddings; that of the residual stream but for ELECTRA.
+    pub embedding_size: usize,
     /// Width of the residual stream; a multiple of `num_attention_heads`.
     pub hidden_size: usize,
     /// Encoder blocks.
@@ -54,6 +41,35 @@ pub struct BertConfig {
     pub initializer_range: f64,
 }
 
+/// What transformers takes where a configuration does not say; it writes such values down only in newer versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BertDefaults {
+    /// Of `vocab_size`.
+    pub vocab_size: usize,
+    /// Of `embedding_size`; none where the family has no such key, and embeddings are as wide as the residual stream.
+    pub embedding_size: Option<usize>,
+    /// Of `hidden_size`.
+    pub hidden_size: usize,
+    /// Of `num_attention_heads`.
+    pub num_attention_heads: usize,
+    /// Of `intermediate_size`.
+    pub intermediate_size: usize,
+    /// Of `pad_token_id`.
+    pub pad_token_id: usize,
+}
+
+impl BertDefaults {
+    /// Those of BERT, base size.
+    pub const BERT: BertDefaults = BertDefaults {
+        vocab_size: 30522,
+        embedding_size: None,
+        hidden_size: 768,
+        num_attention_heads: 12,
+        intermediate_size: 3072,
+        pad_token_id: 0,
+    };
+}
+
 impl BertConfig {
     /// Reads and checks the keys of a BERT model; those that are absent get transformers' defaults.
     ///
@@ -64,96 +80,39 @@ impl BertConfig {
         if model_type != "bert" {
             return Err(config.wrong("model_type", "`bert`", quoted(model_type)));
         }
-        for key in ["is_decoder", "add_cross_attention"] {
-            if config.optional_bool(key)? == Some(true) {
-                return Err(config.wrong(key, "false, as only encoders are built", "true"));
-            }
-        }
-        match config.optional_str("position_embedding_type")? {
-            None | Some("absolute") => {}
-            Some(other) => return Err(config.wrong("position_embedding_type", "`absolute`", quoted(other))),
-        }
+        Self::with_defaults(config, &BertDefaults::BERT)
+    }
 
-        let size = |key, default| match config.optional_usize(key)? {
-            Some(0) => Err(config.wrong(key, "at least 1", "0")),
-            size => Ok(size.unwrap_or(default)),
-        };
-        let hidden_size = size("hidden_size", 768)?;
-        let num_attention_heads = size("num_attention_heads", 12)?;
-        if !hidden_size.is_multiple_of(num_attention_heads) {
-            let expected = format!("a multiple of `num_attention_heads`, which is {num_attention_heads}");
-            return Err(config.wrong("hidden_size", expected, hidden_size.to_string()));
-        }
-        let vocab_size = size("vocab_size", 30522)?;
-        let hidden_dropout_prob = rate(config, "hidden_dropout_prob")?.unwrap_or(0.1);
-
+    /// The same for a family of BERT's shape, with its own defaults.
+    pub fn with_defaults(config: &HfConfig, defaults: &BertDefaults) -> Result<Self, ModelError> {
+        config.refuse_decoder()?;
+        config.refuse_relative_positions()?;
+        let hidden_size = config.size("hidden_size", defaults.hidden_size)?;
+        let num_attention_heads = config.size("num_attention_heads", defaults.num_attention_heads)?;
+        config.check_heads(("hidden_size", hidden_size), ("num_attention_heads", num_attention_heads))?;
+        let vocab_size = config.size("vocab_size", defaults.vocab_size)?;
+        let hidden_dropout_prob = config.rate("hidden_dropout_prob")?.unwrap_or(0.1);
         Ok(Self {
             vocab_size,
+            embedding_size: match defaults.embedding_size {
+                Some(default) => config.size("embedding_size", default)?,
+                None => hidden_size,
+            },
             hidden_size,
-            num_hidden_layers: size("num_hidden_layers", 12)?,
+            num_hidden_layers: config.size("num_hidden_layers", 12)?,
             num_attention_heads,
-            intermediate_size: size("intermediate_size", 3072)?,
-            hidden_act: activation(config)?,
-            max_position_embeddings: size("max_position_embeddings", 512)?,
-            type_vocab_size: size("type_vocab_size", 2)?,
-            layer_norm_eps: within(config, "layer_norm_eps", "above 0 and below 1", |x| x > 0.0 && x < 1.0)?
-                .unwrap_or(1e-12),
+            intermediate_size: config.size("intermediate_size", defaults.intermediate_size)?,
+            hidden_act: config.activation("hidden_act")?,
+            max_position_embeddings: config.size("max_position_embeddings", 512)?,
+            type_vocab_size: config.size("type_vocab_size", 2)?,
+            layer_norm_eps: config.epsilon("layer_norm_eps")?.unwrap_or(1e-12),
             hidden_dropout_prob,
-            attention_probs_dropout_prob: rate(config, "attention_probs_dropout_prob")?.unwrap_or(0.1),
-            classifier_dropout: rate(config, "classifier_dropout")?.unwrap_or(hidden_dropout_prob),
-            pad_token_id: pad_token_id(config, vocab_size)?,
-            initializer_range: within(config, "initializer_range", "from 0 to 1", |x| {
-                (0.0..=1.0).contains(&x)
-            })?
-            .unwrap_or(0.02),
+            attention_probs_dropout_prob: config.rate("attention_probs_dropout_prob")?.unwrap_or(0.1),
+            classifier_dropout: config.rate("classifier_dropout")?.unwrap_or(hidden_dropout_prob),
+            pad_token_id: config.pad_token_id(vocab_size, defaults.pad_token_id)?,
+            initializer_range: config.initializer_range()?,
         })
     }
-}
-
-/// A dropout probability. At 1 nothing would be left to scale up.
-fn rate(config: &HfConfig, key: &str) -> Result<Option<f64>, ModelError> {
-    within(config, key, "at least 0 and below 1", |x| (0.0..1.0).contains(&x))
-}
-
-fn within(
-    config: &HfConfig,
-    key: &str,
-    expected: &str,
-    holds: impl Fn(f64) -> bool,
-) -> Result<Option<f64>, ModelError> {
-    match config.optional_f64(key)? {
-        // The model computes in f32, where 0.99999999 is 1: that is what has to hold.
-        Some(value) if !holds(f64::from(value as f32)) => {
-            Err(config.wrong(key, format!("a number {expected}"), value.to_string()))
-        }
-        value => Ok(value),
-    }
-}
-
-/// Absent is 0 and null is none: transformers tells these apart.
-fn pad_token_id(config: &HfConfig, vocab_size: usize) -> Result<Option<usize>, ModelError> {
-    let id = if config.raw.contains_key("pad_token_id") {
-        config.optional_usize("pad_token_id")?
-    } else {
-        Some(0)
-    };
-    match id {
-        Some(id) if id >= vocab_size => {
-            let expected = format!("a token below `vocab_size`, which is {vocab_size}");
-            Err(config.wrong("pad_token_id", expected, id.to_string()))
-        }
-        id => Ok(id),
-    }
-}
-
-fn activation(config: &HfConfig) -> Result<Activation, ModelError> {
-    let name = config.optional_str("hidden_act")?.unwrap_or("gelu");
-    if let Some((_, activation)) = ACTIVATIONS.iter().find(|(known, _)| *known == name) {
-        return Ok(*activation);
-    }
-    let known = ACTIVATIONS.map(|(known, _)| known);
-    let near = nearest(name, known).map(|near| format!("; near is {}", quoted(&near))).unwrap_or_default();
-    Err(config.wrong("hidden_act", format!("one of {}", known.join(", ")), format!("{}{near}", quoted(name))))
 }
 
 #[cfg(test)]
@@ -173,6 +132,7 @@ mod tests {
             read(&json!({})).unwrap(),
             BertConfig {
                 vocab_size: 30522,
+                embedding_size: 768,
                 hidden_size: 768,
                 num_hidden_layers: 12,
                 num_attention_heads: 12,

@@ -147,6 +147,16 @@ impl HfConfig {
         names.iter().enumerate().find_map(wrong)
     }
 
+    /// An object, if the key is there and not null.
+    pub fn optional_map(&self, key: &str) -> Result<Option<&Map<String, Value>>, ModelError> {
+        self.typed(key, "an object", Value::as_object)
+    }
+
+    /// A list, if the key is there and not null.
+    pub fn optional_list(&self, key: &str) -> Result<Option<&[Value]>, ModelError> {
+        self.typed(key, "a list", |value| value.as_array().map(Vec::as_slice))
+    }
+
     /// The value under `key` through `read`; none if the key is absent or null.
     fn typed<'a, T>(
         &'a self,

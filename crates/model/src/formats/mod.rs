@@ -2,11 +2,16 @@
 
 mod atomic;
 mod bert_config;
+mod distilbert_config;
 mod hf_config;
+mod modernbert_config;
+mod ranges;
 mod safetensors;
 
 pub use atomic::write_atomic;
-pub use bert_config::BertConfig;
+pub use bert_config::{BertConfig, BertDefaults};
+pub use distilbert_config::DistilBertConfig;
 pub(crate) use hf_config::described;
 pub use hf_config::{HfConfig, LabelNames};
+pub use modernbert_config::{LayerKind, ModernBertConfig, Pooling};
 pub use safetensors::{Dtype, TensorInfo, Weights, write_safetensors};

@@ -12,8 +12,8 @@ pub struct Linear {
     pub name: String,
     /// `[out_features, in_features]`
     pub weight: ParamId,
-    /// `[out_features]`
-    pub bias: ParamId,
+    /// `[out_features]`, if it has one.
+    pub bias: Option<ParamId>,
     /// Width of the input.
     pub in_features: usize,
     /// Width of the output.
@@ -28,17 +28,24 @@ impl Linear {
         in_features: usize,
         out_features: usize,
     ) -> std::result::Result<Self, ModelError> {
-        let name = name.into();
-        Ok(Linear {
-            weight: checkpoint.tensor(&format!("{name}.weight"), &[out_features, in_features])?,
-            bias: checkpoint.tensor(&format!("{name}.bias"), &[out_features])?,
-            name,
-            in_features,
-            out_features,
-        })
+        Linear::load_with(checkpoint, name, in_features, out_features, true)
     }
 
-    /// The same, drawn anew where the checkpoint has none: weights as `init` says, bias 0.
+    /// The same, with `NAME.bias` only if there is to be a `bias`.
+    pub fn load_with(
+        checkpoint: &mut Checkpoint,
+        name: impl Into<String>,
+        in_features: usize,
+        out_features: usize,
+        bias: bool,
+    ) -> std::result::Result<Self, ModelError> {
+        let name = name.into();
+        let weight = checkpoint.tensor(&format!("{name}.weight"), &[out_features, in_features])?;
+        let bias = bias.then(|| checkpoint.tensor(&format!("{name}.bias"), &[out_features])).transpose()?;
+        Ok(Linear { name, weight, bias, in_features, out_features })
+    }
+
+    /// Like [`Linear::load`], drawn anew where the checkpoint has none: weights as `init` says, bias 0.
     pub fn load_or_init(
         checkpoint: &mut Checkpoint,
         name: &str,
@@ -46,13 +53,24 @@ impl Linear {
         out_features: usize,
         init: Init,
     ) -> std::result::Result<Self, ModelError> {
+        Linear::load_or_init_with(checkpoint, name, in_features, out_features, init, true)
+    }
+
+    /// The same, with `NAME.bias` only if there is to be a `bias`.
+    pub fn load_or_init_with(
+        checkpoint: &mut Checkpoint,
+        name: &str,
+        in_features: usize,
+        out_features: usize,
+        init: Init,
+        bias: bool,
+    ) -> std::result::Result<Self, ModelError> {
+        let mut take = |part: &str, shape: &[usize], init| {
+            checkpoint.tensor_or_init(&format!("{name}.{part}"), shape, init)
+        };
         Ok(Linear {
-            weight: checkpoint.tensor_or_init(
-                &format!("{name}.weight"),
-                &[out_features, in_features],
-                init,
-            )?,
-            bias: checkpoint.tensor_or_init(&format!("{name}.bias"), &[out_features], Init::Zeros)?,
+            weight: take("weight", &[out_features, in_features], init)?,
+            bias: bias.then(|| take("bias", &[out_features], Init::Zeros)).transpose()?,
             name: name.to_string(),
             in_features,
             out_features,
@@ -69,7 +87,7 @@ impl Linear {
     ) -> std::result::Result<Self, ModelError> {
         Ok(Linear {
             weight: checkpoint.init(&format!("{name}.weight"), &[out_features, in_features], init)?,
-            bias: checkpoint.init(&format!("{name}.bias"), &[out_features], Init::Zeros)?,
+            bias: Some(checkpoint.init(&format!("{name}.bias"), &[out_features], Init::Zeros)?),
             name: name.to_string(),
             in_features,
             out_features,
@@ -99,8 +117,14 @@ impl Linear {
         low_rank: Option<ops::LowRank<'_>>,
         activation: Activation,
     ) -> Result<Var> {
-        let (weight, bias) = (&forward.parameter(self.weight), &forward.parameter(self.bias));
-        let linear = ops::Linear { weight, bias: Some(bias), low_rank, activation };
+        let weight = &forward.parameter(self.weight);
+        let bias = self.bias.map(|bias| forward.parameter(bias));
+        let linear = ops::Linear { weight, bias: bias.as_ref(), low_rank, activation };
         ops::linear(forward.tape, x, layout, linear)
+    }
+
+    /// Weight and bias.
+    pub fn parameters(&self) -> impl Iterator<Item = ParamId> {
+        [Some(self.weight), self.bias].into_iter().flatten()
     }
 }

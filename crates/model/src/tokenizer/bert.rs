@@ -20,7 +20,11 @@ type Settings = Map<String, Value>;
 fn is_bert(settings: &Settings) -> bool {
     match settings.get("tokenizer_class") {
         None | Some(Value::Null) => true,
-        Some(class) => matches!(class.as_str(), Some("BertTokenizer" | "BertTokenizerFast")),
+        Some(class) => class.as_str().is_some_and(|class| {
+            let class = class.strip_suffix("Fast").unwrap_or(class);
+            // The other two are the same under their families' names.
+            matches!(class, "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer")
+        }),
     }
 }
 

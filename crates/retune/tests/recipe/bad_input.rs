@@ -162,7 +162,7 @@ fn a_model_that_cannot_be_read() {
                     std::fs::write(at.join("config.json"), config.replace("bert", "brt")).unwrap()
                 });
             },
-            "`model_type`: expected one of bert, got `brt`",
+            "`model_type`: expected one of bert, roberta, xlm-roberta, camembert, distilbert, electra, modernbert, got `brt`",
         ),
         (
             |s, t| {

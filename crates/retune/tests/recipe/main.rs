@@ -8,6 +8,7 @@ mod tiny;
 mod adapters;
 mod bad_input;
 mod choices;
+mod families;
 mod going_on;
 mod no_number;
 mod output;

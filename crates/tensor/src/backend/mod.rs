@@ -165,6 +165,17 @@ pub struct AttentionShape {
     pub scale: f32,
     /// Whether a token sees only itself and those before it.
     pub causal: bool,
+    /// How many tokens it sees to either side of itself; all of its row where none is given.
+    pub window: Option<usize>,
+}
+
+/// Rotary positions: see [`crate::ops::rotary`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotary {
+    /// Channels of a head; even.
+    pub head_size: usize,
+    /// The base of the wavelengths: the longest is nearly `2 pi theta` tokens.
+    pub theta: f32,
 }
 
 /// The inputs of an attention: `query` `[queries, heads * head_size]`, the others `[tokens, kv_heads * head_size]`.
@@ -234,6 +245,19 @@ pub trait Backend: Sync {
     fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]);
     /// `out [columns] (+)= ` the sum over the rows of `values`.
     fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out [tokens, n] = activation(values[:, ..n]) * values[:, n..]`
+    fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]);
+    /// Overwrites `out [tokens, 2 n]` with the gradient by `values` of [`Backend::gated`].
+    fn gated_backward(
+        &self,
+        activation: Activation,
+        values: &[f32],
+        gradient: &[f32],
+        columns: usize,
+        out: &mut [f32],
+    );
+    /// Turns the heads of `values` `[tokens, heads * head_size]` by their position in the row, or back.
+    fn rotary(&self, values: &mut [f32], layout: &Layout, rotary: Rotary, back: bool);
     /// `values = dropout(values)`, `[tokens, channels]`; its own backward.
     fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout);
     /// `out[t] = sum over tables of table[ids[t]]`
@@ -251,6 +275,21 @@ pub trait Backend: Sync {
     fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
     /// `out[index[i]] += gradient[i]`
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    /// `out [rows, to] = values[:, first..first + to]`, where `values` is `[rows, from]` and `[from, to] = columns`.
+    fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]);
+    /// `out[:, first..first + to] += gradient`
+    fn select_columns_backward(&self, gradient: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]);
+    /// `out[i]` = the mean over the tokens of row `i`; zero for a row without tokens.
+    fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]);
+    /// `out[t] (+)= gradient[i] / length`, for each token of row `i`.
+    fn mean_rows_backward(
+        &self,
+        gradient: &[f32],
+        layout: &Layout,
+        columns: usize,
+        out: &mut [f32],
+        accumulate: bool,
+    );
     /// Over `z = dropout(x) + residual`, row by row: `normal = (z - mean) rstd`, `out = normal * weight + bias`.
     fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]);
     /// The gradient by z of layer norm, and what it adds to those of weight and bias.
@@ -296,8 +335,8 @@ pub struct LayerNorm<'a> {
     pub dropout: Option<(Dropout, &'a Layout)>,
     /// `[columns]`
     pub weight: &'a [f32],
-    /// `[columns]`
-    pub bias: &'a [f32],
+    /// `[columns]`; zero if none.
+    pub bias: Option<&'a [f32]>,
     /// Added to the variance.
     pub epsilon: f32,
 }

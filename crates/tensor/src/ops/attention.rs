@@ -7,8 +7,9 @@ use crate::{Error, Result, Tape, Tensor, Var};
 /// `dropout(softmax(scale query key^T)) value`, each row of the batch by itself (Vaswani et al. 2017, eq. 1).
 ///
 /// `query` is `[tokens, heads * head_size]`; `key` and `value` `[tokens, kv_heads * head_size]`, where each key head
-/// serves `heads / kv_heads` query heads in turn. Memory is linear in the length of a row. Errors if sizes or devices
-/// do not fit.
+/// serves `heads / kv_heads` query heads in turn. With a window a token sees itself and that many to either side
+/// (Beltagy et al. 2020), and the work is linear in the length of a row; the memory always is. Errors if sizes or
+/// devices do not fit.
 pub fn attention(
     tape: &Tape,
     inputs: [&Var; 3],
@@ -108,7 +109,7 @@ mod tests {
     use crate::random::Key;
 
     fn shape(heads: usize, kv_heads: usize, causal: bool) -> AttentionShape {
-        AttentionShape { heads, kv_heads, head_size: 5, scale: 0.7, causal }
+        AttentionShape { heads, kv_heads, head_size: 5, scale: 0.7, causal, window: None }
     }
 
     #[test]
@@ -127,8 +128,73 @@ mod tests {
     }
 
     #[test]
+    fn gradients_through_a_window_follow_finite_differences() {
+        for (kv_heads, causal, window) in
+            [(2, false, 1), (1, false, 2), (2, true, 1), (2, false, 0), (1, true, 9)]
+        {
+            let dropout = (window == 2).then_some(Dropout { probability: 0.3, key: Key::new(4) });
+            let kv_width = kv_heads * 5;
+            Check::new("windowed attention", &[&[11, 10], &[11, kv_width], &[11, kv_width]]).run(
+                |tape, vars| {
+                    let shape = AttentionShape { window: Some(window), ..shape(2, kv_heads, causal) };
+                    attention(tape, [&vars[0], &vars[1], &vars[2]], &layout(), shape, dropout)
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn a_window_over_tiles_is_a_mask() {
+        // Longer than two tiles, so that whole tiles of keys are left out.
+        let lengths = [200, 1, 70];
+        let (tokens, window) = (lengths.iter().sum::<usize>(), 5);
+        let layout = Arc::new(Layout::new(&lengths, &[3, 1, 2]));
+        let stream = &mut Key::new(12).stream();
+        let tensors = [(); 3].map(|()| {
+            let values: Vec<f32> = (0..tokens * 5).map(|_| stream.normal()).collect();
+            Tensor::from_slice(crate::Device::Cpu, &[tokens, 5], &values).unwrap()
+        });
+        for causal in [false, true] {
+            let vars = tensors.clone().map(Var::constant);
+            let shape = AttentionShape { window: Some(window), ..shape(1, 1, causal) };
+            let out = attention(&Tape::inference(), [&vars[0], &vars[1], &vars[2]], &layout, shape, None);
+            let out = out.unwrap();
+            let [query, key, value] = [0, 1, 2].map(|index: usize| tensors[index].f32());
+            for ends in layout.cu_seqlens().windows(2) {
+                for token in ends[0]..ends[1] {
+                    let last = if causal { token } else { (token + window).min(ends[1] - 1) };
+                    let seen = token.saturating_sub(window).max(ends[0])..=last;
+                    let weight = |other: usize| {
+                        let pairs = query[token * 5..][..5].iter().zip(&key[other * 5..][..5]);
+                        (0.7 * pairs.map(|(q, k)| f64::from(q * k)).sum::<f64>()).exp()
+                    };
+                    let total: f64 = seen.clone().map(weight).sum();
+                    for channel in 0..5 {
+                        let sum =
+                            seen.clone().map(|other| weight(other) * f64::from(value[other * 5 + channel]));
+                        let got = f64::from(out.value().f32()[token * 5 + channel]);
+                        let want = sum.sum::<f64>() / total;
+                        assert!((got - want).abs() < 1e-5, "token {token}: {got}, expected {want}");
+                    }
+                }
+            }
+        }
+        Check::new("window over tiles", &[&[tokens, 5], &[tokens, 5], &[tokens, 5]]).sampled(40).run(
+            |tape, vars| {
+                let shape = AttentionShape { window: Some(window), ..shape(1, 1, false) };
+                attention(tape, [&vars[0], &vars[1], &vars[2]], &layout, shape, None)
+            },
+        );
+    }
+
+    #[test]
     fn the_first_tokens_alone_are_those_of_all() {
-        let shape = shape(4, 2, false);
+        for window in [None, Some(2)] {
+            the_first_tokens_alone(AttentionShape { window, ..shape(4, 2, false) });
+        }
+    }
+
+    fn the_first_tokens_alone(shape: AttentionShape) {
         let dropout = Some(Dropout { probability: 0.3, key: Key::new(4) });
         let (layout, pooled) = (layout(), Arc::new(layout().pooled()));
         let starts = &layout.cu_seqlens()[..layout.rows()];

@@ -9,8 +9,8 @@ use crate::{Error, Result, Tape, Tensor, Var};
 pub struct LayerNormOptions<'a> {
     /// `[columns]`
     pub weight: &'a Var,
-    /// `[columns]`
-    pub bias: &'a Var,
+    /// `[columns]`; zero if none.
+    pub bias: Option<&'a Var>,
     /// Added to the variance.
     pub epsilon: f32,
     /// Added to the input after its dropout, `[tokens, columns]`.
@@ -27,7 +27,9 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
     let LayerNormOptions { weight, bias, epsilon, residual, dropout } = options;
     let (tokens, columns) = (x.value().rows(), x.value().columns());
     weight.value().expect(OP, &[columns], "a weight of shape")?;
-    bias.value().expect(OP, &[columns], "a bias of shape")?;
+    if let Some(bias) = bias {
+        bias.value().expect(OP, &[columns], "a bias of shape")?;
+    }
     if let Some(residual) = residual {
         residual.value().expect(OP, x.value().shape(), "a residual of shape")?;
     }
@@ -35,7 +37,8 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
     if dropout.is_some() && layout.tokens() != tokens {
         return Err(Error::shape(OP, format!("{} tokens", layout.tokens()), x.value().shape()));
     }
-    let mut inputs = vec![x, weight, bias];
+    let mut inputs = vec![x, weight];
+    inputs.extend(bias);
     inputs.extend(residual);
     let device = same_device(OP, x, &inputs)?;
     let backend = device.backend();
@@ -48,14 +51,14 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
         residual: residual.map(|residual| residual.value().f32()),
         dropout: dropout.map(|dropout| (dropout, &**layout)),
         weight: weight.value().f32(),
-        bias: bias.value().f32(),
+        bias: bias.map(|bias| bias.value().f32()),
         epsilon,
     };
     backend.layer_norm(&norm, value.f32_mut()?, normal.f32_mut()?, rstd.f32_mut()?);
 
     Ok(tape.record(value, &inputs, || {
         let (x, residual) = (x.node(), residual.and_then(Var::node));
-        let (weight_node, bias_node) = (weight.node(), bias.node());
+        let (weight_node, bias_node) = (weight.node(), bias.and_then(Var::node));
         let (weight, layout) = (weight.value().clone(), layout.clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let saved = LayerNormSaved { normal: normal.f32(), rstd: rstd.f32(), weight: weight.f32() };
@@ -100,8 +103,13 @@ mod tests {
         for dropout in [None, Some(Dropout { probability: 0.3, key: Key::new(9) })] {
             Check::new("layer_norm", &[&[11, 13], &[13], &[13], &[11, 13]]).run(|tape, vars| {
                 let residual = Some(&vars[3]);
-                let options =
-                    LayerNormOptions { weight: &vars[1], bias: &vars[2], epsilon: 1e-5, residual, dropout };
+                let options = LayerNormOptions {
+                    weight: &vars[1],
+                    bias: Some(&vars[2]),
+                    epsilon: 1e-5,
+                    residual,
+                    dropout,
+                };
                 layer_norm(tape, &vars[0], &layout(), options)
             });
         }
@@ -111,8 +119,27 @@ mod tests {
     fn an_input_can_be_its_own_residual() {
         Check::new("layer_norm twice", &[&[11, 3], &[3], &[3]]).run(|tape, vars| {
             let residual = Some(&vars[0]);
-            let options =
-                LayerNormOptions { weight: &vars[1], bias: &vars[2], epsilon: 1e-3, residual, dropout: None };
+            let options = LayerNormOptions {
+                weight: &vars[1],
+                bias: Some(&vars[2]),
+                epsilon: 1e-3,
+                residual,
+                dropout: None,
+            };
+            layer_norm(tape, &vars[0], &layout(), options)
+        });
+    }
+
+    #[test]
+    fn a_bias_may_be_none() {
+        Check::new("layer_norm without bias", &[&[11, 7], &[7]]).run(|tape, vars| {
+            let options = LayerNormOptions {
+                weight: &vars[1],
+                bias: None,
+                epsilon: 1e-5,
+                residual: None,
+                dropout: None,
+            };
             layer_norm(tape, &vars[0], &layout(), options)
         });
     }

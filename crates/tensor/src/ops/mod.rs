@@ -1,21 +1,31 @@
 //! One op a file: what it computes, its backward, and a test of one against the other. An op is as big as a layer.
 
+mod add;
 mod attention;
 #[cfg(test)]
 mod check;
 mod cross_entropy;
 mod dropout;
 mod embedding;
+mod gated;
 mod layer_norm;
 mod linear;
+mod mean_rows;
+mod rotary;
+mod select_columns;
 mod select_rows;
 
+pub use add::add;
 pub use attention::{attention, attention_of_first};
 pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
 pub use dropout::dropout;
 pub use embedding::{Lookup, embedding};
+pub use gated::gated;
 pub use layer_norm::{LayerNormOptions, layer_norm};
 pub use linear::{Linear, LowRank, linear};
+pub use mean_rows::mean_rows;
+pub use rotary::rotary;
+pub use select_columns::select_columns;
 pub use select_rows::select_rows;
 
 use crate::backend::Dropout;

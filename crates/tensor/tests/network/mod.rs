@@ -1,11 +1,12 @@
 //! A small encoder through every op, on any device: the tests of whole passes share it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout};
+use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
-    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, attention, cross_entropy, dropout,
-    embedding, layer_norm, linear, select_rows,
+    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, cross_entropy, dropout,
+    embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns, select_rows,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Parameters, Tape, Tensor, Var};
@@ -73,8 +74,8 @@ impl Network {
             ("dense.a", &[rank, hidden]),
             ("dense.b", &[hidden, rank]),
             ("query", &[hidden, hidden]),
-            ("key", &[sizes.kv_width(), hidden]),
-            ("value", &[sizes.kv_width(), hidden]),
+            ("key_value", &[2 * sizes.kv_width(), hidden]),
+            ("gated", &[2 * hidden, hidden]),
             ("classifier.weight", &[classes, hidden]),
             ("classifier.bias", &[classes]),
         ];
@@ -103,8 +104,9 @@ impl Network {
     ) -> Var {
         let Sizes { hidden, heads, kv_heads, .. } = self.sizes;
         let layout = &batch.layout;
-        let mut seen = |var: Var| {
-            shapes.push(var.value().shape().to_vec());
+        let shapes = RefCell::new(shapes);
+        let seen = |var: Var| {
+            shapes.borrow_mut().push(var.value().shape().to_vec());
             var
         };
         let dropped = |site| Some(Dropout { probability: 0.2, key: Key::new(2).with_name(site) });
@@ -117,7 +119,7 @@ impl Network {
         let (weight, bias) = (&self.var(tape, "norm.weight"), &self.var(tape, "norm.bias"));
         let norm = |residual, site| LayerNormOptions {
             weight,
-            bias,
+            bias: Some(bias),
             epsilon: 1e-5,
             residual,
             dropout: dropped(site),
@@ -133,20 +135,32 @@ impl Network {
         };
         let x = seen(linear(tape, &x, layout, whole).unwrap());
 
-        let mut project = |name| {
+        let project = |name, x: &Var| {
             let weight = &self.var(tape, name);
             let whole = Linear { weight, bias: None, low_rank: None, activation: Activation::Identity };
-            seen(linear(tape, &x, layout, whole).unwrap())
+            seen(linear(tape, x, layout, whole).unwrap())
         };
-        let [query, key, value] = ["query", "key", "value"].map(&mut project);
-        let shape = AttentionShape { heads, kv_heads, head_size: hidden / heads, scale: 0.1, causal: false };
+        let [query, key_value] = ["query", "key_value"].map(|name| project(name, &x));
+        let kv_width = self.sizes.kv_width();
+        let key = seen(select_columns(tape, &key_value, 0..kv_width).unwrap());
+        let value = seen(select_columns(tape, &key_value, kv_width..2 * kv_width).unwrap());
+        let head_size = hidden / heads;
+        let turned = Rotary { head_size, theta: 1e3 };
+        let [query, key] = [query, key].map(|x| seen(rotary(tape, &x, layout, turned).unwrap()));
+        let shape =
+            AttentionShape { heads, kv_heads, head_size, scale: 0.1, causal: false, window: Some(30) };
         let attended =
             seen(attention(tape, [&query, &key, &value], layout, shape, dropped("attention")).unwrap());
         let x = seen(layer_norm(tape, &attended, layout, norm(Some(&x), "output")).unwrap());
+        let wide = project("gated", &x);
+        let narrow = seen(gated(tape, &wide, Activation::Gelu).unwrap());
+        let x = seen(add(tape, &narrow, &x, layout, dropped("gated")).unwrap());
 
-        let first = &layout.cu_seqlens()[..layout.rows()];
-        let x = seen(select_rows(tape, &x, first).unwrap());
         let pooled = Arc::new(layout.pooled());
+        let first = &layout.cu_seqlens()[..layout.rows()];
+        let first = seen(select_rows(tape, &x, first).unwrap());
+        let mean = seen(mean_rows(tape, &x, layout).unwrap());
+        let x = seen(add(tape, &mean, &first, &pooled, None).unwrap());
         let x = seen(dropout(tape, &x, &pooled, dropped("pooled")).unwrap());
         let whole = Linear {
             weight: &self.var(tape, "classifier.weight"),

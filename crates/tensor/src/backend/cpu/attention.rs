@@ -1,5 +1,8 @@
 //! Attention over ragged rows: a row and a key head are one task, queries go through it in tiles, and no matrix larger
-//! than tile x row exists (after Dao et al. 2022: the backward computes the probabilities again from `lse`).
+//! than tile x row exists (after Dao et al. 2022: the backward computes the probabilities again from `lse`). A tile meets
+//! only the keys that one of its queries sees.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -43,30 +46,50 @@ impl<'a> Task<'a> {
     }
 
     /// The query heads that ask this key head.
-    fn heads(&self) -> std::ops::Range<usize> {
+    fn heads(&self) -> Range<usize> {
         let group = self.shape.heads / self.shape.kv_heads;
         self.kv_head * group..(self.kv_head + 1) * group
     }
 
     /// The tiles of the row's queries.
-    fn tiles(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> {
         let queries = self.queries;
         (0..queries).step_by(TILE).map(move |first| first..(first + TILE).min(queries))
     }
 
-    /// How many keys the queries up to `end` see.
-    fn keys(&self, end: usize) -> usize {
-        if self.shape.causal { end } else { self.length }
+    /// The keys that the query at `position` sees.
+    #[inline(always)]
+    fn seen(&self, position: usize) -> Range<usize> {
+        let window = self.window();
+        let end = if self.shape.causal { position + 1 } else { (position + 1 + window).min(self.length) };
+        position.saturating_sub(window)..end
+    }
+
+    /// How far a query sees to either side; no further than the row is long.
+    #[inline(always)]
+    fn window(&self) -> usize {
+        self.shape.window.unwrap_or(self.length).min(self.length)
+    }
+
+    /// The keys that some query of `tile` sees: what the first sees begins them, what the last sees ends them.
+    fn keys(&self, tile: &Range<usize>) -> Range<usize> {
+        self.seen(tile.start).start..self.seen(tile.end - 1).end
+    }
+
+    /// The most scores that a tile has.
+    fn most_scores(&self) -> usize {
+        let rows = TILE.min(self.queries);
+        rows * self.length.min(rows + 2 * self.window())
     }
 
     /// Queries `tile` of a `[queries, heads, head_size]` tensor.
-    fn queries(&self, values: &'a [f32], head: usize, tile: &std::ops::Range<usize>) -> Matrix<'a> {
+    fn queries(&self, values: &'a [f32], head: usize, tile: &Range<usize>) -> Matrix<'a> {
         self.view(values, head, self.shape.heads, self.first_query + tile.start, tile.len())
     }
 
-    /// The first `keys` of a `[tokens, kv_heads, head_size]` tensor.
-    fn entries(&self, values: &'a [f32], keys: usize) -> Matrix<'a> {
-        self.view(values, self.kv_head, self.shape.kv_heads, self.start, keys)
+    /// The row's `keys` of a `[tokens, kv_heads, head_size]` tensor.
+    fn entries(&self, values: &'a [f32], keys: &Range<usize>) -> Matrix<'a> {
+        self.view(values, self.kv_head, self.shape.kv_heads, self.start + keys.start, keys.len())
     }
 
     fn view(&self, values: &'a [f32], head: usize, heads: usize, first: usize, rows: usize) -> Matrix<'a> {
@@ -80,24 +103,19 @@ impl<'a> Task<'a> {
         ((self.first_query + first) * self.shape.heads + head) * self.shape.head_size
     }
 
-    /// Where the row begins in a `[tokens, kv_heads, head_size]` output.
-    fn key_place(&self) -> usize {
-        (self.start * self.shape.kv_heads + self.kv_head) * self.shape.head_size
+    /// Where the keys from `first` on begin in a `[tokens, kv_heads, head_size]` output.
+    fn key_place(&self, first: usize) -> usize {
+        ((self.start + first) * self.shape.kv_heads + self.kv_head) * self.shape.head_size
     }
 
     /// The scores of a tile, scaled: `[tile, keys]`.
-    fn scores(&self, head: usize, tile: &std::ops::Range<usize>, keys: usize, scores: &mut [f32]) {
+    fn scores(&self, head: usize, tile: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
         let left = self.queries(self.inputs.query, head, tile);
         let right = self.entries(self.inputs.key, keys).t();
-        multiply(scores, keys, left, right, self.shape.scale);
+        multiply(scores, keys.len(), left, right, self.shape.scale);
     }
 
-    /// How many of `keys` the query at `position` sees.
-    fn seen(&self, position: usize, keys: usize) -> usize {
-        if self.shape.causal { position + 1 } else { keys }
-    }
-
-    /// Drops probabilities (or their gradients) of one query, as the forward did.
+    /// Drops probabilities (or their gradients) of one query and the keys that it sees, as the forward did.
     #[inline(always)]
     fn drop(&self, head: usize, position: usize, values: &mut [f32]) {
         if let Some(dropout) = self.inputs.dropout {
@@ -111,20 +129,21 @@ pub(super) fn forward(shape: AttentionShape, inputs: AttentionInputs<'_>, out: &
     let (queries, stride) = (inputs.queries.tokens(), shape.heads * shape.head_size);
     let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
     Task::all(shape, inputs).for_each(|task| {
-        let mut scratch = vec![0.0; TILE.min(task.queries) * task.length];
+        let mut scratch = vec![0.0; task.most_scores()];
         for head in task.heads() {
             for tile in task.tiles() {
-                let keys = task.keys(tile.end);
-                let scores = &mut scratch[..tile.len() * keys];
-                task.scores(head, &tile, keys, scores);
+                let keys = task.keys(&tile);
+                let columns = keys.len();
+                let scores = &mut scratch[..tile.len() * columns];
+                task.scores(head, &tile, &keys, scores);
                 let first = head * queries + task.first_query + tile.start;
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                 // SAFETY: this task alone has this row and head.
                 let lse = unsafe { lse.slice(first..first + tile.len()) };
                 vectorised(|| {
-                    for ((row, lse), position) in scores.chunks_exact_mut(keys).zip(lse).zip(tile.clone()) {
-                        let (row, hidden) = row.split_at_mut(task.seen(position, keys));
-                        hidden.fill(0.0);
+                    for ((row, lse), position) in scores.chunks_exact_mut(columns).zip(lse).zip(tile.clone())
+                    {
+                        let row = only_seen(row, &keys, &task.seen(position));
                         let largest = math::max(row);
                         row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
                         let total = sum(row, |x| x);
@@ -133,8 +152,8 @@ pub(super) fn forward(shape: AttentionShape, inputs: AttentionInputs<'_>, out: &
                         task.drop(head, position, row);
                     }
                 });
-                let left = Matrix::new(scores, tile.len(), keys);
-                let product = Product { left, right: task.entries(inputs.value, keys), scale: 1.0 };
+                let left = Matrix::new(scores, tile.len(), columns);
+                let product = Product { left, right: task.entries(inputs.value, &keys), scale: 1.0 };
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                 // SAFETY: this task alone has this row and head.
                 unsafe {
@@ -160,56 +179,79 @@ pub(super) fn backward(
         if task.length == 0 {
             return;
         }
-        let size = TILE.min(task.queries) * task.length;
+        let size = task.most_scores();
         let mut scratch = vec![0.0; 3 * size];
         let (probabilities, rest) = scratch.split_at_mut(size);
         let (dropped, dscores) = rest.split_at_mut(size);
-        let mut written = 0;
+        let mut written = 0_usize;
         for head in task.heads() {
             for tile in task.tiles() {
-                let (rows, keys) = (tile.len(), task.keys(tile.end));
-                let probabilities = &mut probabilities[..rows * keys];
-                let dropped = &mut dropped[..rows * keys];
-                let dscores = &mut dscores[..rows * keys];
+                let keys = task.keys(&tile);
+                let (rows, columns) = (tile.len(), keys.len());
+                let probabilities = &mut probabilities[..rows * columns];
+                let dropped = &mut dropped[..rows * columns];
+                let dscores = &mut dscores[..rows * columns];
                 let dout = task.queries(saved.gradient, head, &tile);
                 let out = task.queries(saved.out, head, &tile);
-                task.scores(head, &tile, keys, probabilities);
-                multiply(dscores, keys, dout, task.entries(inputs.value, keys).t(), 1.0);
+                task.scores(head, &tile, &keys, probabilities);
+                multiply(dscores, columns, dout, task.entries(inputs.value, &keys).t(), 1.0);
                 let lse = &saved.lse[head * queries + task.first_query..];
                 vectorised(|| {
-                    let rows = probabilities.chunks_exact_mut(keys).zip(dropped.chunks_exact_mut(keys));
-                    let rows = rows.zip(dscores.chunks_exact_mut(keys)).zip(tile.clone());
+                    let rows = probabilities.chunks_exact_mut(columns).zip(dropped.chunks_exact_mut(columns));
+                    let rows = rows.zip(dscores.chunks_exact_mut(columns)).zip(tile.clone());
                     for (((p, dropped), ds), position) in rows {
                         let row = position - tile.start;
                         let slice = |matrix: &Matrix<'_>| row * stride..(row * stride + matrix.shape[1]);
                         let along = sum2(&dout.data[slice(&dout)], &out.data[slice(&out)], |a, b| a * b);
-                        let seen = task.seen(position, keys);
-                        p[..seen].iter_mut().for_each(|x| *x = math::exp(*x - lse[position]));
-                        p[seen..].fill(0.0);
+                        let seen = task.seen(position);
+                        let p = only_seen(p, &keys, &seen);
+                        let (dropped, ds) = (only_seen(dropped, &keys, &seen), only_seen(ds, &keys, &seen));
+                        p.iter_mut().for_each(|x| *x = math::exp(*x - lse[position]));
                         dropped.copy_from_slice(p);
-                        task.drop(head, position, &mut dropped[..seen]);
-                        task.drop(head, position, &mut ds[..seen]);
+                        task.drop(head, position, dropped);
+                        task.drop(head, position, ds);
                         ds.iter_mut().zip(p.iter()).for_each(|(ds, p)| *ds = p * (*ds - along));
-                        ds[seen..].fill(0.0);
                     }
                 });
-                let (dropped, dscores) = (Matrix::new(dropped, rows, keys), Matrix::new(dscores, rows, keys));
+                let (dropped, dscores) =
+                    (Matrix::new(dropped, rows, columns), Matrix::new(dscores, rows, columns));
                 let query = task.queries(inputs.query, head, &tile);
                 let dvalues = Product { left: dropped.t(), right: dout, scale: 1.0 };
                 let dkeys = Product { left: dscores.t(), right: query, scale: shape.scale };
-                let keys_now = task.entries(inputs.key, keys);
+                let keys_now = task.entries(inputs.key, &keys);
                 let dqueries = Product { left: dscores, right: keys_now, scale: shape.scale };
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                 // SAFETY: this task alone has this row and these heads.
                 unsafe {
                     block(&dquery, task.query_place(head, tile.start), stride, &dqueries, false);
-                    add_rows(&dkey, task.key_place(), kv_stride, &dkeys, written);
-                    add_rows(&dvalue, task.key_place(), kv_stride, &dvalues, written);
+                    let before = written.saturating_sub(keys.start);
+                    add_rows(&dkey, task.key_place(keys.start), kv_stride, &dkeys, before);
+                    add_rows(&dvalue, task.key_place(keys.start), kv_stride, &dvalues, before);
                 }
-                written = written.max(keys);
+                written = written.max(keys.end);
+            }
+        }
+        // Where the first tokens alone ask, their window may end before the row does.
+        for key in written..task.length {
+            let range = task.key_place(key)..task.key_place(key) + shape.head_size;
+            #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
+            // SAFETY: this task alone has this row and key head.
+            unsafe {
+                dkey.slice(range.clone()).fill(0.0);
+                dvalue.slice(range).fill(0.0);
             }
         }
     });
+}
+
+/// The part of a query's `row` of scores, one for each of `keys`, that it sees; the rest becomes zero.
+#[inline(always)]
+fn only_seen<'a>(row: &'a mut [f32], keys: &Range<usize>, seen: &Range<usize>) -> &'a mut [f32] {
+    let (row, after) = row.split_at_mut(seen.end - keys.start);
+    let (before, row) = row.split_at_mut(seen.start - keys.start);
+    before.fill(0.0);
+    after.fill(0.0);
+    row
 }
 
 /// `out = scale left right`, all of it.

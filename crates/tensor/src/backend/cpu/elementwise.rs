@@ -57,26 +57,81 @@ pub(super) fn activate(activation: Activation, values: &mut [f32]) {
     }
 }
 
+/// `gradient *= f'(before)`, likewise.
+#[inline(always)]
+fn differentiate(activation: Activation, before: &[f32], gradient: &mut [f32]) {
+    let pairs = gradient.iter_mut().zip(before);
+    match activation {
+        Activation::Identity => {}
+        Activation::Gelu => pairs.for_each(|(g, x)| *g *= math::gelu_derivative(*x)),
+        Activation::GeluTanh => pairs.for_each(|(g, x)| *g *= math::gelu_tanh_derivative(*x)),
+        Activation::Relu => pairs.for_each(|(g, x)| *g = if *x > 0.0 { *g } else { 0.0 }),
+        Activation::Silu => pairs.for_each(|(g, x)| {
+            let s = math::sigmoid(*x);
+            *g *= s * (1.0 + *x * (1.0 - s));
+        }),
+        Activation::Tanh => pairs.for_each(|(g, x)| {
+            let t = math::tanh(*x);
+            *g *= 1.0 - t * t;
+        }),
+    }
+}
+
 pub(super) fn activation_backward(activation: Activation, before: &[f32], gradient: &mut [f32]) {
-    gradient.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(|(gradient, before)| {
-        vectorised(|| {
-            let pairs = gradient.iter_mut().zip(before);
-            match activation {
-                Activation::Identity => {}
-                Activation::Gelu => pairs.for_each(|(g, x)| *g *= math::gelu_derivative(*x)),
-                Activation::GeluTanh => pairs.for_each(|(g, x)| *g *= math::gelu_tanh_derivative(*x)),
-                Activation::Relu => pairs.for_each(|(g, x)| *g = if *x > 0.0 { *g } else { 0.0 }),
-                Activation::Silu => pairs.for_each(|(g, x)| {
-                    let s = math::sigmoid(*x);
-                    *g *= s * (1.0 + *x * (1.0 - s));
-                }),
-                Activation::Tanh => pairs.for_each(|(g, x)| {
-                    let t = math::tanh(*x);
-                    *g *= 1.0 - t * t;
-                }),
-            }
+    gradient
+        .par_chunks_mut(BLOCK)
+        .zip(before.par_chunks(BLOCK))
+        .for_each(|(gradient, before)| vectorised(|| differentiate(activation, before, gradient)));
+}
+
+pub(super) fn gated(activation: Activation, values: &[f32], columns: usize, out: &mut [f32]) {
+    if columns == 0 {
+        return;
+    }
+    let rows = rows_per_block(2 * columns);
+    out.par_chunks_mut(rows * columns).zip(values.par_chunks(2 * rows * columns)).for_each(
+        |(out, values)| {
+            vectorised(|| {
+                for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(2 * columns)) {
+                    let (input, gate) = row.split_at(columns);
+                    out.copy_from_slice(input);
+                    activate(activation, out);
+                    out.iter_mut().zip(gate).for_each(|(x, gate)| *x *= gate);
+                }
+            });
+        },
+    );
+}
+
+/// With `y = f(a) b`: `da = dy b f'(a)`, `db = dy f(a)`.
+pub(super) fn gated_backward(
+    activation: Activation,
+    values: &[f32],
+    gradient: &[f32],
+    columns: usize,
+    out: &mut [f32],
+) {
+    if columns == 0 {
+        return;
+    }
+    let rows = rows_per_block(2 * columns);
+    out.par_chunks_mut(2 * rows * columns)
+        .zip(values.par_chunks(2 * rows * columns))
+        .zip(gradient.par_chunks(rows * columns))
+        .for_each(|((out, values), gradient)| {
+            vectorised(|| {
+                let rows = out.chunks_exact_mut(2 * columns).zip(values.chunks_exact(2 * columns));
+                for ((out, row), gradient) in rows.zip(gradient.chunks_exact(columns)) {
+                    let (input, gate) = row.split_at(columns);
+                    let (dinput, dgate) = out.split_at_mut(columns);
+                    dinput.iter_mut().zip(gradient).zip(gate).for_each(|((d, g), gate)| *d = g * gate);
+                    differentiate(activation, input, dinput);
+                    dgate.copy_from_slice(input);
+                    activate(activation, dgate);
+                    dgate.iter_mut().zip(gradient).for_each(|(d, g)| *d *= g);
+                }
+            });
         });
-    });
 }
 
 /// Column blocks run over all rows in order: the sum's order is that of the rows.

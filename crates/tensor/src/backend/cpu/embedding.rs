@@ -38,17 +38,8 @@ pub(super) fn backward(
     add_rows(gradient, &rows, columns, table);
 }
 
-pub(super) fn select_rows(values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-    for (out, row) in out.chunks_exact_mut(columns.max(1)).zip(index) {
-        out.copy_from_slice(&values[row * columns..][..columns]);
-    }
-}
-
-pub(super) fn select_rows_backward(gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-    add_rows(gradient, &index.iter().map(|row| Some(*row)), columns, out);
-}
-
-fn add_rows(
+/// `table[rows[i]] += gradient[i]` for each row there is.
+pub(super) fn add_rows(
     gradient: &[f32],
     rows: &(impl Iterator<Item = Option<usize>> + Clone + Sync),
     columns: usize,

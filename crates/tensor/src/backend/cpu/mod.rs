@@ -9,10 +9,13 @@ mod loss;
 mod math;
 mod norm;
 mod parallel;
+mod pool;
+mod rotary;
+mod select;
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, CrossEntropy, Dropout, Ends,
-    LayerNorm, LayerNormSaved, Layout, Product,
+    LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Cpu`].
@@ -46,6 +49,22 @@ impl Backend for Cpu {
     fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool) {
         elementwise::sum_rows(values, out, accumulate);
     }
+    fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]) {
+        elementwise::gated(activation, values, columns, out);
+    }
+    fn gated_backward(
+        &self,
+        activation: Activation,
+        values: &[f32],
+        gradient: &[f32],
+        columns: usize,
+        out: &mut [f32],
+    ) {
+        elementwise::gated_backward(activation, values, gradient, columns, out);
+    }
+    fn rotary(&self, values: &mut [f32], layout: &Layout, rotary: Rotary, back: bool) {
+        rotary::turn(values, layout, rotary, back);
+    }
     fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout) {
         elementwise::dropout(values, layout, dropout);
     }
@@ -63,10 +82,29 @@ impl Backend for Cpu {
         embedding::backward(gradient, ids, columns, padding_idx, table);
     }
     fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        embedding::select_rows(values, index, columns, out);
+        select::rows(values, index, columns, out);
     }
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        embedding::select_rows_backward(gradient, index, columns, out);
+        select::rows_backward(gradient, index, columns, out);
+    }
+    fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
+        select::columns(values, columns, first, out);
+    }
+    fn select_columns_backward(&self, gradient: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
+        select::columns_backward(gradient, columns, first, out);
+    }
+    fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]) {
+        pool::mean(values, layout, columns, out);
+    }
+    fn mean_rows_backward(
+        &self,
+        gradient: &[f32],
+        layout: &Layout,
+        columns: usize,
+        out: &mut [f32],
+        accumulate: bool,
+    ) {
+        pool::mean_backward(gradient, layout, columns, out, accumulate);
     }
     fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]) {
         norm::forward(norm, out, normal, rstd);

@@ -32,11 +32,12 @@ pub(super) fn forward(norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32],
                     let mean = sum(normal, |z| z) / columns as f32;
                     let variance = sum(normal, |z| (z - mean) * (z - mean)) / columns as f32;
                     *rstd = 1.0 / (variance + norm.epsilon).sqrt();
-                    for (((z, out), weight), bias) in
-                        normal.iter_mut().zip(out).zip(norm.weight).zip(norm.bias)
-                    {
+                    for ((z, out), weight) in normal.iter_mut().zip(out.iter_mut()).zip(norm.weight) {
                         *z = (*z - mean) * *rstd;
-                        *out = *z * weight + bias;
+                        *out = *z * weight;
+                    }
+                    if let Some(bias) = norm.bias {
+                        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
                     }
                 }
             });

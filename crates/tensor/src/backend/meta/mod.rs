@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, CrossEntropy, Dropout, Ends,
-    LayerNorm, LayerNormSaved, Layout, Product,
+    LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Meta`].
@@ -51,11 +51,18 @@ impl Backend for Meta {
     }
     fn activation_backward(&self, _: Activation, _: &[f32], _: &mut [f32]) {}
     fn sum_rows(&self, _: &[f32], _: &mut [f32], _: bool) {}
+    fn gated(&self, _: Activation, _: &[f32], _: usize, _: &mut [f32]) {}
+    fn gated_backward(&self, _: Activation, _: &[f32], _: &[f32], _: usize, _: &mut [f32]) {}
+    fn rotary(&self, _: &mut [f32], _: &Layout, _: Rotary, _: bool) {}
     fn dropout(&self, _: &mut [f32], _: &Layout, _: Dropout) {}
     fn embedding(&self, _: &[(&[f32], &[u32])], _: usize, _: &mut [f32]) {}
     fn embedding_backward(&self, _: &[f32], _: &[u32], _: usize, _: Option<u32>, _: &mut [f32]) {}
     fn select_rows(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
     fn select_rows_backward(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
+    fn select_columns(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
+    fn select_columns_backward(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
+    fn mean_rows(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32]) {}
+    fn mean_rows_backward(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32], _: bool) {}
     fn layer_norm(&self, _: &LayerNorm<'_>, _: &mut [f32], _: &mut [f32], _: &mut [f32]) {}
     fn layer_norm_backward(
         &self,

@@ -1,5 +1,5 @@
-//! BERT against transformers: hidden states, logits, loss and every gradient of tiny random models, in the forms in
-//! which checkpoints come (see `oracle/tiny_bert.py`).
+//! Every family against transformers: hidden states, logits, loss and every gradient of tiny random models, in the forms
+//! in which checkpoints come (see `oracle/tiny_bert.py` and `oracle/tiny_encoders.py`).
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
@@ -50,7 +50,7 @@ impl Case {
         let hidden = opened.encoder.hidden_size();
         let classifier = Linear::load_or_init(
             &mut opened.checkpoint,
-            "classifier",
+            opened.encoder.head().name,
             hidden,
             rows.num_labels,
             Init::Normal(0.02),
@@ -112,7 +112,7 @@ fn check(name: &str) {
     for (id, parameter) in case.parameters.iter() {
         let gradient =
             gradients.get(id).unwrap_or_else(|| panic!("{name}: no gradient of {}", parameter.name));
-        if parameter.name.ends_with("self.key.bias") {
+        if parameter.name.ends_with("self.key.bias") || parameter.name.ends_with("k_lin.bias") {
             // Softmax does not see what is added to all scores of a row: exactly 0, and f32 leaves a little.
             assert!(gradient.f32().iter().all(|g| g.abs() < 1e-4), "{name}: {}", parameter.name);
             continue;
@@ -132,27 +132,76 @@ fn check(name: &str) {
     }
 }
 
+/// Folders under `golden`, and the family of each. A family without one has no test: that is an error of whoever added
+/// it.
+const CASES: [(&str, &str); 17] = [
+    ("bert-classifier", "bert"),
+    // f16, neither prefix nor pooler.
+    ("bert-bare", "bert"),
+    ("bert-bare-pooler-bf16", "bert"),
+    ("bert-sharded", "bert"),
+    ("bert-pretraining", "bert"),
+    ("roberta-classifier", "roberta"),
+    // f16, another padding token, a pretraining head that is not asked for.
+    ("roberta-masked", "roberta"),
+    // bf16, no prefix, a pooler that is not asked for.
+    ("xlm-roberta-bare", "xlm-roberta"),
+    ("camembert-classifier", "camembert"),
+    ("distilbert-classifier", "distilbert"),
+    ("distilbert-masked", "distilbert"),
+    ("distilbert-bare", "distilbert"),
+    // Embeddings that are narrower than the hidden states.
+    ("electra-classifier", "electra"),
+    ("electra-discriminator", "electra"),
+    // A window in the last block, no biases.
+    ("modernbert-classifier", "modernbert"),
+    // f16, the mean of a row, every bias, the old names of the configuration's keys.
+    ("modernbert-masked", "modernbert"),
+    // bf16, no prefix, no head.
+    ("modernbert-bare", "modernbert"),
+];
+
 #[test]
-fn a_classifier_with_prefix_and_pooler() {
-    check("bert-classifier");
+fn hidden_states_logits_loss_and_gradients_are_those_of_transformers() {
+    CASES.iter().for_each(|(name, _)| check(name));
 }
 
 #[test]
-fn a_bare_model_without_pooler_in_f16() {
-    check("bert-bare");
+fn every_family_has_a_case() {
+    for family in families::FAMILIES {
+        let known = CASES.iter().find(|(_, model_type)| *model_type == family.model_type());
+        let (name, _) = known.unwrap_or_else(|| panic!("`{}` has no case", family.model_type()));
+        let opened = families::open(&folder(name), Device::Cpu, Key::new(1)).unwrap();
+        assert_eq!(opened.family.model_type(), family.model_type());
+        assert_eq!(opened.encoder.head().name, family.head_name(), "{name}");
+        // The longest row is as long as transformers can take: of RoBERTa's positions, the first are never a text's.
+        let longest = Case::open(name).rows.input_ids.iter().map(Vec::len).max().unwrap();
+        assert_eq!(opened.encoder.max_length(), longest, "{name}");
+        for words in [family.summary(), family.sequence_classification_class()] {
+            assert!(!words.is_empty() && !words.ends_with('.'), "{name}: {words}");
+        }
+    }
 }
 
 #[test]
-fn a_bare_model_with_pooler_in_bf16() {
-    check("bert-bare-pooler-bf16");
-}
-
-#[test]
-fn a_model_in_shards() {
-    check("bert-sharded");
-}
-
-#[test]
-fn a_pretraining_model_whose_heads_are_not_asked_for() {
-    check("bert-pretraining");
+fn positions_that_leave_no_room_are_refused() {
+    for (change, expected) in [
+        (("pad_token_id", serde_json::Value::Null), "`pad_token_id`: expected the padding token's number"),
+        (
+            ("max_position_embeddings", 2.into()),
+            "`max_position_embeddings`: expected more than 2, as positions",
+        ),
+        (("position_embedding_type", "relative_key".into()), "expected `absolute`, got `relative_key`"),
+        (("is_decoder", true.into()), "`is_decoder`: expected false"),
+    ] {
+        let at = tempfile::tempdir().unwrap();
+        let golden = folder("roberta-classifier");
+        std::fs::copy(golden.join("model.safetensors"), at.path().join("model.safetensors")).unwrap();
+        let config = std::fs::read_to_string(golden.join("config.json")).unwrap();
+        let mut config: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&config).unwrap();
+        config.insert(change.0.into(), change.1);
+        std::fs::write(at.path().join("config.json"), serde_json::Value::Object(config).to_string()).unwrap();
+        let error = families::open(at.path(), Device::Cpu, Key::new(1)).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -1,0 +1,231 @@
+//! Every family with a head and with adapters: what is drawn anew, what is trained and saved, and that adapters of `peft`
+//! give its logits, loss and gradients (see `oracle/tiny_bert.py` and `oracle/tiny_encoders.py`).
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod golden;
+
+use golden::{Case, folder, options, relative};
+use retune_adapt::peft::{self, Adapter, Applied, METHODS};
+use retune_adapt::tasks::TextClassifier;
+use retune_model::families;
+use retune_model::formats::Weights;
+use retune_tensor::Device;
+use retune_tensor::random::Key;
+
+/// What is expected of a family's head and adapters.
+struct Expected {
+    /// A checkpoint with a head, and with an adapter of `peft` under `lora/`.
+    tuned: &'static str,
+    /// One as it was pretrained.
+    pretrained: &'static str,
+    /// The last layer.
+    last: &'static str,
+    /// The layers under it, where the checkpoint lacks them, and the modules that `peft` copies for all of the head.
+    inner: &'static str,
+    /// What else the head has.
+    norm: &'static [&'static str],
+    modules: &'static [&'static str],
+    /// Whether the inner layers are the classifier's own, trained by LoRA wherever they come from.
+    whole: bool,
+    /// What LoRA is on, if nobody says.
+    targets: &'static [&'static str],
+}
+
+const BLOCK: [&str; 6] = [
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+];
+
+/// A family without an entry here has no test: that is an error of whoever added it.
+fn expected(model_type: &str) -> Expected {
+    let dense = Expected {
+        tuned: "roberta-classifier",
+        pretrained: "roberta-masked",
+        last: "classifier.out_proj",
+        inner: "classifier.dense",
+        norm: &[],
+        modules: &["classifier"],
+        whole: true,
+        targets: &BLOCK,
+    };
+    match model_type {
+        "bert" => Expected {
+            tuned: "bert-classifier",
+            pretrained: "bert-bare",
+            last: "classifier",
+            inner: "bert.pooler.dense",
+            norm: &[],
+            modules: &["classifier", "pooler"],
+            whole: false,
+            targets: &BLOCK,
+        },
+        // One file holds the three.
+        "roberta" | "camembert" => dense,
+        "xlm-roberta" => Expected { pretrained: "xlm-roberta-bare", ..dense },
+        "distilbert" => Expected {
+            tuned: "distilbert-classifier",
+            pretrained: "distilbert-masked",
+            last: "classifier",
+            inner: "pre_classifier",
+            norm: &[],
+            modules: &["classifier", "pre_classifier"],
+            whole: true,
+            targets: &[
+                "attention.q_lin",
+                "attention.k_lin",
+                "attention.v_lin",
+                "attention.out_lin",
+                "ffn.lin1",
+                "ffn.lin2",
+            ],
+        },
+        "electra" => Expected { tuned: "electra-classifier", pretrained: "electra-discriminator", ..dense },
+        "modernbert" => Expected {
+            tuned: "modernbert-classifier",
+            pretrained: "modernbert-bare",
+            last: "classifier",
+            inner: "head.dense",
+            norm: &["head.norm.weight"],
+            modules: &["classifier", "head"],
+            whole: false,
+            targets: &["attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],
+        },
+        other => panic!("`{other}` has no entry in this table"),
+    }
+}
+
+fn all() -> impl Iterator<Item = Expected> {
+    families::FAMILIES.iter().map(|family| expected(family.model_type()))
+}
+
+fn parameters(layer: &str) -> [String; 2] {
+    ["weight", "bias"].map(|part| format!("{layer}.{part}"))
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn lora(base: &str, keep_head: bool) -> Case {
+    let lora = peft::find("lora").unwrap();
+    Case::open(base, keep_head, |model| lora.apply(model, &options(&[]))).unwrap()
+}
+
+fn adapter(case: &Case) -> &Adapter {
+    match &case.applied {
+        Applied::Adapter(adapter) => adapter,
+        Applied::Model => panic!("LoRA is an adapter"),
+    }
+}
+
+#[test]
+fn a_head_of_other_classes_is_drawn_anew_and_one_of_the_same_is_kept() {
+    for Expected { tuned, pretrained, last, inner, norm, .. } in all() {
+        assert!(Case::base(tuned, true).fresh.is_empty(), "{tuned}");
+        // The layers under the last are kept, as transformers keeps them.
+        assert_eq!(Case::base(tuned, false).fresh, parameters(last), "{tuned}");
+        assert_eq!(
+            Case::base(pretrained, true).fresh,
+            [&parameters(inner)[..], &strings(norm), &parameters(last)].concat(),
+            "{pretrained}"
+        );
+        let mut opened = families::open(&folder(tuned), Device::Cpu, Key::new(3)).unwrap();
+        let classifier = TextClassifier::build(opened.encoder, &mut opened.checkpoint, false, 11).unwrap();
+        let loaded = opened.checkpoint.finish().unwrap();
+        assert_eq!((classifier.classifier().name.as_str(), loaded.fresh.len()), (last, 2), "{tuned}");
+        assert_eq!(loaded.parameters.get(classifier.classifier().weight).value.rows(), 11, "{tuned}");
+        // A head that is asked for must fit.
+        let mut opened = families::open(&folder(tuned), Device::Cpu, Key::new(3)).unwrap();
+        TextClassifier::build(opened.encoder, &mut opened.checkpoint, true, 11).unwrap();
+        let error = opened.checkpoint.finish().unwrap_err().to_string();
+        assert!(error.contains(&format!("`{last}.weight` should have shape [11, ")), "{tuned}: {error}");
+    }
+}
+
+#[test]
+fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
+    for Expected { tuned, pretrained, last, inner, .. } in all() {
+        for method in METHODS {
+            for base in [tuned, pretrained] {
+                let case = Case::open(base, true, |model| method.apply(model, &options(&[]))).unwrap();
+                assert_eq!(case.logits(), Case::base(base, true).logits(), "{} on {base}", method.name());
+                let gradients = case.gradients();
+                for (id, parameter) in case.parameters.iter() {
+                    let reached = gradients.get(id).is_some();
+                    assert_eq!(
+                        reached,
+                        parameter.trainable,
+                        "{} on {base}: {}",
+                        method.name(),
+                        parameter.name
+                    );
+                }
+                let head =
+                    [parameters(last), if base == tuned { parameters(last) } else { parameters(inner) }];
+                for name in head.concat() {
+                    assert!(case.trained().contains(&name.as_str()), "{} on {base}: {name}", method.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapter_names_what_peft_must_copy_and_the_layers_of_the_encoder() {
+    for Expected { tuned, pretrained, last, inner, norm, modules, whole, targets } in all() {
+        let case = lora(pretrained, true);
+        let config = &adapter(&case).config;
+        assert_eq!(config["modules_to_save"].as_array().unwrap(), modules, "{pretrained}");
+        assert_eq!(config["target_modules"].as_array().unwrap(), targets, "{pretrained}");
+        for name in [&parameters(last)[..], &parameters(inner), &strings(norm)].concat() {
+            assert!(
+                case.saved().contains(&format!("base_model.model.{name}").as_str()),
+                "{pretrained}: {name}"
+            );
+        }
+        // `peft` copies a module whole: none of it may be left out of the file.
+        let case = lora(tuned, true);
+        let saved = case.saved().contains(&format!("base_model.model.{inner}.weight").as_str());
+        assert_eq!(saved, whole, "{tuned}: {inner}");
+        let modules = if whole { modules } else { &modules[..1] };
+        assert_eq!(adapter(&case).config["modules_to_save"].as_array().unwrap(), modules, "{tuned}");
+    }
+    let case = lora("electra-classifier", true);
+    let told = adapter(&case).config["target_modules"].as_array().unwrap();
+    assert_eq!((told[0].as_str(), told.len()), (Some("electra.embeddings_project"), 7));
+}
+
+#[test]
+fn logits_loss_and_gradients_are_those_of_peft_and_names_stay() {
+    for Expected { tuned, .. } in all() {
+        let folder = folder(tuned).join("lora");
+        let (method, files) = peft::open_adapter(&folder).unwrap();
+        let case = Case::open(tuned, false, |model| method.load(model, &files)).unwrap();
+        let expected = Weights::open(folder.join("expected.safetensors")).unwrap();
+        let expect = |what: &str, got: &[f32]| {
+            let error = relative(got, &expected.read_f32(what).unwrap());
+            assert!(error < 1e-4, "{tuned}: {what}: relative error {error}");
+        };
+        expect("logits", &case.logits());
+        expect("loss", &[case.loss()]);
+        let gradients = case.gradients();
+        for (saved, id) in &adapter(&case).tensors {
+            let gradient = gradients.get(*id).unwrap_or_else(|| panic!("{tuned}: no gradient of {saved}"));
+            expect(&format!("grad.{saved}"), gradient.f32());
+        }
+        let references = expected.names().filter(|name| name.starts_with("grad.")).count();
+        assert_eq!(case.trained().len(), references, "{tuned}");
+        let mut saved = case.saved();
+        saved.sort_unstable();
+        let weights = Weights::open(folder.join("adapter_model.safetensors")).unwrap();
+        assert_eq!(saved, weights.names().collect::<Vec<_>>(), "{tuned}");
+        // An adapter that does nothing would pass much of this.
+        let without = relative(&Case::base(tuned, true).logits(), &expected.read_f32("logits").unwrap());
+        assert!(without > 0.01, "{tuned}: the base alone is {without} away");
+    }
+}

@@ -1,0 +1,137 @@
+//! What BERT, RoBERTa and ELECTRA have in common: all but how they count positions and what pools for their heads.
+
+use std::sync::Arc;
+
+use retune_tensor::backend::Activation;
+use retune_tensor::{Result, Var, ops};
+
+use super::HeadDefaults;
+use crate::formats::BertConfig;
+use crate::layers::{
+    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, TokenEmbeddings,
+    TokenEmbeddingsSizes, Wanted,
+};
+use crate::{Checkpoint, Forward, Init, ModelError};
+
+/// Embeddings and blocks.
+pub(super) struct BertBody {
+    pub(super) config: BertConfig,
+    embeddings: TokenEmbeddings,
+    embeddings_project: Option<Linear>,
+    encoder: PostNormEncoder,
+}
+
+impl BertBody {
+    /// Takes what is under `name`: `bert`, `roberta` ... The position `padding_position` gets no gradient.
+    pub(super) fn load(
+        checkpoint: &mut Checkpoint,
+        name: &str,
+        config: BertConfig,
+        padding_position: Option<usize>,
+    ) -> std::result::Result<Self, ModelError> {
+        let (width, hidden) = (config.embedding_size, config.hidden_size);
+        let dropout = config.hidden_dropout_prob as f32;
+        let embeddings = TokenEmbeddingsSizes {
+            width,
+            words: config.vocab_size,
+            positions: config.max_position_embeddings,
+            types: Some(config.type_vocab_size),
+            padding_word: config.pad_token_id,
+            padding_position,
+            layer_norm_eps: config.layer_norm_eps,
+        };
+        let blocks = PostNormSizes {
+            hidden,
+            heads: config.num_attention_heads,
+            intermediate: config.intermediate_size,
+            activation: config.hidden_act,
+            layer_norm_eps: config.layer_norm_eps,
+        };
+        let rates = PostNormDropout {
+            attention_probs: config.attention_probs_dropout_prob as f32,
+            attention_output: dropout,
+            output: dropout,
+        };
+        let embeddings =
+            TokenEmbeddings::load(checkpoint, &format!("{name}.embeddings"), embeddings, dropout)?;
+        let project = format!("{name}.embeddings_project");
+        let embeddings_project =
+            if width == hidden { None } else { Some(Linear::load(checkpoint, project, width, hidden)?) };
+        let layers = format!("{name}.encoder.layer");
+        let encoder = PostNormEncoder::load(
+            checkpoint,
+            &layers,
+            config.num_hidden_layers,
+            PostNormNames::BERT,
+            blocks,
+            rates,
+        )?;
+        Ok(BertBody { config, embeddings, embeddings_project, encoder })
+    }
+
+    /// The hidden states of the tokens that are `wanted`, for tokens at `position_ids` `[tokens]`.
+    pub(super) fn run(
+        &self,
+        forward: &Forward<'_>,
+        position_ids: &Arc<[u32]>,
+        wanted: Wanted,
+    ) -> Result<Var> {
+        let mut hidden = self.embeddings.forward(forward, position_ids)?;
+        if let Some(project) = &self.embeddings_project {
+            hidden = project.forward(forward, &hidden, &forward.batch.layout, Activation::Identity)?;
+        }
+        self.encoder.forward(forward, hidden, wanted)
+    }
+
+    pub(super) fn linears(&self) -> Vec<&Linear> {
+        self.embeddings_project.iter().chain(self.encoder.linears()).collect()
+    }
+
+    pub(super) fn head(&self, name: &'static str) -> HeadDefaults {
+        HeadDefaults {
+            name,
+            dropout: self.config.classifier_dropout as f32,
+            initializer_range: self.config.initializer_range,
+        }
+    }
+
+    pub(super) fn set_dropout(&mut self, probability: f32) {
+        self.config.classifier_dropout = f64::from(probability);
+        self.embeddings.dropout = probability;
+        self.encoder.dropout = PostNormDropout {
+            attention_probs: probability,
+            attention_output: probability,
+            output: probability,
+        };
+    }
+}
+
+/// The first half of the heads of RoBERTa and ELECTRA: dropout, a layer, a function.
+pub(super) struct DenseHead {
+    pub(super) dense: Linear,
+    activation: Activation,
+}
+
+impl DenseHead {
+    /// The site of the last layer of such heads.
+    pub(super) const LAST: &'static str = "classifier.out_proj";
+
+    /// Takes `classifier.dense`. A pretrained model has none: it is then new.
+    pub(super) fn load(
+        checkpoint: &mut Checkpoint,
+        config: &BertConfig,
+        activation: Activation,
+    ) -> std::result::Result<Self, ModelError> {
+        let (hidden, init) = (config.hidden_size, Init::Normal(config.initializer_range));
+        let dense = Linear::load_or_init(checkpoint, "classifier.dense", hidden, hidden, init)?;
+        Ok(DenseHead { dense, activation })
+    }
+
+    /// `[rows, hidden_size]` of the rows' first tokens `[rows, hidden_size]`.
+    pub(super) fn forward(&self, forward: &Forward<'_>, first: &Var, config: &BertConfig) -> Result<Var> {
+        let pooled = &forward.batch.pooled;
+        let dropout = forward.dropout(&self.dense.name, config.classifier_dropout as f32);
+        let first = ops::dropout(forward.tape, first, pooled, dropout)?;
+        self.dense.forward(forward, &first, pooled, self.activation)
+    }
+}

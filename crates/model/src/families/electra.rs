@@ -1,0 +1,102 @@
+//! ELECTRA (Clark et al. 2020), the discriminator: BERT's blocks over embeddings that may be narrower, a head of two
+//! layers over the first token.
+
+use retune_tensor::backend::Activation;
+use retune_tensor::{Result, Var};
+
+use super::bert_body::{BertBody, DenseHead};
+use super::{Encoder, Family, HeadDefaults, bare_or_old};
+use crate::formats::{BertConfig, BertDefaults, HfConfig};
+use crate::layers::{Linear, Wanted};
+use crate::{Aliases, Checkpoint, Forward, ModelError};
+
+/// The family.
+pub struct Electra;
+
+const DEFAULTS: BertDefaults = BertDefaults {
+    vocab_size: 30522,
+    embedding_size: Some(128),
+    hidden_size: 256,
+    num_attention_heads: 4,
+    intermediate_size: 1024,
+    pad_token_id: 0,
+};
+
+impl Family for Electra {
+    fn model_type(&self) -> &'static str {
+        "electra"
+    }
+
+    fn summary(&self) -> &'static str {
+        "ELECTRA encoders, discriminators above all"
+    }
+
+    fn sequence_classification_class(&self) -> &'static str {
+        "ElectraForSequenceClassification"
+    }
+
+    fn head_name(&self) -> &'static str {
+        DenseHead::LAST
+    }
+
+    fn aliases(&self) -> Aliases {
+        |name| bare_or_old("electra.", name)
+    }
+
+    fn build(
+        &self,
+        config: &HfConfig,
+        checkpoint: &mut Checkpoint,
+    ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
+        let read = BertConfig::with_defaults(config, &DEFAULTS)?;
+        let electra = BertBody::load(checkpoint, "electra", read, None)?;
+        // Gelu, whatever function the blocks have.
+        let head = DenseHead::load(checkpoint, &electra.config, Activation::Gelu)?;
+        Ok(Box::new(ElectraModel { electra, head }))
+    }
+}
+
+struct ElectraModel {
+    electra: BertBody,
+    head: DenseHead,
+}
+
+impl ElectraModel {
+    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<Var> {
+        self.electra.run(forward, &forward.batch.position_ids, wanted)
+    }
+}
+
+impl Encoder for ElectraModel {
+    fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
+        self.run(forward, Wanted::All)
+    }
+
+    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
+        self.head.forward(forward, &self.run(forward, Wanted::First)?, &self.electra.config)
+    }
+
+    fn linears(&self) -> Vec<&Linear> {
+        self.electra.linears()
+    }
+
+    fn head_linears(&self) -> Vec<&Linear> {
+        vec![&self.head.dense]
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.electra.config.hidden_size
+    }
+
+    fn max_length(&self) -> usize {
+        self.electra.config.max_position_embeddings
+    }
+
+    fn head(&self) -> HeadDefaults {
+        self.electra.head(DenseHead::LAST)
+    }
+
+    fn set_dropout(&mut self, probability: f32) {
+        self.electra.set_dropout(probability);
+    }
+}

@@ -1,0 +1,154 @@
+//! RoBERTa (Liu et al. 2019) and what was trained like it: BERT's blocks, positions that begin behind the padding
+//! token's number, a head of two layers over the first token.
+
+use std::sync::Arc;
+
+use retune_tensor::backend::Activation;
+use retune_tensor::{Result, Var};
+
+use super::bert_body::{BertBody, DenseHead};
+use super::{Encoder, Family, HeadDefaults, bare_or_old};
+use crate::formats::{BertConfig, BertDefaults, HfConfig};
+use crate::layers::{Linear, Wanted};
+use crate::{Aliases, Batch, Checkpoint, Forward, ModelError};
+
+/// The family, under each of the names that transformers has for it. They differ in tokenizer and vocabulary.
+pub struct Roberta {
+    model_type: &'static str,
+    summary: &'static str,
+    class: &'static str,
+    vocab_size: usize,
+}
+
+/// RoBERTa itself.
+pub static ROBERTA: Roberta = Roberta {
+    model_type: "roberta",
+    summary: "RoBERTa encoders, and those distilled from them",
+    class: "RobertaForSequenceClassification",
+    vocab_size: 50265,
+};
+
+/// XLM-RoBERTa (Conneau et al. 2019), of a hundred languages.
+pub static XLM_ROBERTA: Roberta = Roberta {
+    model_type: "xlm-roberta",
+    summary: "XLM-RoBERTa encoders, of a hundred languages: XLM-R, multilingual E5, BGE-M3",
+    class: "XLMRobertaForSequenceClassification",
+    vocab_size: 30522,
+};
+
+/// CamemBERT (Martin et al. 2019), of French.
+pub static CAMEMBERT: Roberta = Roberta {
+    model_type: "camembert",
+    summary: "CamemBERT encoders, of French",
+    class: "CamembertForSequenceClassification",
+    vocab_size: 30522,
+};
+
+impl Family for Roberta {
+    fn model_type(&self) -> &'static str {
+        self.model_type
+    }
+
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    fn sequence_classification_class(&self) -> &'static str {
+        self.class
+    }
+
+    fn head_name(&self) -> &'static str {
+        DenseHead::LAST
+    }
+
+    fn aliases(&self) -> Aliases {
+        |name| bare_or_old("roberta.", name)
+    }
+
+    fn build(
+        &self,
+        config: &HfConfig,
+        checkpoint: &mut Checkpoint,
+    ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
+        let defaults = BertDefaults { vocab_size: self.vocab_size, pad_token_id: 1, ..BertDefaults::BERT };
+        let read = BertConfig::with_defaults(config, &defaults)?;
+        let Some(padding) = read.pad_token_id else {
+            let expected = "the padding token's number, as positions are counted from it";
+            return Err(config.wrong("pad_token_id", expected, "null"));
+        };
+        let Some(max_length @ 1..) = read.max_position_embeddings.checked_sub(padding + 1) else {
+            let expected = format!(
+                "more than {}, as positions begin behind `pad_token_id`, which is {padding}",
+                padding + 1
+            );
+            let got = read.max_position_embeddings.to_string();
+            return Err(config.wrong("max_position_embeddings", expected, got));
+        };
+        let roberta = BertBody::load(checkpoint, "roberta", read, Some(padding))?;
+        let head = DenseHead::load(checkpoint, &roberta.config, Activation::Tanh)?;
+        // Below a vocabulary's size, which is below 2^31.
+        Ok(Box::new(RobertaModel { roberta, head, padding: padding as u32, max_length }))
+    }
+}
+
+struct RobertaModel {
+    roberta: BertBody,
+    head: DenseHead,
+    padding: u32,
+    max_length: usize,
+}
+
+impl RobertaModel {
+    /// Positions of tokens that are no padding, from `padding + 1` in each row. A text may hold the padding token: it is
+    /// not counted, and stands at the position `padding`, as in transformers.
+    fn position_ids(&self, batch: &Batch) -> Arc<[u32]> {
+        let mut positions = Vec::with_capacity(batch.tokens());
+        for row in batch.layout.cu_seqlens().windows(2) {
+            let mut last = self.padding;
+            for id in &batch.input_ids[row[0]..row[1]] {
+                let counts = *id != self.padding;
+                last += u32::from(counts);
+                positions.push(if counts { last } else { self.padding });
+            }
+        }
+        positions.into()
+    }
+
+    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<Var> {
+        self.roberta.run(forward, &self.position_ids(forward.batch), wanted)
+    }
+}
+
+impl Encoder for RobertaModel {
+    fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
+        self.run(forward, Wanted::All)
+    }
+
+    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
+        self.head.forward(forward, &self.run(forward, Wanted::First)?, &self.roberta.config)
+    }
+
+    fn linears(&self) -> Vec<&Linear> {
+        self.roberta.linears()
+    }
+
+    fn head_linears(&self) -> Vec<&Linear> {
+        vec![&self.head.dense]
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.roberta.config.hidden_size
+    }
+
+    fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    fn head(&self) -> HeadDefaults {
+        self.roberta.head(DenseHead::LAST)
+    }
+
+    fn set_dropout(&mut self, probability: f32) {
+        self.roberta.set_dropout(probability);
+    }
+}

@@ -1,0 +1,42 @@
+//! Rows and columns out of a matrix, and gradients back into it.
+
+use rayon::prelude::*;
+
+use super::embedding::add_rows;
+use super::parallel::{rows_per_block, vectorised};
+
+pub(super) fn rows(values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+    for (out, row) in out.chunks_exact_mut(columns.max(1)).zip(index) {
+        out.copy_from_slice(&values[row * columns..][..columns]);
+    }
+}
+
+pub(super) fn rows_backward(gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+    add_rows(gradient, &index.iter().map(|row| Some(*row)), columns, out);
+}
+
+pub(super) fn columns(values: &[f32], [from, to]: [usize; 2], first: usize, out: &mut [f32]) {
+    if to == 0 {
+        return;
+    }
+    let rows = rows_per_block(from);
+    out.par_chunks_mut(rows * to).zip(values.par_chunks(rows * from)).for_each(|(out, values)| {
+        for (out, row) in out.chunks_exact_mut(to).zip(values.chunks_exact(from)) {
+            out.copy_from_slice(&row[first..first + to]);
+        }
+    });
+}
+
+pub(super) fn columns_backward(gradient: &[f32], [from, to]: [usize; 2], first: usize, out: &mut [f32]) {
+    if to == 0 {
+        return;
+    }
+    let rows = rows_per_block(from);
+    out.par_chunks_mut(rows * from).zip(gradient.par_chunks(rows * to)).for_each(|(out, gradient)| {
+        vectorised(|| {
+            for (out, row) in out.chunks_exact_mut(from).zip(gradient.chunks_exact(to)) {
+                out[first..first + to].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
+            }
+        });
+    });
+}

@@ -1,0 +1,79 @@
+use std::sync::Arc;
+
+use super::{copy, owned};
+use crate::backend::{Layout, Rotary};
+use crate::{Error, Result, Tape, Tensor, Var};
+
+/// Rotary positions (Su et al. 2021, eq. 34): with `d` the head size, the channels `i` and `i + d / 2` of each head
+/// are turned in their plane by `p theta^(-2 i / d)`, where `p` is the token's position in its row.
+///
+/// A query's product with a key then depends on how far they are apart, not on where they are. The pairs are those of
+/// transformers (`rotate_half`), not the neighbours of the paper: checkpoints are trained for one or the other.
+///
+/// `x` and the result are `[tokens, heads * head_size]`. The backward turns back. Errors if sizes do not fit.
+pub fn rotary(tape: &Tape, x: &Var, layout: &Arc<Layout>, rotary: Rotary) -> Result<Var> {
+    const OP: &str = "rotary";
+    let (tokens, columns) = (x.value().rows(), x.value().columns());
+    if rotary.head_size == 0 || !rotary.head_size.is_multiple_of(2) {
+        return Err(Error::shape(OP, "heads of an even size", rotary.head_size));
+    }
+    if !columns.is_multiple_of(rotary.head_size) {
+        return Err(Error::shape(OP, format!("heads of size {}", rotary.head_size), x.value().shape()));
+    }
+    if layout.tokens() != tokens {
+        return Err(Error::shape(OP, format!("{} tokens", layout.tokens()), x.value().shape()));
+    }
+    let backend = x.value().device().backend();
+    let mut value = copy(x.value())?;
+    backend.rotary(value.f32_mut()?, layout, rotary, false);
+    Ok(tape.record(value, &[x], || {
+        let (node, layout) = (x.node(), layout.clone());
+        move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
+            let mut gradient = owned(gradient)?;
+            backend.rotary(gradient.f32_mut()?, &layout, rotary, true);
+            sink.add(node, gradient)
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{Check, layout};
+    use crate::random::Key;
+
+    const ROTARY: Rotary = Rotary { head_size: 6, theta: 50.0 };
+
+    #[test]
+    fn gradients_follow_finite_differences() {
+        Check::new("rotary", &[&[11, 18]]).run(|tape, vars| rotary(tape, &vars[0], &layout(), ROTARY));
+    }
+
+    #[test]
+    fn products_depend_on_the_distance_alone() {
+        let mut stream = Key::new(3).stream();
+        let token: Vec<f32> = (0..6).map(|_| stream.normal()).collect();
+        let tokens = 9;
+        let x = Tensor::from_slice(crate::Device::Cpu, &[tokens, 6], &token.repeat(tokens)).unwrap();
+        let layout = Arc::new(Layout::new(&[tokens], &[0]));
+        let out = rotary(&Tape::inference(), &Var::constant(x), &layout, ROTARY).unwrap();
+        let at = |position: usize| &out.value().f32()[position * 6..][..6];
+        let product = |i, j| at(i).iter().zip(at(j)).map(|(a, b)| a * b).sum::<f32>();
+        assert_eq!(at(0), token, "the first position is not turned");
+        assert!((product(1, 4) - product(5, 8)).abs() < 1e-5);
+        assert!((product(1, 4) - product(1, 5)).abs() > 1e-2, "and depends on it");
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_named() {
+        let x = Var::constant(Tensor::zeros(crate::Device::Cpu, &[11, 18]).unwrap());
+        for (head_size, expected) in [
+            (5, "rotary: expected heads of an even size, got 5"),
+            (0, "rotary: expected heads of an even size, got 0"),
+            (4, "rotary: expected heads of size 4, got [11, 18]"),
+        ] {
+            let error = rotary(&Tape::inference(), &x, &layout(), Rotary { head_size, theta: 10.0 });
+            assert_eq!(error.unwrap_err().to_string(), expected);
+        }
+    }
+}
