@@ -66,7 +66,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let task = tasks::find(settings.task.as_deref().unwrap_or("text-classification"))?;
 
     // 1. Prepare the pretrained model.
-    let source = Source::find(&settings.model)?;
+    let source = Source::fetch(&settings.model, listener)?;
     run_folder::check_apart(&output, &source)?;
     let mut resolved = Resolved::new(settings, &source, listener)?;
 
@@ -174,9 +174,15 @@ fn card(
 ) -> Result<Card> {
     let file = |path: &std::path::Path, rows| {
         let sha256 = artefact::hash_file(path)?;
-        Ok::<_, Error>(crate::DataCard { path: artefact::absolute(path), sha256, rows: Some(rows) })
+        Ok::<_, Error>(crate::DataCard {
+            path: artefact::absolute(path),
+            revision: None,
+            sha256,
+            rows: Some(rows),
+        })
     };
     let base = &model.source.base;
+    let (path, revision) = artefact::named(&model.source);
     Ok(Card {
         format_version: Card::VERSION,
         retune_version: env!("CARGO_PKG_VERSION").into(),
@@ -185,11 +191,7 @@ fn card(
         labels: model.labels.names().to_vec(),
         max_length,
         columns: examples.columns.clone(),
-        base: crate::DataCard {
-            path: artefact::absolute(base),
-            sha256: artefact::hash_weights(base)?,
-            rows: None,
-        },
+        base: crate::DataCard { path, revision, sha256: artefact::hash_weights(base)?, rows: None },
         train: file(resolved.train_path(), examples.train.len())?,
         eval: examples.eval_path.as_deref().map(|path| file(path, examples.eval.len())).transpose()?,
         settings: resolved.as_json(max_length),

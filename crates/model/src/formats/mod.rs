@@ -10,3 +10,4 @@ pub use bert_config::BertConfig;
 pub(crate) use hf_config::described;
 pub use hf_config::{HfConfig, LabelNames};
 pub use safetensors::{Dtype, TensorInfo, Weights, write_safetensors};
+pub(crate) use safetensors::{architecture, shard_names};

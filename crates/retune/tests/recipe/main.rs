@@ -5,10 +5,14 @@
 #[path = "../tiny/mod.rs"]
 mod tiny;
 
+#[path = "../../../model/tests/hub/server.rs"]
+mod server;
+
 mod adapters;
 mod bad_input;
 mod choices;
 mod going_on;
+mod hub;
 mod no_number;
 mod output;
 mod round_trip;
