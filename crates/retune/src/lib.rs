@@ -18,6 +18,7 @@ mod resolved;
 mod run_folder;
 mod settings;
 mod source;
+mod tensorboard;
 mod workshop;
 
 pub use artefact::{Card, DataCard, Receipt};

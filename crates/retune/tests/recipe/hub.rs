@@ -62,11 +62,8 @@ fn a_result_names_its_base_on_the_hub_and_finds_it_again() {
     assert_eq!((&base["path"], &base["revision"]), (&json!(ID), &json!(COMMIT)));
 
     // The same bits as from the folder, but for the names.
-    let local = TrainSettings {
-        model: model(tiny.path("base")),
-        output: Some(tiny.path("local")),
-        ..settings.clone()
-    };
+    let local =
+        TrainSettings { model: model(tiny.path("base")), output: Some(tiny.path("local")), ..settings };
     train(&local).unwrap();
     let weights = |run: &str| tiny.files(run)["adapter_model.safetensors"].clone();
     assert!(weights("lora") == weights("local"));

@@ -86,6 +86,10 @@ impl Tiny {
                     folders.push(path);
                     continue;
                 }
+                // TensorBoard's file has the time of each event, and that of the first in its name.
+                if path.file_name().unwrap().to_str().unwrap().starts_with("events.out.tfevents.") {
+                    continue;
+                }
                 let mut bytes = std::fs::read(&path).unwrap();
                 if path.ends_with("events.jsonl") {
                     bytes = without_seconds(&String::from_utf8(bytes).unwrap()).into_bytes();
