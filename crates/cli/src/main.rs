@@ -1,6 +1,7 @@
 //! The command line: one file a verb, all work in the library.
 
 mod failure;
+mod job;
 mod output;
 mod progress;
 mod run_file;
@@ -22,6 +23,8 @@ use crate::output::Output;
     after_help = "\
 examples:
   retune train --model DIR --train tickets.csv --output result    fine-tune on your rows
+  retune doctor --model DIR --train tickets.csv                    what is wrong with it?
+  retune plan --model DIR --train tickets.csv                      what would it cost?
   retune evaluate --model result --data test.csv                   how good is it?
   retune predict --model result --input new.csv --output out.csv   labels for new rows
   retune methods                                                   what can be trained of a model"
@@ -37,6 +40,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Train(Box<verbs::train::Args>),
+    Plan(Box<verbs::plan::Args>),
+    Doctor(Box<verbs::doctor::Args>),
     Evaluate(verbs::evaluate::Args),
     Predict(verbs::predict::Args),
     Inspect(verbs::inspect::Args),
@@ -44,7 +49,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let matches = match verbs::train::with_method_options(Cli::command()).try_get_matches() {
+    let matches = match job::with_method_options(Cli::command()).try_get_matches() {
         Ok(matches) => matches,
         Err(error) => return unread(&error),
     };
@@ -55,6 +60,8 @@ fn main() -> ExitCode {
     let output = Output::new(cli.json);
     let done = match cli.verb {
         Verb::Train(args) => verbs::train::run(&args, matches.subcommand_matches("train"), &output),
+        Verb::Plan(args) => verbs::plan::run(&args, matches.subcommand_matches("plan"), &output),
+        Verb::Doctor(args) => verbs::doctor::run(&args, matches.subcommand_matches("doctor"), &output),
         Verb::Evaluate(args) => verbs::evaluate::run(&args, &output),
         Verb::Predict(args) => verbs::predict::run(&args, &output),
         Verb::Inspect(args) => verbs::inspect::run(&args, &output),

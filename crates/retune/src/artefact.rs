@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::recipe::Prepared;
 use crate::{Error, Origin, Result, Source, TextModel};
 
 /// `retune.json`: what the result is, what it was made of and how good it is.
@@ -89,6 +90,31 @@ impl Card {
     pub const FILE: &'static str = "retune.json";
     /// The newest form that is known here.
     pub const VERSION: u32 = 1;
+
+    /// What is known of the result before it is there: taken before the training, as the files may change meanwhile.
+    pub(crate) fn of(prepared: &Prepared<'_>) -> Result<Self> {
+        let Prepared { task, resolved, examples, model, max_length, .. } = prepared;
+        let file = |path: &Path, rows| {
+            let sha256 = hash_file(path)?;
+            Ok::<_, Error>(DataCard { path: absolute(path), revision: None, sha256, rows: Some(rows) })
+        };
+        let base = &model.source.base;
+        let (path, revision) = named(&model.source);
+        Ok(Card {
+            format_version: Self::VERSION,
+            retune_version: env!("CARGO_PKG_VERSION").into(),
+            task: task.name.into(),
+            method: resolved.method.name().into(),
+            labels: model.labels.names().to_vec(),
+            max_length: *max_length,
+            columns: examples.columns.clone(),
+            base: DataCard { path, revision, sha256: hash_weights(base)?, rows: None },
+            train: file(resolved.train_path(), examples.train.len())?,
+            eval: examples.eval_path.as_deref().map(|path| file(path, examples.eval.len())).transpose()?,
+            settings: resolved.as_json(*max_length),
+            receipt: None,
+        })
+    }
 
     /// Reads the card in `folder`; none where there is none. Errors if it is of a newer form or no card.
     pub fn open(folder: &Path) -> Result<Option<Self>> {

@@ -62,7 +62,7 @@ pub(crate) fn method(asked: Option<&str>, source: &Source) -> Result<Choice<&'st
 }
 
 /// Bytes that can be had now, where the system tells.
-fn available_memory() -> Option<usize> {
+pub(crate) fn available_memory() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<usize>().ok()? * 1024)

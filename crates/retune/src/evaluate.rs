@@ -117,7 +117,7 @@ pub(crate) fn score(model: &TextModel, parameters: &Parameters, rows: &Classifie
 }
 
 /// Rows in the order of the file, as many at once as have [`TOKENS`] tokens.
-fn batches(rows: &ClassifierRows) -> Vec<Vec<usize>> {
+pub(crate) fn batches(rows: &ClassifierRows) -> Vec<Vec<usize>> {
     let lengths: Vec<usize> = (0..rows.tokens.len()).map(|row| rows.tokens.length(row)).collect();
     by_tokens(&lengths)
 }

@@ -40,6 +40,8 @@ pub struct TextModel {
 
 /// What is done to a pretrained model on the way in.
 pub(crate) struct Adjustment<'a> {
+    /// Where its weights live: on [`Device::Meta`] it costs no memory and computes nothing.
+    pub device: Device,
     /// What is trained.
     pub method: &'static dyn Method,
     /// The method's own settings.
@@ -74,7 +76,15 @@ impl TextModel {
         let method = peft::find("head")?;
         let model = Self::build(
             source,
-            Adjustment { method, options: &options, labels, keep_head: true, dropout: None, seed: 0 },
+            Adjustment {
+                device: Device::Cpu,
+                method,
+                options: &options,
+                labels,
+                keep_head: true,
+                dropout: None,
+                seed: 0,
+            },
         )?;
         if let Some(name) = model.fresh.first() {
             let message = format!(
@@ -87,9 +97,9 @@ impl TextModel {
 
     /// Builds the model at `source` for a task and a method. An adapter at the source keeps its values and its form.
     pub(crate) fn build(source: Source, adjustment: Adjustment<'_>) -> Result<Self> {
-        let Adjustment { method, options, labels, keep_head, dropout, seed } = adjustment;
+        let Adjustment { device, method, options, labels, keep_head, dropout, seed } = adjustment;
         let key = Key::new(seed).with_name("weights");
-        let mut opened = families::open(&source.base, Device::Cpu, key)?;
+        let mut opened = families::open(&source.base, device, key)?;
         if let Some(dropout) = dropout {
             opened.encoder.set_dropout(dropout);
         }
@@ -129,6 +139,12 @@ impl TextModel {
             fresh,
             unused: loaded.unused,
         })
+    }
+
+    /// Whether its last layer was drawn anew, and so knows nothing.
+    pub(crate) fn has_fresh_head(&self) -> bool {
+        let head = &self.parameters.get(self.classifier.classifier().weight).name;
+        self.fresh.contains(head)
     }
 
     /// The longest text, in tokens, that it should be given: what it was trained on, or what it can take.

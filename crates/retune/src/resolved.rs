@@ -119,6 +119,11 @@ impl<'a> Resolved<'a> {
         self.given.train.as_deref().unwrap_or(Path::new(""))
     }
 
+    /// The folder for the result, where one is named.
+    pub fn output(&self) -> Option<&Path> {
+        self.given.output.as_deref()
+    }
+
     /// Chooses how often the rows are seen, where nobody said: three times, or as often as makes a few hundred steps of
     /// them, since a new head and a new task take steps and not rows. Says so.
     pub fn choose_epochs(&mut self, plan: &Plan, listener: &mut dyn Listener) {

@@ -143,6 +143,9 @@ pub struct TrainSettings {
     /// Which weights are the result: best (by the evaluation) or last [default: best, last without an evaluation]
     #[cfg_attr(feature = "clap", arg(long, value_name = "WHICH"))]
     pub keep: Option<String>,
+    /// Refuse to train while the first look finds anything wrong
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    pub strict: Option<bool>,
     /// Threads; they change the speed and nothing else [default: all cores]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub threads: Option<usize>,

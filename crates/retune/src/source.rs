@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use retune_adapt::peft::{AdapterFiles, Method};
+use retune_adapt::peft::{self, AdapterFiles, Method};
 use retune_adapt::tasks::TextClassifier;
 use retune_model::formats::{HfConfig, LabelNames};
 
@@ -86,6 +86,17 @@ impl Source {
             self.folder.display()
         );
         Err(Error::place(&self.base, message))
+    }
+
+    /// The same place, opened again: a model takes its source with it.
+    pub(crate) fn again(&self) -> Result<Self> {
+        Ok(Source {
+            folder: self.folder.clone(),
+            base: self.base.clone(),
+            origin: self.origin.clone(),
+            adapter: self.adapter.is_some().then(|| peft::open_adapter(&self.folder)).transpose()?,
+            card: self.card.clone(),
+        })
     }
 
     /// Errors if the head was made for another task than one of several classes.

@@ -10,6 +10,7 @@ use retune_train::{Evaluated, Workshop};
 
 use crate::artefact::{self, save_tensors};
 use crate::evaluate::{self, Evaluation};
+use crate::resolved::Resolved;
 use crate::{Error, TextModel};
 
 /// The training of one classifier.
@@ -29,6 +30,50 @@ pub(crate) struct ClassifierWorkshop<'a> {
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<'a> ClassifierWorkshop<'a> {
+    /// The training of `model`, whose parameters the trainer holds; `best` is where the best weights are kept.
+    pub fn new(
+        model: &'a TextModel,
+        resolved: &Resolved<'_>,
+        train: &'a ClassifierRows,
+        eval: &'a ClassifierRows,
+        best: PathBuf,
+    ) -> Result<Self, Error> {
+        let class_weights =
+            class_weights(resolved.class_weights.as_deref(), &train.targets, model.labels.len())?;
+        Ok(ClassifierWorkshop {
+            model,
+            train,
+            eval: Some(eval).filter(|rows| !rows.tokens.is_empty()),
+            class_weights,
+            label_smoothing: resolved.label_smoothing,
+            best,
+            latest: None,
+            kept: None,
+        })
+    }
+
+    /// The loss of training rows, and the logits that it comes from; without a key there is no dropout.
+    pub fn loss_and_logits(
+        &self,
+        tape: &Tape,
+        parameters: &Parameters,
+        rows: &[usize],
+        denominator: f32,
+        dropout: Option<Key>,
+    ) -> retune_tensor::Result<(Var, Var)> {
+        let batch = self.train.tokens.batch(rows);
+        let logits = self.model.logits_with(parameters, tape, &batch, dropout)?;
+        let options = ops::CrossEntropyOptions {
+            class_weights: self.class_weights.as_deref(),
+            label_smoothing: self.label_smoothing,
+            denominator,
+        };
+        let loss = ops::cross_entropy(tape, &logits, &self.train.targets(rows), options)?;
+        Ok((loss, logits))
+    }
+}
 
 impl Workshop for ClassifierWorkshop<'_> {
     fn denominator(&self, rows: &[usize]) -> f32 {
@@ -50,14 +95,7 @@ impl Workshop for ClassifierWorkshop<'_> {
         denominator: f32,
         dropout: Key,
     ) -> retune_tensor::Result<Var> {
-        let batch = self.train.tokens.batch(rows);
-        let logits = self.model.logits_with(parameters, tape, &batch, Some(dropout))?;
-        let options = ops::CrossEntropyOptions {
-            class_weights: self.class_weights.as_deref(),
-            label_smoothing: self.label_smoothing,
-            denominator,
-        };
-        ops::cross_entropy(tape, &logits, &self.train.targets(rows), options)
+        Ok(self.loss_and_logits(tape, parameters, rows, denominator, Some(dropout))?.0)
     }
 
     fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {

@@ -29,12 +29,15 @@ pub struct Usage {
     pub current: usize,
     /// The most held at any moment since the start or [`reset_peak`].
     pub peak: usize,
+    /// The most of the arena that was ever written to since then: the peak, and what lay unused between its ranges.
+    /// This is what the system counts as resident.
+    pub touched: usize,
 }
 
 /// What tensors of `device` hold.
 pub fn usage(device: Device) -> Usage {
     let ledger = lock();
-    ledger.usage[slot(device)]
+    Usage { touched: ledger.ranges(device).map(|ranges| ranges.touched).sum(), ..ledger.usage[slot(device)] }
 }
 
 /// Starts the peak of `device` again from what is held now.
@@ -42,26 +45,51 @@ pub fn reset_peak(device: Device) {
     let mut ledger = lock();
     let usage = &mut ledger.usage[slot(device)];
     usage.peak = usage.current;
+    match device {
+        Device::Cpu => ledger.maps.iter_mut().for_each(|map| map.ranges.forget()),
+        Device::Meta => ledger.imagined.iter_mut().for_each(Ranges::forget),
+    }
 }
 
-/// Gives the maps in which nothing lives back to the system.
-pub fn release() {
-    let mut ledger = lock();
-    for map in &mut ledger.maps {
-        if map.as_ref().is_some_and(Map::is_empty) {
-            *map = None;
-        }
-    }
+/// What the system says that this process holds in memory: tensors and all else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// Held now, in bytes.
+    pub current: usize,
+    /// The most since the process began.
+    pub peak: usize,
+}
+
+/// The resident memory of this process; none where the system does not tell.
+pub fn resident() -> Option<Resident> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()? * 1024)
+    };
+    Some(Resident { current: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+}
+
+/// About what the kernels hold beside tensors while they run on all threads: packed operands of a product, scores of a
+/// tile of an attention. The ledger does not see these, as they belong to no tensor.
+pub fn kernel_buffers() -> usize {
+    const A_THREAD: usize = 3 << 20;
+    A_THREAD * rayon::current_num_threads()
 }
 
 struct Ledger {
     usage: [Usage; 2],
-    /// A map that was given back leaves its place empty, so that the numbers of the others stay.
-    maps: Vec<Option<Map>>,
+    maps: Vec<Map>,
+    /// The maps that there would be for [`Device::Meta`], cut in the same way: what lies unused between ranges is then
+    /// known too.
+    imagined: Vec<Ranges>,
 }
 
-static LEDGER: Mutex<Ledger> =
-    Mutex::new(Ledger { usage: [Usage { current: 0, peak: 0 }; 2], maps: Vec::new() });
+static LEDGER: Mutex<Ledger> = Mutex::new(Ledger {
+    usage: [Usage { current: 0, peak: 0, touched: 0 }; 2],
+    maps: Vec::new(),
+    imagined: Vec::new(),
+});
 
 /// A thread that panicked while it held the lock left counters that are still sound.
 fn lock() -> MutexGuard<'static, Ledger> {
@@ -82,26 +110,44 @@ impl Ledger {
         usage.peak = usage.peak.max(usage.current);
     }
 
+    fn ranges(&self, device: Device) -> Box<dyn Iterator<Item = &Ranges> + '_> {
+        match device {
+            Device::Cpu => Box::new(self.maps.iter().map(|map| &map.ranges)),
+            Device::Meta => Box::new(self.imagined.iter()),
+        }
+    }
+
     /// A range of `bytes`, a multiple of [`ALIGN`]: the smallest free one that holds it, of the first map that has one.
     fn cut(&mut self, bytes: usize) -> std::io::Result<Place> {
         for (number, map) in self.maps.iter_mut().enumerate() {
-            if let Some(place) = map.as_mut().and_then(|map| map.cut(number, bytes)) {
+            if let Some(place) = map.cut(number, bytes) {
                 return Ok(place);
             }
         }
-        let number = self.maps.iter().position(Option::is_none).unwrap_or(self.maps.len());
-        if number == self.maps.len() {
-            self.maps.push(None);
+        let mut map = Map::new(bytes)?;
+        let place = map.cut(self.maps.len(), bytes);
+        self.maps.push(map);
+        place.ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// The same where there is no memory.
+    fn imagine(&mut self, bytes: usize) -> (usize, usize) {
+        for (number, ranges) in self.imagined.iter_mut().enumerate() {
+            if let Some(offset) = ranges.cut(bytes) {
+                return (number, offset);
+            }
         }
-        let map = self.maps[number].insert(Map::new(bytes)?);
-        map.cut(number, bytes).ok_or_else(|| std::io::ErrorKind::OutOfMemory.into())
+        let mut ranges = Ranges::new(bytes.max(MAP));
+        let offset = ranges.cut(bytes).unwrap_or_default();
+        self.imagined.push(ranges);
+        (self.imagined.len() - 1, offset)
     }
 }
 
-/// One large map and the ranges of it that are free: length by start.
+/// One large map, and what is cut from it.
 struct Map {
     memory: MmapMut,
-    free: BTreeMap<usize, usize>,
+    ranges: Ranges,
 }
 
 /// A range that was cut.
@@ -120,15 +166,39 @@ impl Map {
         // Fewer and larger pages where the system has them; it is free to refuse.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
-        let free = BTreeMap::from([(0, memory.len())]);
-        Ok(Map { memory, free })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.free.get(&0) == Some(&self.memory.len())
+        let ranges = Ranges::new(memory.len());
+        Ok(Map { memory, ranges })
     }
 
     fn cut(&mut self, map: usize, bytes: usize) -> Option<Place> {
+        let offset = self.ranges.cut(bytes)?;
+        let start = NonNull::new(self.memory.as_mut_ptr().wrapping_add(offset).cast())?;
+        Some(Place { start, map, offset })
+    }
+}
+
+/// Which ranges of a map are free.
+struct Ranges {
+    /// Of the whole map.
+    length: usize,
+    /// Length by start.
+    free: BTreeMap<usize, usize>,
+    /// The end of the last range ever cut.
+    touched: usize,
+}
+
+impl Ranges {
+    fn new(length: usize) -> Self {
+        Ranges { length, free: BTreeMap::from([(0, length)]), touched: 0 }
+    }
+
+    /// Counts what was touched from what is held now.
+    fn forget(&mut self) {
+        let last = self.free.last_key_value().map(|(start, length)| (*start, start + length));
+        self.touched = last.filter(|(_, end)| *end == self.length).map_or(self.length, |(start, _)| start);
+    }
+
+    fn cut(&mut self, bytes: usize) -> Option<usize> {
         let fits = self.free.iter().filter(|(_, length)| **length >= bytes);
         let (offset, length) =
             fits.min_by_key(|(offset, length)| (**length, **offset)).map(|(o, l)| (*o, *l))?;
@@ -136,8 +206,8 @@ impl Map {
         if length > bytes {
             self.free.insert(offset + bytes, length - bytes);
         }
-        let start = NonNull::new(self.memory.as_mut_ptr().wrapping_add(offset).cast())?;
-        Some(Place { start, map, offset })
+        self.touched = self.touched.max(offset + bytes);
+        Some(offset)
     }
 
     /// Takes a range back, and joins it with the free ones that it touches.
@@ -168,7 +238,8 @@ pub(crate) struct Block {
 
 #[derive(Debug)]
 enum Store {
-    Meta,
+    /// The number of an imagined map, and the offset in it; none for what would be small.
+    Meta(Option<(usize, usize)>),
     // u128, so that vectors of 16 bytes are aligned.
     Heap(Vec<u128>),
     Arena(Place),
@@ -194,7 +265,7 @@ impl Block {
         };
         let bytes = wanted.next_multiple_of(ALIGN);
         let store = if device == Device::Meta {
-            Store::Meta
+            Store::Meta((bytes >= LARGE).then(|| ledger.imagine(bytes)))
         } else if bytes < LARGE {
             Store::Heap(vec![0; bytes / 16])
         } else {
@@ -223,7 +294,7 @@ impl Block {
             // SAFETY: the range was cut for `len` values, is mapped until this block is dropped, and no one else has it;
             // every bit pattern is an f32, and an anonymous map begins as zeros.
             Store::Arena(place) => unsafe { std::slice::from_raw_parts(place.start.as_ptr(), self.len) },
-            Store::Meta => &[],
+            Store::Meta(_) => &[],
         }
     }
 
@@ -233,7 +304,7 @@ impl Block {
             #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
             // SAFETY: as for reading, and this is the only borrow.
             Store::Arena(place) => unsafe { std::slice::from_raw_parts_mut(place.start.as_ptr(), self.len) },
-            Store::Meta => &mut [],
+            Store::Meta(_) => &mut [],
         }
     }
 }
@@ -242,10 +313,18 @@ impl Drop for Block {
     fn drop(&mut self) {
         let mut ledger = lock();
         ledger.usage[slot(self.device)].current -= self.bytes;
-        if let Store::Arena(place) = &self.store
-            && let Some(Some(map)) = ledger.maps.get_mut(place.map)
-        {
-            map.give_back(place.offset, self.bytes);
+        match &self.store {
+            Store::Heap(_) | Store::Meta(None) => {}
+            Store::Arena(place) => {
+                if let Some(map) = ledger.maps.get_mut(place.map) {
+                    map.ranges.give_back(place.offset, self.bytes);
+                }
+            }
+            Store::Meta(Some((number, offset))) => {
+                if let Some(ranges) = ledger.imagined.get_mut(*number) {
+                    ranges.give_back(*offset, self.bytes);
+                }
+            }
         }
     }
 }
@@ -265,16 +344,19 @@ mod tests {
 
     #[test]
     fn freed_ranges_become_one_again() {
-        let mut map = Map::new(4096).unwrap();
-        let places: Vec<_> = (0..8).map(|_| map.cut(0, 4096).unwrap().offset).collect();
+        let mut ranges = Ranges::new(1 << 20);
+        let places: Vec<_> = (0..8).map(|_| ranges.cut(4096).unwrap()).collect();
         for place in [3, 0, 1, 7, 5, 4, 6, 2] {
-            map.give_back(places[place], 4096);
+            ranges.give_back(places[place], 4096);
         }
-        assert!(map.is_empty(), "{:?}", map.free);
+        assert_eq!(ranges.free, BTreeMap::from([(0, 1 << 20)]));
+        assert_eq!(ranges.touched, 8 * 4096);
         // The smallest that fits is taken, so that large ranges stay large.
-        let held: Vec<_> = (0..3).map(|_| map.cut(0, 8192).unwrap().offset).collect();
-        map.give_back(held[1], 8192);
-        assert_eq!(map.cut(0, 4096).unwrap().offset, held[1]);
+        let held: Vec<_> = (0..3).map(|_| ranges.cut(8192).unwrap()).collect();
+        ranges.give_back(held[1], 8192);
+        assert_eq!(ranges.cut(4096), Some(held[1]));
+        ranges.forget();
+        assert_eq!(ranges.touched, 3 * 8192);
     }
 
     #[test]
@@ -291,7 +373,7 @@ mod tests {
         assert_eq!(usage(Device::Meta).current, 4 << 40);
         assert!(block.f32().is_empty());
         drop(block);
-        assert_eq!(usage(Device::Meta), Usage { current: 0, peak: 4 << 40 });
+        assert_eq!(usage(Device::Meta), Usage { current: 0, peak: 4 << 40, touched: 4 << 40 });
     }
 
     #[test]

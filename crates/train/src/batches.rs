@@ -46,6 +46,11 @@ impl Plan {
         Ok(Plan { lengths, batching, accumulation, shuffle })
     }
 
+    /// The same rows in the same order, gathered otherwise. Errors if a batch would be empty.
+    pub fn with_batching(&self, batching: Batching) -> Result<Self, TrainError> {
+        Plan::new(self.lengths.clone(), batching, self.accumulation, self.shuffle)
+    }
+
     /// The steps of `epoch`, counted from 0.
     pub fn epoch(&self, epoch: u64) -> Vec<Step> {
         let mut order: Vec<usize> = (0..self.lengths.len()).collect();
@@ -71,6 +76,11 @@ impl Plan {
             }
         }
         batches.chunks(self.accumulation).map(<[_]>::to_vec).collect()
+    }
+
+    /// The steps of all epochs, one after the other, without end.
+    pub fn steps(&self) -> impl Iterator<Item = Step> + '_ {
+        (0..).flat_map(|epoch| self.epoch(epoch))
     }
 
     /// How many steps the first `epochs` have; the last may be a part, such as 0.5 of one.

@@ -5,6 +5,7 @@ mod batches;
 mod error;
 mod event;
 mod optimiser;
+mod rehearsal;
 mod schedule;
 mod trainer;
 
@@ -12,5 +13,6 @@ pub use batches::{Batching, Plan, Step};
 pub use error::TrainError;
 pub use event::{Event, Observer};
 pub use optimiser::{AdamWSettings, Optimiser};
+pub use rehearsal::rehearse;
 pub use schedule::{Schedule, Shape};
 pub use trainer::{EvalEvery, Evaluated, Outcome, Settings, Workshop, train};

@@ -1,8 +1,10 @@
 //! One file a verb.
 
+pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod inspect;
 pub(crate) mod methods;
+pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod train;
 

@@ -1,13 +1,10 @@
-use std::path::PathBuf;
-
-use clap::{Arg, ArgMatches, Command};
-use retune::{Kind, Report, TrainSettings};
-use serde_json::{Map, Value};
+use clap::ArgMatches;
+use retune::Report;
 
 use crate::failure::Failure;
+use crate::job::Job;
 use crate::output::{Output, bytes, duration, table, thousands};
 use crate::progress::Progress;
-use crate::{run_file, verbs};
 
 /// Fine-tune a pretrained model on your labelled rows
 ///
@@ -19,40 +16,12 @@ examples:
   retune train --model DIR --train tickets.csv --eval dev.csv --method lora --rank 16 --output result
   retune train run.toml --seed 2 --output result-2        settings from a file, flags first")]
 pub(crate) struct Args {
-    /// A file with settings, in TOML; flags are stronger
-    #[arg(value_name = "RUN.toml")]
-    run_file: Option<PathBuf>,
-    /// A setting by its name in a run file, such as epochs=5
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
     #[command(flatten)]
-    settings: TrainSettings,
-}
-
-/// The flags of the methods, which the registry knows: a new method brings its own.
-pub(crate) fn with_method_options(command: Command) -> Command {
-    command.mut_subcommand("train", |mut train| {
-        for method in retune::METHODS {
-            for option in method.options() {
-                if train.get_arguments().any(|known| known.get_id() == option.name) {
-                    continue;
-                }
-                let help = format!("{} ({}) [default: {}]", option.help, method.name(), option.default);
-                let value = match option.kind {
-                    Kind::Integer | Kind::Number => "N",
-                    Kind::Flag => "true|false",
-                    Kind::List => "NAMES",
-                };
-                train = train.arg(Arg::new(option.name).long(option.name).value_name(value).help(help));
-            }
-        }
-        train
-    })
+    job: Job,
 }
 
 pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) -> Result<(), Failure> {
-    let settings = layered(args, matches)?;
-    verbs::use_threads(settings.threads)?;
+    let settings = args.job.settings(matches)?;
     let report = retune::train(&settings, &mut Progress::new(output))?;
     output.result(&report, || text(&report))?;
     let folder = report.output.display();
@@ -69,33 +38,6 @@ pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) ->
     ));
     output.say(&format!("  retune predict --model {folder} --text \"...\"         try it"));
     Ok(())
-}
-
-/// The run file, `--set` over it, flags over both.
-fn layered(args: &Args, matches: Option<&ArgMatches>) -> Result<TrainSettings, Failure> {
-    let mut layer = args.run_file.as_deref().map(run_file::read).transpose()?.unwrap_or_default();
-    for text in &args.set {
-        let (name, value) = run_file::set(text)?;
-        layer.insert(name, value);
-    }
-    layer.extend(given(&args.settings));
-    for option in retune::METHODS.iter().flat_map(|method| method.options()) {
-        if let Some(value) = matches.and_then(|matches| matches.get_one::<String>(option.name)) {
-            layer.insert(option.name.into(), Value::from(value.as_str()));
-        }
-    }
-    run_file::settings(layer)
-}
-
-/// The settings that are there.
-fn given(settings: &TrainSettings) -> Map<String, Value> {
-    let all = serde_json::to_value(settings).unwrap_or_default();
-    all.as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect()
 }
 
 fn text(report: &Report) -> String {

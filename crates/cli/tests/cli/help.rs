@@ -2,7 +2,7 @@
 
 use crate::command::retune;
 
-const VERBS: [&str; 5] = ["train", "evaluate", "predict", "inspect", "methods"];
+const VERBS: [&str; 7] = ["train", "plan", "doctor", "evaluate", "predict", "inspect", "methods"];
 
 #[test]
 fn every_help_has_examples() {

@@ -10,4 +10,5 @@ mod command;
 mod help;
 mod json;
 mod layers;
+mod plan;
 mod real_model;

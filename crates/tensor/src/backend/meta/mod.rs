@@ -1,4 +1,7 @@
-//! Nothing is computed: the ops allocate and free as they would, and the ledger counts.
+//! Nothing is computed: the ops allocate and free as they would, and the ledger counts. What the products would take is
+//! added up.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, CrossEntropy, Dropout, Ends,
@@ -11,6 +14,28 @@ pub struct Meta;
 /// The one instance.
 pub static META: Meta = Meta;
 
+static FLOPS: AtomicU64 = AtomicU64::new(0);
+
+/// The floating point operations of all products since the last call: two for each multiplication with its addition.
+/// What is done to single values is left out, as everywhere in the field.
+pub fn take_flops() -> u64 {
+    FLOPS.swap(0, Ordering::Relaxed)
+}
+
+fn count(flops: usize) {
+    FLOPS.fetch_add(flops as u64, Ordering::Relaxed);
+}
+
+/// Of one product of queries and keys over all rows and heads.
+fn attention_product(shape: AttentionShape, inputs: &AttentionInputs<'_>) -> usize {
+    let (queries, keys) = (inputs.queries.cu_seqlens(), inputs.layout.cu_seqlens());
+    let pairs = queries.windows(2).zip(keys.windows(2)).map(|(q, k)| {
+        let (queries, keys) = (q[1] - q[0], k[1] - k[0]);
+        if shape.causal { queries * (keys + 1) / 2 } else { queries * keys }
+    });
+    2 * pairs.sum::<usize>() * shape.heads * shape.head_size
+}
+
 impl Backend for Meta {
     fn zero(&self, _: &mut [f32]) {}
     fn copy(&self, _: &[f32], _: &mut [f32]) {}
@@ -19,7 +44,11 @@ impl Backend for Meta {
     fn sum_of_squares(&self, _: &[f32]) -> f64 {
         0.0
     }
-    fn gemm(&self, _: &mut [f32], _: &[Product<'_>], _: bool, _: Ends<'_>) {}
+    fn gemm(&self, _: &mut [f32], products: &[Product<'_>], _: bool, _: Ends<'_>) {
+        for Product { left, right, .. } in products {
+            count(2 * left.shape[0] * left.shape[1] * right.shape[1]);
+        }
+    }
     fn activation_backward(&self, _: Activation, _: &[f32], _: &mut [f32]) {}
     fn sum_rows(&self, _: &[f32], _: &mut [f32], _: bool) {}
     fn dropout(&self, _: &mut [f32], _: &Layout, _: Dropout) {}
@@ -37,14 +66,18 @@ impl Backend for Meta {
         _: Option<(&mut [f32], bool)>,
     ) {
     }
-    fn attention(&self, _: AttentionShape, _: AttentionInputs<'_>, _: &mut [f32], _: &mut [f32]) {}
+    fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, _: &mut [f32], _: &mut [f32]) {
+        count(2 * attention_product(shape, &inputs));
+    }
     fn attention_backward(
         &self,
-        _: AttentionShape,
-        _: AttentionInputs<'_>,
+        shape: AttentionShape,
+        inputs: AttentionInputs<'_>,
         _: AttentionSaved<'_>,
         _: [&mut [f32]; 3],
     ) {
+        // The scores again, and a product for each of the four gradients.
+        count(5 * attention_product(shape, &inputs));
     }
     fn cross_entropy(&self, _: &[f32], _: usize, _: &CrossEntropy<'_>, _: &mut [f32], _: Option<&mut [f32]>) {
     }

@@ -1,0 +1,56 @@
+//! `plan` says what `train` then takes. Each runs in a process of its own, whose counters are its own.
+
+use crate::command::retune;
+use crate::tiny::Tiny;
+
+#[test]
+fn a_plan_is_what_the_training_takes() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let (model, rows, output) = (path("base"), path("train.csv"), path("result"));
+    for forms in [
+        &["--method", "full", "--batch-size", "5"][..],
+        &["--method", "full", "--batch-tokens", "40", "--epochs", "1.5", "--eval-split", "0"],
+        &["--method", "lora", "--batch-size", "4", "--accumulation", "3", "--eval-split", "0.2"],
+        &["--method", "bitfit", "--max-length", "8", "--eval-every", "3"],
+        &["--method", "head", "--limit", "20"],
+    ] {
+        let job = ["--model", &model, "--train", &rows, "--json"];
+        let plan = retune(&[&["plan"], &job[..], forms].concat()).succeeded().json();
+        let run = [&["train", "--output", &output, "--overwrite"], &job[..], forms].concat();
+        let train = retune(&run).succeeded().json();
+        for key in
+            ["peak_memory_bytes", "trainable_parameters", "real_tokens", "steps", "train_rows", "eval_rows"]
+        {
+            assert_eq!(plan[key], train[key], "{key} of {forms:?}");
+        }
+        assert!(
+            plan["flops"].as_u64().unwrap() > 1_000_000 && plan["seconds"].as_f64().unwrap() > 0.0,
+            "{plan}"
+        );
+        let name = if train["method"] == "lora" { "adapter_model.safetensors" } else { "model.safetensors" };
+        let saved = std::fs::metadata(tiny.path("result").join(name)).unwrap().len();
+        let planned = plan["result_bytes"].as_u64().unwrap();
+        assert!(planned <= saved && saved < planned + 16_384, "{planned} planned, {saved} saved");
+    }
+    assert!(!tiny.path("planned").exists());
+}
+
+#[test]
+fn the_largest_batch_that_fits_is_found() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let (model, rows) = (path("base"), path("train.csv"));
+    let plan = |more: &[&str]| {
+        let job =
+            ["plan", "--model", &model, "--train", &rows, "--method", "full", "--json", "--threads", "1"];
+        retune(&[&job, more].concat()).succeeded().json()
+    };
+    assert_eq!(plan(&["--memory", "1MiB"])["largest_batch"], 0);
+    // All rows fit, and there are no more.
+    let all = plan(&["--memory", "1GiB", "--eval-split", "0"]);
+    assert_eq!((&all["largest_batch"], &all["train_rows"]), (&72.into(), &72.into()));
+    assert!(plan(&["--batch-tokens", "30", "--memory", "1GiB"])["largest_batch"].as_u64().unwrap() > 72);
+    let refused = ["plan", "--model", &model, "--train", &rows, "--memory", "lots"];
+    retune(&refused).refused("--memory");
+}

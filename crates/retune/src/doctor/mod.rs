@@ -1,0 +1,146 @@
+//! What is wrong with a training before it costs anything: its rows, its settings, its start.
+//!
+//! Each check is one function that gives findings or none, and is silent on a healthy run: whoever reads a finding should
+//! have something to do. The quick ones are also the first second of every training.
+
+mod rows;
+mod settings;
+mod start;
+mod word_counts;
+
+use serde::Serialize;
+
+use crate::recipe::{Prepared, prepare};
+use crate::{Device, Error, Listener, Result, Source, TrainSettings};
+
+/// Something that is wrong, or most likely is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// The check that found it.
+    pub check: &'static str,
+    /// What it is.
+    pub what: String,
+    /// Where: a file, a setting, a layer.
+    pub place: String,
+    /// Lines of that file, the first few.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<u64>,
+    /// Why it matters.
+    pub why: &'static str,
+    /// What to type, or to do.
+    pub fix: String,
+}
+
+impl Finding {
+    /// In lines for a person.
+    pub fn text(&self) -> String {
+        let lines: Vec<_> = self.lines.iter().map(u64::to_string).collect();
+        let lines = match lines.len() {
+            0 => String::new(),
+            1 => format!(", line {}", lines[0]),
+            _ => format!(", lines {}", lines.join(", ")),
+        };
+        let Finding { check, what, place, why, fix, .. } = self;
+        format!("warning: {check}: {what} ({place}{lines})\n  why: {why}\n  do: {fix}")
+    }
+}
+
+/// All findings, and what was looked at: the JSON of `doctor`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Diagnosis {
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// The checks that were made.
+    pub checks: Vec<&'static str>,
+    /// How much there was to learn from.
+    pub counts: Counts,
+    /// The mean loss of the first rows before any training.
+    pub starting_loss: f64,
+    /// What a model that knows nothing would have; none where this one knows something, or the task has no such number.
+    pub expected_loss: Option<f64>,
+}
+
+/// What the training rows come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Rows with a label to learn.
+    pub supervised_rows: usize,
+    /// Of them, rows that are cut.
+    pub truncated_rows: usize,
+    /// Tokens that are cut off.
+    pub truncated_tokens: usize,
+    /// Tokens that are left.
+    pub tokens: usize,
+}
+
+/// What a check is given, and where it puts what it finds.
+pub(crate) struct Examination<'a, 's> {
+    prepared: &'a Prepared<'s>,
+    findings: Vec<Finding>,
+    checks: Vec<&'static str>,
+}
+
+impl Examination<'_, '_> {
+    fn check(&mut self, name: &'static str, found: Vec<Finding>) {
+        self.checks.push(name);
+        self.findings.extend(found);
+    }
+
+    fn quick(&mut self) -> Result<(f64, Option<f64>)> {
+        rows::examine(self);
+        settings::examine(self)?;
+        start::examine(self)
+    }
+}
+
+/// Looks for faults in the training of `settings`; nothing is written, and nothing kept of what is tried.
+///
+/// With `strict` findings are an error.
+pub fn doctor(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Diagnosis> {
+    let mut prepared = prepare(settings, Source::fetch(&settings.model, listener)?, Device::Cpu, listener)?;
+    let mut examination = Examination { prepared: &prepared, findings: Vec::new(), checks: Vec::new() };
+    let (starting_loss, expected_loss) = examination.quick()?;
+    let Examination { mut findings, mut checks, .. } = examination;
+    checks.push(start::OVERFIT);
+    findings.extend(start::overfit(&mut prepared)?);
+    let tokens = &prepared.train_rows.tokens;
+    let counts = Counts {
+        supervised_rows: tokens.len(),
+        truncated_rows: tokens.truncated(),
+        truncated_tokens: tokens.full_lengths().iter().sum::<usize>() - tokens.total(),
+        tokens: tokens.total(),
+    };
+    Ok(Diagnosis { findings, checks, counts, starting_loss, expected_loss })
+}
+
+/// The quick checks, before a training: findings are told, or are an error where `strict`.
+pub(crate) fn first_look(prepared: &Prepared<'_>, strict: bool, listener: &mut dyn Listener) -> Result<()> {
+    let mut examination = Examination { prepared, findings: Vec::new(), checks: Vec::new() };
+    examination.quick()?;
+    let findings = examination.findings;
+    findings.iter().for_each(|finding| listener.say(&finding.text()));
+    refuse(&findings, strict)
+}
+
+/// Errors if there are findings and they are to be errors.
+pub fn refuse(findings: &[Finding], strict: bool) -> Result<()> {
+    if !strict || findings.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<_> = findings.iter().map(|finding| finding.check).collect();
+    let message = format!(
+        "{} finding{} ({}); mend them, or leave --strict out",
+        findings.len(),
+        if findings.len() == 1 { "" } else { "s" },
+        named.join(", ")
+    );
+    Err(Error::Setting { flag: "strict", message })
+}
+
+/// How many lines a finding names.
+const LISTED: usize = 5;
+
+/// A share in words.
+fn percent(part: usize, whole: usize) -> String {
+    format!("{:.1}%", 100.0 * part as f64 / whole.max(1) as f64)
+}

@@ -1,0 +1,156 @@
+//! The settings against what is usual, and against the machine.
+
+use std::path::Path;
+
+use retune_data::Example;
+use retune_tensor::memory;
+use retune_train::rehearse;
+
+use super::rows::found;
+use super::{Examination, Finding, percent};
+use crate::recipe::Prepared;
+use crate::{Device, Result, choices};
+
+pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
+    let prepared = examination.prepared;
+    examination.check("learning-rate", rate(prepared));
+    examination.check("order-of-rows", order(prepared, &prepared.examples.train));
+    examination.check("steps", steps(prepared));
+    examination.check("memory", held(prepared)?);
+    examination.check("disk", disk(prepared));
+    Ok(())
+}
+
+fn rate(prepared: &Prepared<'_>) -> Vec<Finding> {
+    const FAR: f64 = 30.0;
+    let (given, usual) = (prepared.resolved.train.learning_rate, prepared.resolved.method.learning_rate());
+    let times = given / usual;
+    if (1.0 / FAR..=FAR).contains(&times) {
+        return Vec::new();
+    }
+    let name = prepared.resolved.method.name();
+    let (what, why) = if times > 1.0 {
+        (
+            format!("{times:.0} times"),
+            "steps this large throw away what the model knows: the loss stays high or is no number",
+        )
+    } else {
+        (
+            format!("a {:.0}th of", 1.0 / times),
+            "steps this small change next to nothing in the time that was given",
+        )
+    };
+    found(
+        "learning-rate",
+        format!("{given} is {what} the usual {usual} of {name}"),
+        "--learning-rate",
+        Vec::new(),
+        why,
+        format!("--learning-rate {usual}, or leave it out"),
+    )
+}
+
+/// Batches that see one label only: each step unlearns the last.
+fn order(prepared: &Prepared<'_>, train: &[Example]) -> Vec<Finding> {
+    let mut labels: Vec<_> = train.iter().map(|example| &example.label).collect();
+    let steps = prepared.plan.epoch(0);
+    let of_one = |step: &Vec<Vec<usize>>| {
+        let mut rows = step.iter().flatten();
+        let first = rows.next().map(|row| labels[*row]);
+        step.iter().map(Vec::len).sum::<usize>() >= 4 && rows.all(|row| Some(labels[*row]) == first)
+    };
+    let single = steps.iter().filter(|step| of_one(step)).count();
+    let total = steps.len();
+    labels.sort();
+    labels.dedup();
+    if labels.len() < 2 || prepared.resolved.shuffle || single * 4 < total || single < 2 {
+        return Vec::new();
+    }
+    found(
+        "order-of-rows",
+        format!("{} of the steps see rows of one label only", percent(single, total)),
+        "--shuffle false",
+        Vec::new(),
+        "each step then teaches the model to say one label, and the next to say another: nothing stays",
+        "leave --shuffle out, or mix the rows of the file".into(),
+    )
+}
+
+fn steps(prepared: &Prepared<'_>) -> Vec<Finding> {
+    const FEW: u64 = 20;
+    let total = prepared.plan.total_steps(prepared.resolved.train.epochs);
+    if total >= FEW {
+        return Vec::new();
+    }
+    found(
+        "steps",
+        format!("the weights are changed {total} times only"),
+        "--epochs and --batch-size",
+        Vec::new(),
+        "a new head needs a few hundred updates, however good the model under it is",
+        "leave --epochs out, or give a smaller --batch-size".into(),
+    )
+}
+
+/// The memory of the step with the most tokens, which no other exceeds by much.
+fn held(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
+    let Some(available) = choices::available_memory() else { return Ok(Vec::new()) };
+    let tokens = |step: &Vec<Vec<usize>>| -> usize {
+        step.iter().flatten().map(|row| prepared.train_rows.tokens.length(*row)).sum()
+    };
+    let Some(largest) = prepared.plan.epoch(0).into_iter().max_by_key(tokens) else { return Ok(Vec::new()) };
+    let mut model = prepared.model_on(Device::Meta)?;
+    let mut parameters = std::mem::take(&mut model.parameters);
+    let shop = crate::workshop::ClassifierWorkshop { model: &model, ..prepared.workshop()? };
+    memory::reset_peak(Device::Meta);
+    rehearse(&mut parameters, [largest], &shop, prepared.resolved.train.adamw, &mut |_| {})?;
+    let needed = memory::usage(Device::Meta).touched + memory::kernel_buffers();
+    // The weights are there already, where this runs.
+    let more = needed.saturating_sub(memory::usage(Device::Cpu).current);
+    if more <= available {
+        return Ok(Vec::new());
+    }
+    let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+    Ok(found(
+        "memory",
+        format!("training needs {:.1} GiB more, and {:.1} GiB are free", gib(more), gib(available)),
+        "this machine",
+        Vec::new(),
+        "the system would end the run, or slow it down a hundred times",
+        "--method lora, a smaller --batch-size with --accumulation, or a lower --max-length; `retune plan` tells what fits"
+            .into(),
+    ))
+}
+
+fn disk(prepared: &Prepared<'_>) -> Vec<Finding> {
+    let Some(output) = prepared.resolved.output() else { return Vec::new() };
+    let Some(free) = free_space(output) else { return Vec::new() };
+    let (total, trained) = prepared.model.parameters.count();
+    // The result, and a checkpoint with moments beside it while it runs.
+    let needed = 4 * (total + 3 * trained) as u64;
+    if needed <= free {
+        return Vec::new();
+    }
+    let mib = |bytes: u64| bytes / (1 << 20);
+    found(
+        "disk",
+        format!("result and checkpoints need {} MiB, and {} MiB are free", mib(needed), mib(free)),
+        &output.display().to_string(),
+        Vec::new(),
+        "the run would end when it saves, after all of its time",
+        "free some space, or give an --output elsewhere".into(),
+    )
+}
+
+/// Bytes that can be written at `path`, or where it will be.
+#[cfg(unix)]
+fn free_space(path: &Path) -> Option<u64> {
+    let there = std::path::absolute(path).ok()?.ancestors().find(|path| path.exists())?.to_path_buf();
+    let status = rustix::fs::statvfs(&there).ok()?;
+    Some(status.f_bavail * status.f_frsize)
+}
+
+#[cfg(not(unix))]
+fn free_space(_: &Path) -> Option<u64> {
+    None
+}

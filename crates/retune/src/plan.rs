@@ -1,0 +1,241 @@
+//! What a training will cost, before it is begun: its own batches on [`Device::Meta`], where nothing is computed and
+//! every byte is counted, and a few of its steps on the processor for the time.
+
+use std::time::Instant;
+
+use retune_adapt::peft::Applied;
+use retune_tensor::backend::meta;
+use retune_tensor::{Parameters, Tape, memory};
+use retune_train::{Batching, EvalEvery, Plan, Settings, rehearse};
+use serde::Serialize;
+
+use crate::evaluate;
+use crate::recipe::{Prepared, prepare};
+use crate::workshop::ClassifierWorkshop;
+use crate::{Device, Listener, Result, Source, TrainSettings, choices};
+
+/// What a training will cost: the JSON of `plan`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cost {
+    /// What is trained.
+    pub method: &'static str,
+    /// How many numbers are trained.
+    pub trainable_parameters: usize,
+    /// How many there are.
+    pub total_parameters: usize,
+    /// Rows to train on.
+    pub train_rows: usize,
+    /// Rows to evaluate on.
+    pub eval_rows: usize,
+    /// Updates of the weights.
+    pub steps: u64,
+    /// How often the rows are seen.
+    pub epochs: f64,
+    /// Tokens of all steps; none of them is padding.
+    pub real_tokens: u64,
+    /// Of the products of all steps and evaluations.
+    pub flops: u64,
+    /// The most that tensors will hold at any moment: what the engine's counter will say.
+    pub peak_memory_bytes: usize,
+    /// The most that the process will hold beyond its start: tensors, rows, tokenizer, buffers of the kernels.
+    pub peak_resident_bytes: usize,
+    /// What can be had now, where the system tells.
+    pub available_bytes: Option<usize>,
+    /// How long the training will take, evaluations included; none where it does not fit and could not be tried.
+    pub seconds: Option<f64>,
+    /// The files of the result.
+    pub result_bytes: u64,
+    /// The most on disk while it runs: the result, and what is kept on the way.
+    pub disk_bytes: u64,
+    /// What was asked to fit in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<usize>,
+    /// The largest batch that fits there, in rows or tokens as the settings gather them; 0 if not even one row does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_batch: Option<usize>,
+    /// How batches are gathered.
+    pub batching: Batching,
+}
+
+/// Says what the training of `settings` will cost; nothing is written. With `memory` the largest batch is found whose
+/// training holds no more bytes than that.
+pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn Listener) -> Result<Cost> {
+    let start = memory::resident();
+    let mut prepared = prepare(settings, Source::fetch(&settings.model, listener)?, Device::Meta, listener)?;
+    let run = prepared.resolved.train_settings(!prepared.examples.eval.is_empty())?;
+    // Rows and tokenizer are here as they will be in the training; of the model there are only shapes.
+    let around = match (start, memory::resident()) {
+        (Some(start), Some(now)) => now.current.saturating_sub(start.current),
+        _ => 0,
+    };
+    let (total_parameters, trainable_parameters) = prepared.model.parameters.count();
+    let result_bytes = result_bytes(&prepared);
+    let mut parameters = std::mem::take(&mut prepared.model.parameters);
+    let rehearsed = rehearsal(&prepared, &mut parameters, &prepared.plan, &run)?;
+    let resident = |touched: usize| touched + around + memory::kernel_buffers();
+    let peak_resident_bytes = resident(rehearsed.touched);
+    let available_bytes = choices::available_memory();
+
+    let largest_batch = match memory {
+        None => None,
+        Some(memory) => {
+            Some(largest(&prepared, &mut parameters, &run, &|touched| resident(touched) <= memory)?)
+        }
+    };
+    let seconds = if available_bytes.is_some_and(|available| peak_resident_bytes > available) {
+        listener.say("time: not tried, as it does not fit in the memory that is free now");
+        None
+    } else {
+        Some(calibrate(&prepared, &mut parameters, &run, rehearsed.flops)?)
+    };
+    // The best weights are kept while training, and the result is written beside them.
+    let kept = if run.keep_best { 4 * trainable_parameters as u64 } else { 0 };
+    Ok(Cost {
+        method: prepared.resolved.method.name(),
+        trainable_parameters,
+        total_parameters,
+        train_rows: prepared.train_rows.tokens.len(),
+        eval_rows: prepared.eval_rows.tokens.len(),
+        steps: rehearsed.steps,
+        epochs: run.epochs,
+        real_tokens: rehearsed.tokens,
+        flops: rehearsed.flops,
+        peak_memory_bytes: rehearsed.peak,
+        peak_resident_bytes,
+        available_bytes,
+        seconds,
+        result_bytes,
+        disk_bytes: result_bytes + kept,
+        memory_bytes: memory,
+        largest_batch,
+        batching: prepared.resolved.batching,
+    })
+}
+
+/// What a run on [`Device::Meta`] came to.
+struct Rehearsed {
+    peak: usize,
+    /// With what lies unused between.
+    touched: usize,
+    steps: u64,
+    tokens: u64,
+    /// Of steps and evaluations.
+    flops: u64,
+}
+
+fn rehearsal(
+    prepared: &Prepared<'_>,
+    parameters: &mut Parameters,
+    plan: &Plan,
+    run: &Settings,
+) -> Result<Rehearsed> {
+    let Prepared { model, eval_rows, .. } = prepared;
+    let total_steps = plan.total_steps(run.epochs);
+    let shop = prepared.workshop()?;
+    memory::reset_peak(Device::Meta);
+    meta::take_flops();
+    let (mut steps, mut tokens) = (0, 0);
+    let all = plan.steps().take(usize::try_from(total_steps).unwrap_or(usize::MAX));
+    let optimiser = rehearse(parameters, all, &shop, run.adamw, &mut |step| {
+        steps += 1;
+        tokens += step as u64;
+    })?;
+    let mut flops = meta::take_flops();
+    let evaluations = match run.eval_every {
+        EvalEvery::Never => 0,
+        EvalEvery::Epoch => run.epochs.ceil() as u64,
+        EvalEvery::Steps(every) => total_steps.div_ceil(every.max(1)),
+    };
+    if evaluations > 0 {
+        for batch in evaluate::batches(eval_rows) {
+            let batch = eval_rows.tokens.batch(&batch);
+            model.logits_with(parameters, &Tape::inference(), &batch, None)?;
+        }
+        flops += evaluations * meta::take_flops();
+    }
+    drop(optimiser);
+    let memory::Usage { peak, touched, .. } = memory::usage(Device::Meta);
+    Ok(Rehearsed { peak, touched, steps, tokens, flops })
+}
+
+/// The largest batch that fits, by bisection: a larger batch never takes less.
+fn largest(
+    prepared: &Prepared<'_>,
+    parameters: &mut Parameters,
+    run: &Settings,
+    fits: &dyn Fn(usize) -> bool,
+) -> Result<usize> {
+    // One epoch tells: every epoch has the same rows.
+    let once = Settings { epochs: run.epochs.min(1.0), ..run.clone() };
+    let mut fits = |size: usize| -> Result<bool> {
+        let batching = match prepared.resolved.batching {
+            Batching::Rows(_) => Batching::Rows(size),
+            Batching::Tokens(_) => Batching::Tokens(size),
+        };
+        Ok(fits(rehearsal(prepared, parameters, &prepared.plan.with_batching(batching)?, &once)?.touched))
+    };
+    let most = match prepared.resolved.batching {
+        Batching::Rows(_) => prepared.train_rows.tokens.len(),
+        Batching::Tokens(_) => prepared.train_rows.tokens.total(),
+    };
+    let (mut good, mut bad) = (0, most + 1);
+    while bad - good > 1 {
+        // Doubled while it fits, halved between what fits and what does not.
+        let size = if bad > most { (2 * good).clamp(1, most) } else { good + (bad - good) / 2 };
+        if fits(size)? {
+            good = size;
+        } else {
+            bad = size;
+        }
+    }
+    Ok(good)
+}
+
+/// Seconds of the whole, from a few steps of the training itself on the processor: those of middling size, the first
+/// not counted.
+fn calibrate(
+    prepared: &Prepared<'_>,
+    parameters: &mut Parameters,
+    run: &Settings,
+    whole: u64,
+) -> Result<f64> {
+    const STEPS: usize = 4;
+    let mut by_size = prepared.plan.epoch(0);
+    by_size.sort_by_key(|step| {
+        step.iter().flatten().map(|row| prepared.train_rows.tokens.length(*row)).sum::<usize>()
+    });
+    let first = by_size.len().saturating_sub(STEPS) / 2;
+    let mut steps: Vec<_> = by_size.into_iter().skip(first).take(STEPS).collect();
+    // Where there is but one step, it is its own warm-up.
+    steps.insert(0, steps.first().cloned().unwrap_or_default());
+
+    let mut model = prepared.model_on(Device::Cpu)?;
+    let mut flops = Vec::new();
+    let mut ends = Vec::new();
+    let shop = prepared.workshop()?;
+    meta::take_flops();
+    let counted = &mut |_| flops.push(meta::take_flops());
+    rehearse(parameters, steps.iter().cloned(), &shop, run.adamw, counted)?;
+    let mut parameters = std::mem::take(&mut model.parameters);
+    let shop = ClassifierWorkshop { model: &model, ..shop };
+    let timed = &mut |_| ends.push(Instant::now());
+    rehearse(&mut parameters, steps, &shop, run.adamw, timed)?;
+    let seconds = match (ends.first(), ends.last()) {
+        (Some(first), Some(last)) => (*last - *first).as_secs_f64(),
+        _ => 0.0,
+    };
+    let tried: u64 = flops.iter().skip(1).sum();
+    Ok(seconds * whole as f64 / tried.max(1) as f64)
+}
+
+/// The weights that a result of this training holds; configuration and tokenizer are small beside them.
+fn result_bytes(prepared: &Prepared<'_>) -> u64 {
+    let parameters = &prepared.model.parameters;
+    let values: usize = match &prepared.model.applied {
+        Applied::Model => parameters.count().0,
+        Applied::Adapter(adapter) => {
+            adapter.tensors.iter().map(|(_, id)| parameters.get(*id).value.len()).sum()
+        }
+    };
+    4 * values as u64
+}

@@ -1,0 +1,34 @@
+use retune_tensor::random::Key;
+use retune_tensor::{Gradients, Parameters, Tape};
+
+use crate::{AdamWSettings, Optimiser, Step, Workshop};
+
+/// Goes through steps of a training, forward, backward and update, but decides nothing and changes no weight: the
+/// learning rate is 0.
+///
+/// On [`retune_tensor::Device::Meta`] it takes neither time nor memory, and the ledger then tells what the training would
+/// hold at its peak; on the processor it tells how long a step takes. `done` is told how many tokens each step had. The
+/// optimiser comes back, since a training holds its moments while it evaluates. Errors as the ops do.
+pub fn rehearse(
+    parameters: &mut Parameters,
+    steps: impl IntoIterator<Item = Step>,
+    workshop: &dyn Workshop,
+    adamw: AdamWSettings,
+    done: &mut dyn FnMut(usize),
+) -> retune_tensor::Result<Optimiser> {
+    let mut optimiser = Optimiser::new(parameters, adamw)?;
+    for batches in steps {
+        let rows = batches.concat();
+        let denominator = workshop.denominator(&rows);
+        let mut gradients = Gradients::new();
+        for batch in &batches {
+            let tape = Tape::recording();
+            let loss = workshop.loss(&tape, parameters, batch, denominator, Key::new(0))?;
+            tape.backward(&loss, &mut gradients)?;
+        }
+        gradients.norm();
+        optimiser.step(parameters, &gradients, 0.0, 1.0)?;
+        done(workshop.tokens(&rows));
+    }
+    Ok(optimiser)
+}
