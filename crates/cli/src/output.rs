@@ -1,6 +1,6 @@
 //! Where words go: one JSON document to stdout if that was asked for, text for people to stderr.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 use serde_json::json;
@@ -14,6 +14,11 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
         Output { json }
+    }
+
+    /// Whether somebody watches who would want a bar that moves.
+    pub(crate) fn has_bars(&self) -> bool {
+        !self.json && io::stderr().is_terminal()
     }
 
     /// A line for the person at the terminal. That nobody reads it is no reason to stop.

@@ -1,13 +1,12 @@
 //! A training as it goes: a bar on a terminal, a line now and then elsewhere.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use retune::Listener;
-use retune::{Event, Observer};
+use retune::{Event, Listener, Observer, Transfer};
 
-use crate::output::{Output, duration};
+use crate::output::{Output, bytes, duration};
 
 pub(crate) struct Progress<'a> {
     output: &'a Output,
@@ -18,6 +17,8 @@ pub(crate) struct Progress<'a> {
     speed: Option<f64>,
     seconds: f64,
     last_line: Instant,
+    /// When the first bytes of a download came, and how many were here by then.
+    download: Option<(Instant, u64)>,
 }
 
 /// Without a terminal a line comes this often.
@@ -33,6 +34,7 @@ impl<'a> Progress<'a> {
             speed: None,
             seconds: 0.0,
             last_line: Instant::now(),
+            download: None,
         }
     }
 
@@ -72,7 +74,7 @@ impl Observer for Progress<'_> {
             Event::Start { total_steps, .. } => {
                 self.total = *total_steps;
                 self.last_line = Instant::now();
-                if io::stderr().is_terminal() {
+                if self.output.has_bars() {
                     let bar = ProgressBar::new(*total_steps);
                     let style = ProgressStyle::with_template("{bar:28} {pos}/{len}  {msg}");
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -106,5 +108,47 @@ impl Observer for Progress<'_> {
 impl Listener for Progress<'_> {
     fn say(&mut self, sentence: &str) {
         self.line(&format!("- {sentence}"));
+    }
+
+    fn transfer(&mut self, transfer: Transfer<'_>) {
+        let Transfer { file, done, total } = transfer;
+        let (start, before) = *self.download.get_or_insert_with(|| {
+            self.last_line = Instant::now();
+            (Instant::now(), done)
+        });
+        if self.bar.is_none() && self.output.has_bars() {
+            let bar = ProgressBar::new(total);
+            let style = ProgressStyle::with_template("{bar:28} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.bar = Some(bar);
+        }
+        let size = |size: u64| bytes(usize::try_from(size).unwrap_or(usize::MAX));
+        let speed = (done - before) as f64 / start.elapsed().as_secs_f64().max(1e-3);
+        let left = (total - done) as f64 / speed.max(1.0);
+        let words = || {
+            // The first moments say nothing of the rest.
+            let left = match start.elapsed() < Duration::from_secs(1) {
+                true => String::new(),
+                false => format!("  {}/s  {} left", size(speed as u64), duration(left)),
+            };
+            format!("{file}  {} of {}{left}", size(done), size(total))
+        };
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total);
+                bar.set_message(words());
+                bar.set_position(done);
+            }
+            None if self.last_line.elapsed() >= LINE_EVERY => {
+                self.last_line = Instant::now();
+                self.output.say(&words());
+            }
+            None => {}
+        }
+        if done == total
+            && let Some(bar) = self.bar.take()
+        {
+            bar.finish_and_clear();
+        }
     }
 }

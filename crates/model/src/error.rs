@@ -62,6 +62,22 @@ pub enum ModelError {
     /// The engine could not hold or compute what was asked for.
     #[error(transparent)]
     Tensor(#[from] retune_tensor::Error),
+    /// A model of the hub that cannot be had as it was asked for.
+    #[error("{id}: {message}")]
+    Hub {
+        /// Its id, `owner/name`.
+        id: String,
+        /// Why and what to do.
+        message: String,
+    },
+    /// The hub could not be reached, or did not give what it has.
+    #[error("{id}: {message}")]
+    Network {
+        /// The id of the model, `owner/name`.
+        id: String,
+        /// What happened and what to do.
+        message: String,
+    },
     /// The file is sound but of a kind that is not, or must not be, read.
     #[error("{}: {message}", .path.display())]
     Unsupported {

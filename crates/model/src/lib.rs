@@ -10,6 +10,7 @@ mod error;
 pub mod families;
 pub mod formats;
 mod forward;
+pub mod hub;
 pub mod layers;
 pub mod sites;
 pub mod tokenizer;

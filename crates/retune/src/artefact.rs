@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::recipe::Prepared;
-use crate::{Error, Result, TextModel};
+use crate::{Error, Origin, Result, Source, TextModel};
 
 /// `retune.json`: what the result is, what it was made of and how good it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,8 +60,11 @@ pub struct Columns {
 /// A file or a folder's weights, and what was in them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataCard {
-    /// Where it was.
+    /// Where it was: a path, or the id of a model on the hub.
     pub path: PathBuf,
+    /// The commit of a model on the hub.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub revision: Option<String>,
     /// Of its bytes.
     pub sha256: String,
     /// How many rows were used.
@@ -93,9 +96,10 @@ impl Card {
         let Prepared { task, resolved, examples, model, max_length, .. } = prepared;
         let file = |path: &Path, rows| {
             let sha256 = hash_file(path)?;
-            Ok::<_, Error>(DataCard { path: absolute(path), sha256, rows: Some(rows) })
+            Ok::<_, Error>(DataCard { path: absolute(path), revision: None, sha256, rows: Some(rows) })
         };
         let base = &model.source.base;
+        let (path, revision) = named(&model.source);
         Ok(Card {
             format_version: Self::VERSION,
             retune_version: env!("CARGO_PKG_VERSION").into(),
@@ -104,7 +108,7 @@ impl Card {
             labels: model.labels.names().to_vec(),
             max_length: *max_length,
             columns: examples.columns.clone(),
-            base: DataCard { path: absolute(base), sha256: hash_weights(base)?, rows: None },
+            base: DataCard { path, revision, sha256: hash_weights(base)?, rows: None },
             train: file(resolved.train_path(), examples.train.len())?,
             eval: examples.eval_path.as_deref().map(|path| file(path, examples.eval.len())).transpose()?,
             settings: resolved.as_json(*max_length),
@@ -180,8 +184,10 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
 fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
     save_tensors(&model.parameters, &adapter.tensors, &folder.join(AdapterFiles::WEIGHTS))?;
     let mut config = adapter.config.clone();
-    let base = absolute(&model.source.base);
+    let (base, revision) = named(&model.source);
     config.insert("base_model_name_or_path".into(), json!(base));
+    // Where `peft` looks for the base's revision; without one it takes the newest.
+    config.insert("revision".into(), json!(revision));
     Ok(write_atomic(folder.join(AdapterFiles::CONFIG), |writer| {
         serde_json::to_writer_pretty(&mut *writer, &config)?;
         writer.write_all(b"\n")
@@ -237,6 +243,14 @@ fn hex(hash: Sha256) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// How a result names its base: by the hub's id and commit, which hold on any machine, or else by its path.
+pub(crate) fn named(source: &Source) -> (PathBuf, Option<String>) {
+    match &source.origin {
+        Some(Origin { id, commit }) => (PathBuf::from(id), Some(commit.clone())),
+        None => (absolute(&source.base), None),
+    }
 }
 
 /// The path from the root, so that it holds wherever the next command is run.

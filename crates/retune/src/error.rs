@@ -77,7 +77,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Tensor(_) | Error::Write { .. } => 1,
-            Error::Model(ModelError::Tensor(_)) | Error::Adapt(AdaptError::Tensor(_)) => 1,
+            Error::Model(ModelError::Tensor(_) | ModelError::Network { .. })
+            | Error::Adapt(AdaptError::Tensor(_)) => 1,
             Error::Model(ModelError::Io { action, .. }) if !matches!(*action, "read" | "open" | "map") => 1,
             Error::Train(TrainError::Tensor(_) | TrainError::Workshop(_)) => 1,
             _ => 2,

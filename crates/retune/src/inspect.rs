@@ -54,20 +54,25 @@ const SIZES: [&str; 13] = [
     "lora_alpha",
 ];
 
-/// Says what lies in `folder`; `base` is that of an adapter, where it is no longer at its place. Errors if it is no
+/// Says what lies in `folder` (or is on the hub under this id); `base` is that of an adapter, where it is no longer at its place. Errors if it is no
 /// model.
 pub fn inspect(folder: &Path, base: Option<&Path>) -> Result<Inspected> {
     // Looking at an adapter whose base has changed is no use of it.
     let base = base.map(Path::to_path_buf);
-    let settings = ModelSettings { model: Some(folder.into()), base, allow_other_base: Some(true) };
+    let settings = ModelSettings {
+        model: Some(folder.into()),
+        base,
+        allow_other_base: Some(true),
+        ..ModelSettings::default()
+    };
     let source = Source::find(&settings)?;
     let config = HfConfig::open(&source.base)?;
     let labels = source.sound_labels()?;
     let (what, weights, mut raw) = match &source.adapter {
         Some((_, files)) => {
-            ("adapter", Weights::open(folder.join(AdapterFiles::WEIGHTS))?, files.config.clone())
+            ("adapter", Weights::open(source.folder.join(AdapterFiles::WEIGHTS))?, files.config.clone())
         }
-        None => ("model", Weights::open(folder)?, config.raw.clone()),
+        None => ("model", Weights::open(&source.folder)?, config.raw.clone()),
     };
     let infos = || weights.names().filter_map(|name| Some((name, weights.info(name)?)));
     let dtypes: BTreeSet<String> = infos().map(|(_, info)| format!("{:?}", info.dtype)).collect();

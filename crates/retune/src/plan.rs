@@ -61,7 +61,7 @@ pub struct Cost {
 /// training holds no more bytes than that.
 pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn Listener) -> Result<Cost> {
     let start = memory::resident();
-    let mut prepared = prepare(settings, Source::find(&settings.model)?, Device::Meta, listener)?;
+    let mut prepared = prepare(settings, Source::fetch(&settings.model, listener)?, Device::Meta, listener)?;
     let run = prepared.resolved.train_settings(!prepared.examples.eval.is_empty())?;
     // Rows and tokenizer are here as they will be in the training; of the model there are only shapes.
     let around = match (start, memory::resident()) {

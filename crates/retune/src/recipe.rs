@@ -74,7 +74,7 @@ pub(crate) struct Prepared<'a> {
     keep_head: bool,
 }
 
-/// The first three steps, and the plan of the fourth; `source` was found by [`Source::find`]. Writes nothing.
+/// The first three steps, and the plan of the fourth; `source` was found by [`Source::fetch`]. Writes nothing.
 pub(crate) fn prepare<'a>(
     settings: &'a TrainSettings,
     source: Source,
@@ -145,7 +145,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let start = memory::resident();
     // 1. Prepare the pretrained model; 2. load the task's data; 3. adjust the model's structure.
     let output = run_folder::check(settings.output.as_deref(), settings.overwrite == Some(true))?;
-    let source = Source::find(&settings.model)?;
+    let source = Source::fetch(&settings.model, listener)?;
     run_folder::check_apart(&output, &source)?;
     let prepared = prepare(settings, source, Device::Cpu, listener)?;
     let run_settings = prepared.resolved.train_settings(!prepared.examples.eval.is_empty())?;

@@ -8,12 +8,14 @@ use retune_model::tokenizer;
 use retune_train::{Event, Observer};
 
 use crate::artefact::Card;
+use crate::tensorboard::TensorBoard;
 use crate::{Error, Result, Source};
 
 /// An output folder, held by one run.
 pub(crate) struct RunFolder {
     folder: PathBuf,
     events: BufWriter<File>,
+    tensorboard: TensorBoard,
 }
 
 const EVENTS: &str = "events.jsonl";
@@ -94,12 +96,14 @@ impl RunFolder {
                 _ => {}
             }
         }
+        TensorBoard::remove(folder)?;
         fs::create_dir_all(folder.join(CHECKPOINTS))
             .map_err(|error| Error::write(folder, "make the folder", error))?;
         let path = folder.join(EVENTS);
         let file = OpenOptions::new().create_new(true).append(true).open(&path);
         let events = BufWriter::new(file.map_err(|error| Error::write(&path, "create", error))?);
-        Ok(RunFolder { folder: folder.to_path_buf(), events })
+        let tensorboard = TensorBoard::create(folder, 0)?;
+        Ok(RunFolder { folder: folder.to_path_buf(), events, tensorboard })
     }
 
     /// Where the best weights are kept while training.
@@ -126,6 +130,7 @@ impl Observer for RunFolder {
     fn event(&mut self, event: &Event) -> std::io::Result<()> {
         serde_json::to_writer(&mut self.events, event)?;
         self.events.write_all(b"\n")?;
+        self.tensorboard.event(event)?;
         // What happened must be readable while it happens, but a flush a step would cost more than the line is worth.
         match event {
             Event::Step { step, .. } if !step.is_multiple_of(10) => Ok(()),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use retune_data::{Columns, ReadOptions, Table, choose_columns};
+use retune_model::hub::HubSettings;
 use serde::{Deserialize, Serialize};
 
 /// Where a model is.
@@ -10,15 +11,23 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case", default)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct ModelSettings {
-    /// The pretrained model: a folder with config.json, weights and a tokenizer; or a result of an earlier run
-    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    /// The pretrained model: a folder with config.json, weights and a tokenizer; a result of an earlier run; or, where there
+    /// is no such folder, a model's id on the hub, owner/name, which is fetched into the cache once
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR|ID"))]
     pub model: Option<PathBuf>,
+    /// The branch, tag or commit of a model on the hub [default: main]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub revision: Option<String>,
     /// The base of an adapter, where it is no longer at the place that the adapter names
-    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR|ID"))]
     pub base: Option<PathBuf>,
     /// Use an adapter on a base whose weights are not those it was trained on
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
     pub allow_other_base: Option<bool>,
+    /// How the hub is reached [default: as the environment says]
+    #[serde(skip)]
+    #[cfg_attr(feature = "clap", arg(skip))]
+    pub hub: Option<HubSettings>,
 }
 
 /// How a file is read.

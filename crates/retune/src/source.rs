@@ -1,18 +1,23 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use retune_adapt::peft::{self, AdapterFiles, Method};
 use retune_model::families;
 use retune_model::formats::{HfConfig, LabelNames};
 
 use crate::artefact::{self, Card};
-use crate::{Error, ModelSettings, Result};
+use crate::listener::Told;
+use crate::located::{Located, Origin};
+use crate::{Error, Listener, ModelSettings, Result};
 
-/// Where a model comes from: a folder with the whole of it, or an adapter and its base.
+/// Where a model comes from: a folder with the whole of it, or an adapter and its base. What came from the hub lies in
+/// its cache.
 pub struct Source {
     /// The folder that was named.
     pub folder: PathBuf,
     /// The folder with the weights, which is the same but for adapters.
     pub base: PathBuf,
+    /// Where the base came from, if that was the hub.
+    pub origin: Option<Origin>,
     /// What lies in an adapter's folder, and the method that reads it.
     pub adapter: Option<(&'static dyn Method, AdapterFiles)>,
     /// What an earlier run wrote of itself.
@@ -20,41 +25,67 @@ pub struct Source {
 }
 
 impl Source {
-    /// Finds out what lies at the place that `settings` name. Errors if it is no model, or an adapter whose base is gone
-    /// or has changed.
+    /// Finds out what lies at the place that `settings` name, and brings it here if that is the hub. Errors if it is no
+    /// model, or an adapter whose base is gone or has changed.
     pub fn find(settings: &ModelSettings) -> Result<Self> {
-        let Some(folder) = settings.model.clone() else {
-            let message = "which model? give a folder with config.json, model.safetensors and tokenizer.json";
-            return Err(Error::Setting { flag: "model", message: message.into() });
-        };
-        if folder.join(AdapterFiles::CONFIG).is_file() {
-            return Self::adapter(folder, settings);
+        Self::check(Located::find(settings, &mut ())?, settings)
+    }
+
+    /// The same; `listener` is told of a download.
+    pub fn fetch(settings: &ModelSettings, listener: &mut dyn Listener) -> Result<Self> {
+        Self::check(Located::find(settings, &mut Told(listener))?, settings)
+    }
+
+    fn check(located: Located, settings: &ModelSettings) -> Result<Self> {
+        let Located { folder, base, origin, adapter, card } = located;
+        let source = Source { folder, base, origin, adapter, card };
+        match source.adapter {
+            Some(_) => source.check_base(settings)?,
+            None => source.check_whole(settings)?,
         }
-        if !folder.join("config.json").is_file() {
-            return Err(Error::place(&folder, what_is_wrong(&folder)));
-        }
+        Ok(source)
+    }
+
+    /// Errors if a base is given to a whole model, or its card and its configuration name other labels.
+    fn check_whole(&self, settings: &ModelSettings) -> Result<()> {
         if let Some(base) = &settings.base {
             let message = format!(
                 "{} is a whole model, so there is no base to give, got {}",
-                folder.display(),
+                self.folder.display(),
                 base.display()
             );
             return Err(Error::Setting { flag: "base", message });
         }
-        let card = Card::open(&folder)?;
-        if let Some(card) = &card {
-            let config = HfConfig::open(&folder)?;
-            if config.label_names()?.is_some_and(|named| named.names != card.labels) {
-                let message = format!(
-                    "its `id2label` has not the labels of {}: one of the two was changed, and which is right cannot be \
-                     known; remove {} if the model was trained again since",
-                    Card::FILE,
-                    Card::FILE
-                );
-                return Err(Error::place(config.path(), message));
-            }
+        let Some(card) = &self.card else { return Ok(()) };
+        let config = HfConfig::open(&self.folder)?;
+        if config.label_names()?.is_some_and(|named| named.names != card.labels) {
+            let message = format!(
+                "its `id2label` has not the labels of {}: one of the two was changed, and which is right cannot be \
+                 known; remove {} if the model was trained again since",
+                Card::FILE,
+                Card::FILE
+            );
+            return Err(Error::place(config.path(), message));
         }
-        Ok(Source { base: folder.clone(), folder, adapter: None, card })
+        Ok(())
+    }
+
+    /// Errors if the base's weights are not those that the adapter was trained on, unless that is allowed.
+    fn check_base(&self, settings: &ModelSettings) -> Result<()> {
+        let Some(expected) = self.card.as_ref().map(|card| &card.base.sha256) else { return Ok(()) };
+        if settings.allow_other_base == Some(true) {
+            return Ok(());
+        }
+        let got = artefact::hash_weights(&self.base)?;
+        if got == *expected {
+            return Ok(());
+        }
+        let message = format!(
+            "its weights are not those that {} was trained on: expected sha256 {expected}, got {got}; \
+             --allow-other-base uses them all the same",
+            self.folder.display()
+        );
+        Err(Error::place(&self.base, message))
     }
 
     /// The same place, opened again: a model takes its source with it.
@@ -62,6 +93,7 @@ impl Source {
         Ok(Source {
             folder: self.folder.clone(),
             base: self.base.clone(),
+            origin: self.origin.clone(),
             adapter: self.adapter.is_some().then(|| peft::open_adapter(&self.folder)).transpose()?,
             card: self.card.clone(),
         })
@@ -114,58 +146,4 @@ impl Source {
         let family = families::find(&HfConfig::open(&self.base)?);
         Ok(family.ok().and_then(|family| files.head_rows(family.head_name())))
     }
-
-    fn adapter(folder: PathBuf, settings: &ModelSettings) -> Result<Self> {
-        let adapter = peft::open_adapter(&folder)?;
-        let card = Card::open(&folder)?;
-        let named = card.as_ref().map(|card| card.base.path.clone());
-        let named = named.or_else(|| adapter.1.base().map(PathBuf::from));
-        let base = match (&settings.base, named) {
-            (Some(base), _) => base.clone(),
-            // A path in a file may be meant from the folder of that file.
-            (None, Some(named)) => [named.clone(), folder.join(&named)]
-                .into_iter()
-                .find(|path| path.join("config.json").is_file())
-                .ok_or_else(|| {
-                    let message =
-                        format!("its base `{}` is not there; give its folder with --base", named.display());
-                    Error::place(&folder, message)
-                })?,
-            (None, None) => {
-                return Err(Error::place(&folder, "it names no base; give its folder with --base"));
-            }
-        };
-        if !base.join("config.json").is_file() {
-            return Err(Error::place(&base, what_is_wrong(&base)));
-        }
-        if let Some(expected) = card.as_ref().map(|card| &card.base.sha256)
-            && settings.allow_other_base != Some(true)
-        {
-            let got = artefact::hash_weights(&base)?;
-            if got != *expected {
-                let message = format!(
-                    "its weights are not those that {} was trained on: expected sha256 {expected}, got {got}; \
-                     --allow-other-base uses them all the same",
-                    folder.display()
-                );
-                return Err(Error::place(&base, message));
-            }
-        }
-        Ok(Source { folder, base, adapter: Some(adapter), card })
-    }
-}
-
-fn what_is_wrong(folder: &Path) -> String {
-    if !folder.exists() {
-        let names_hub = folder.components().count() == 2 && folder.is_relative();
-        let hint = if names_hub { "; models are read from local folders, none is downloaded" } else { "" };
-        return format!("there is no such folder{hint}");
-    }
-    if !folder.is_dir() {
-        return "expected a model's folder, got a file".into();
-    }
-    if folder.join("events.jsonl").is_file() {
-        return "expected a model, got a run that was not finished".into();
-    }
-    "expected a model's folder, with config.json, model.safetensors and tokenizer.json; config.json is missing".into()
 }

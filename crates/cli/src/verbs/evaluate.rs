@@ -5,6 +5,7 @@ use retune::{FileSettings, ModelSettings};
 
 use crate::failure::Failure;
 use crate::output::{Output, duration, table, thousands};
+use crate::progress::Progress;
 use crate::verbs;
 
 /// How good a model is on a file, with confidence intervals
@@ -31,7 +32,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     verbs::use_threads(args.threads)?;
-    let evaluation = retune::evaluate::evaluate(&args.model, &args.data, &args.file, args.max_length)?;
+    let local = retune::fetch(&args.model, &mut Progress::new(output))?;
+    let evaluation = retune::evaluate::evaluate(&local, &args.data, &args.file, args.max_length)?;
     evaluation.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
     output.result(&evaluation, || text(&evaluation))?;
     output.say("next:");

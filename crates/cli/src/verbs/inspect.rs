@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 
+use retune::ModelSettings;
 use retune::inspect::{self, Inspected};
 
 use crate::failure::Failure;
 use crate::output::{Output, table, thousands};
+use crate::progress::Progress;
 
 /// What a model, an adapter or a run is
 #[derive(clap::Args)]
@@ -12,15 +14,25 @@ examples:
   retune inspect result
   retune inspect ~/models/all-MiniLM-L6-v2 --json")]
 pub(crate) struct Args {
-    /// The folder
+    /// The folder, or a model's id on the hub
     path: PathBuf,
     /// The base of an adapter, where it is no longer at the place that the adapter names
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|ID")]
     base: Option<PathBuf>,
+    /// The branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, value_name = "NAME")]
+    revision: Option<String>,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    let inspected = inspect::inspect(&args.path, args.base.as_deref())?;
+    let settings = ModelSettings {
+        model: Some(args.path.clone()),
+        base: args.base.clone(),
+        revision: args.revision.clone(),
+        ..ModelSettings::default()
+    };
+    let local = retune::fetch(&settings, &mut Progress::new(output))?;
+    let inspected = inspect::inspect(local.model.as_deref().unwrap_or(&args.path), local.base.as_deref())?;
     output.result(&inspected, || text(&inspected))
 }
 

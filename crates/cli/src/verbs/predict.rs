@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::{Output, duration, table, thousands};
+use crate::progress::Progress;
 use crate::verbs;
 
 /// Labels for rows that have none: a file, or single texts
@@ -49,16 +50,17 @@ struct Answer {
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     verbs::use_threads(args.threads)?;
+    let local = retune::fetch(&args.model, &mut Progress::new(output))?;
     let answer = match (&args.input, &args.output) {
         (Some(from), Some(to)) => {
-            let done = predict::file(&args.model, from, to, &args.file, args.max_length, args.logits)?;
+            let done = predict::file(&local, from, to, &args.file, args.max_length, args.logits)?;
             done.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
             let seconds = duration(done.seconds);
             output.say(&format!("{} rows in {seconds}, written to {}", thousands(done.rows), to.display()));
             Answer { done, predictions: Vec::new() }
         }
         _ => {
-            let (predictions, done) = predict::texts(&args.model, &args.text, args.max_length, args.logits)?;
+            let (predictions, done) = predict::texts(&local, &args.text, args.max_length, args.logits)?;
             Answer { done, predictions }
         }
     };

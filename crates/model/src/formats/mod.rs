@@ -15,3 +15,4 @@ pub(crate) use hf_config::described;
 pub use hf_config::{HfConfig, LabelNames};
 pub use modernbert_config::{LayerKind, ModernBertConfig, Pooling};
 pub use safetensors::{Dtype, TensorInfo, Weights, write_safetensors};
+pub(crate) use safetensors::{architecture, shard_names};

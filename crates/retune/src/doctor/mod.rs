@@ -97,7 +97,7 @@ impl Examination<'_, '_> {
 ///
 /// With `strict` findings are an error.
 pub fn doctor(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Diagnosis> {
-    let mut prepared = prepare(settings, Source::find(&settings.model)?, Device::Cpu, listener)?;
+    let mut prepared = prepare(settings, Source::fetch(&settings.model, listener)?, Device::Cpu, listener)?;
     let mut examination = Examination { prepared: &prepared, findings: Vec::new(), checks: Vec::new() };
     let (starting_loss, expected_loss) = examination.quick()?;
     let Examination { mut findings, mut checks, .. } = examination;

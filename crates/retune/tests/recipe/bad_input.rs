@@ -1,6 +1,6 @@
 //! What cannot be is refused before anything is written, with words that say what to do.
 
-use retune::{FileSettings, TrainSettings};
+use retune::{FileSettings, ModelSettings, TrainSettings};
 use serde_json::json;
 
 use crate::run::{model, refused, settings};
@@ -130,8 +130,14 @@ fn a_model_that_cannot_be_read() {
     all_refused(&[
         (|s, t| s.model = model(t.path("nowhere")), "nowhere: there is no such folder"),
         (
-            |s, _| s.model = model("some-org/some-model"),
-            "models are read from local folders, none is downloaded",
+            |s, t| s.model = ModelSettings { hub: Some(t.offline()), ..model("some-org/some-model") },
+            "some-org/some-model: HF_HUB_OFFLINE is set, and nothing of revision `main` is",
+        ),
+        (|s, t| s.model = model(t.path("bsae")), "bsae: there is no such folder; did you mean `"),
+        (|s, _| s.model = model("bert"), "the id of a model on the hub has two parts, owner/name"),
+        (
+            |s, t| s.model = ModelSettings { revision: Some("main".into()), ..model(t.path("base")) },
+            "is a folder here, which has no revisions",
         ),
         (|s, t| s.model = model(t.path("train.csv")), "expected a model's folder, got a file"),
         (

@@ -5,11 +5,15 @@
 #[path = "../tiny/mod.rs"]
 mod tiny;
 
+#[path = "../../../model/tests/hub/server.rs"]
+mod server;
+
 mod adapters;
 mod bad_input;
 mod choices;
 mod families;
 mod going_on;
+mod hub;
 mod no_number;
 mod output;
 mod round_trip;

@@ -33,6 +33,14 @@ impl Tiny {
         path
     }
 
+    /// A hub that is never asked, and has nothing here.
+    pub(crate) fn offline(&self) -> retune::HubSettings {
+        let variables = [("HF_HOME", self.path("hub")), ("HF_HUB_OFFLINE", "1".into())];
+        let find =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        retune::HubSettings::from_variables(find).unwrap()
+    }
+
     /// Another BERT, whose configuration `change` alters before weights of its sizes are drawn.
     pub(crate) fn model(
         &self,
@@ -76,6 +84,10 @@ impl Tiny {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
+                    continue;
+                }
+                // TensorBoard's file has the time of each event, and that of the first in its name.
+                if path.file_name().unwrap().to_str().unwrap().starts_with("events.out.tfevents.") {
                     continue;
                 }
                 let mut bytes = std::fs::read(&path).unwrap();

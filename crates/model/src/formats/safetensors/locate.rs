@@ -99,7 +99,7 @@ fn refuse_pickle(path: &Path, folder: &Path) -> ModelError {
 }
 
 /// The class that keeps every weight on conversion, heads included; `AutoModel` would drop them.
-fn architecture(folder: &Path) -> Option<String> {
+pub(crate) fn architecture(folder: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct Architectures {
         architectures: Vec<String>,
@@ -111,8 +111,21 @@ fn architecture(folder: &Path) -> Option<String> {
     is_name.then_some(class)
 }
 
+/// The names of the shards that an index tells of, whether they are there or not. Errors if one leads elsewhere or is a
+/// pickle.
+pub(crate) fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
+    Ok(Index::parse(index)?.shards().into_iter().map(str::to_string).collect())
+}
+
 impl Index {
+    /// Reads the index, and holds that every shard is there.
     fn read(path: &Path) -> Result<Self, ModelError> {
+        let index = Self::parse(path)?;
+        index.check_there()?;
+        Ok(index)
+    }
+
+    fn parse(path: &Path) -> Result<Self, ModelError> {
         #[derive(Deserialize)]
         struct File {
             weight_map: Unique<String>,
@@ -125,7 +138,7 @@ impl Index {
             got: e.to_string(),
         })?;
         let index = Self { path: path.to_path_buf(), weight_map: file.weight_map.0 };
-        index.check_shards()?;
+        index.check_names()?;
         Ok(index)
     }
 
@@ -138,12 +151,11 @@ impl Index {
     }
 
     /// A name beside the index only: an index that came from elsewhere must not choose files elsewhere.
-    fn check_shards(&self) -> Result<(), ModelError> {
+    fn check_names(&self) -> Result<(), ModelError> {
         let wrong = |place: String, expected: String, got: String| {
             Err(ModelError::Format { path: self.path.clone(), place, expected, got })
         };
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut missing = Vec::new();
         for shard in self.shards() {
             let plain =
                 Path::new(shard).file_name() == Some(OsStr::new(shard)) && !shard.contains(['/', '\\']);
@@ -154,13 +166,26 @@ impl Index {
             if is_pickle(shard) {
                 return Err(refuse_pickle(&folder.join(shard), folder));
             }
-            if !folder.join(shard).is_file() {
-                missing.push(shard.to_string());
-            }
         }
+        Ok(())
+    }
+
+    fn check_there(&self) -> Result<(), ModelError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let missing: Vec<String> = self
+            .shards()
+            .into_iter()
+            .filter(|shard| !folder.join(shard).is_file())
+            .map(str::to_string)
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
-        wrong("weight_map".into(), "every shard to be there".into(), format!("no file {}", listed(&missing)))
+        Err(ModelError::Format {
+            path: self.path.clone(),
+            place: "weight_map".into(),
+            expected: "every shard to be there".into(),
+            got: format!("no file {}", listed(&missing)),
+        })
     }
 }

@@ -17,6 +17,7 @@ pub use safetensors::Dtype;
 use crate::error::{nearest, quoted};
 use crate::{ModelError, TensorProblem};
 use locate::{Index, Location};
+pub(crate) use locate::{architecture, shard_names};
 pub use write::write_safetensors;
 
 /// The type and shape of a tensor on disk.
