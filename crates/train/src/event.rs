@@ -119,8 +119,6 @@ pub enum Event {
         seconds: f64,
         /// All tokens of all steps.
         tokens: u64,
-        /// The most that tensors held at any moment, since the start or the latest resumption.
-        peak_memory_bytes: usize,
     },
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use retune_tensor::{Device, Parameters, Tensor, memory};
+use retune_tensor::{Parameters, Tensor};
 
 use crate::{
     Checkpoint, EvalEvery, Evaluated, Event, Kept, Observer, OnSpike, Optimiser, Plan, SaveEvery, Schedule,
@@ -237,8 +237,7 @@ impl Training<'_> {
         if kept_step != step {
             self.workshop.restore(self.parameters)?;
         }
-        let peak_memory_bytes = memory::usage(device(self.parameters)).peak;
-        self.tell(&Event::End { steps: step, kept_step, seconds, tokens, peak_memory_bytes })?;
+        self.tell(&Event::End { steps: step, kept_step, seconds, tokens })?;
         Ok(Outcome {
             steps: step,
             kept_step,
@@ -283,8 +282,4 @@ impl Training<'_> {
 fn norm(parameters: &Parameters) -> f64 {
     let squares = |value: &Tensor| value.device().backend().sum_of_squares(value.f32());
     parameters.trainable().map(|(_, parameter)| squares(&parameter.value)).sum::<f64>().sqrt()
-}
-
-fn device(parameters: &Parameters) -> Device {
-    parameters.iter().next().map_or(Device::Cpu, |(_, parameter)| parameter.value.device())
 }

@@ -38,8 +38,9 @@ fn told(events: &[Event]) -> Vec<Event> {
         .collect();
     for event in &mut events {
         match event {
-            Event::Step { seconds, .. } | Event::Evaluation { seconds, .. } => *seconds = 0.0,
-            Event::End { seconds, peak_memory_bytes, .. } => (*seconds, *peak_memory_bytes) = (0.0, 0),
+            Event::Step { seconds, .. } | Event::Evaluation { seconds, .. } | Event::End { seconds, .. } => {
+                *seconds = 0.0;
+            }
             _ => {}
         }
     }
