@@ -12,6 +12,7 @@ mod families;
 mod going_on;
 mod no_number;
 mod output;
+mod resume;
 mod round_trip;
 mod run;
 mod same_bits;
