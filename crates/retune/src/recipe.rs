@@ -166,9 +166,10 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     // 4. Train all parameters, or few.
     let Prepared { task, resolved, examples, mut model, train_rows, eval_rows, plan, .. } = prepared;
     let mut checkpoints = RunFolder::checkpoints(&output, &card, resolved.keep_checkpoints);
+    let record = Record::new(settings, &card);
     let mut run = match begun {
-        Some(_) => RunFolder::reopen(&output, &mut checkpoints, listener)?,
-        None => RunFolder::create(settings, &Record::new(settings, &card))?,
+        Some(_) => RunFolder::reopen(&output, &record, &mut checkpoints, listener)?,
+        None => RunFolder::create(settings, &record)?,
     };
     let (total_parameters, trainable_parameters) = model.parameters.count();
     memory::reset_peak(Device::Cpu);

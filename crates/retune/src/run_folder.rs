@@ -122,9 +122,16 @@ impl RunFolder {
         Ok(run)
     }
 
-    /// Holds the folder of a run that goes on from the newest of its `checkpoints`, or starts again.
-    pub fn reopen(folder: &Path, checkpoints: &mut Checkpoints, listener: &mut dyn Listener) -> Result<Self> {
+    /// Holds the folder of a run that goes on from the newest of its `checkpoints`, or starts again. `record` has the
+    /// settings that may change on the way.
+    pub fn reopen(
+        folder: &Path,
+        record: &Record,
+        checkpoints: &mut Checkpoints,
+        listener: &mut dyn Listener,
+    ) -> Result<Self> {
         let run = Self::open(folder)?;
+        record.save(folder)?;
         let length = checkpoints.find(listener)?;
         let there = fs::metadata(folder.join(EVENTS)).map_or(0, |metadata| metadata.len());
         if there < length {

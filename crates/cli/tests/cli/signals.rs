@@ -92,3 +92,32 @@ fn a_kill_loses_nothing_but_time() {
     assert!(again.stderr.contains("the run is finished"), "{}", again.stderr);
     assert!(again.stdout.contains("accuracy"), "{}", again.stdout);
 }
+
+#[test]
+fn relative_paths_are_meant_from_where_it_began() {
+    let tiny = Tiny::new();
+    let inside = |output: &str| {
+        let mut command = command();
+        command.current_dir(tiny.path("")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args([
+            "train",
+            "--model",
+            "base",
+            "--train",
+            "train.csv",
+            "--eval",
+            "test.csv",
+            "--output",
+            output,
+        ]);
+        command.args(["--method", "head", "--epochs", "40", "--batch-size", "4", "--save-every", "20"]);
+        command.spawn().unwrap()
+    };
+    done(inside("whole").wait_with_output().unwrap()).succeeded();
+    let mut child = inside("killed");
+    until(&mut child, || tiny.path("killed/checkpoints/step-40").is_dir());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    retune(&["train", "--resume", "--output", &tiny.path("killed").display().to_string()]).succeeded();
+    assert!(tiny.files("killed") == tiny.files("whole"));
+}

@@ -393,3 +393,45 @@ fn layers_learn_at_their_own_rates() {
     };
     assert!(moved("steep") < 1e-6 && moved("none") > 1e-3, "{} {}", moved("steep"), moved("none"));
 }
+
+#[test]
+fn a_spike_that_stops_it_names_the_line_and_can_be_passed() {
+    let tiny = Tiny::new();
+    let mut rows = String::from("text,label\n");
+    for row in 0..50 {
+        rows += if row % 2 == 0 { "pay money,pay\n" } else { "my card is lost,lost\n" };
+    }
+    // Line 52 contradicts all of them.
+    rows += "pay money,lost\nmy card is lost,lost\npay money,pay\n";
+    tiny.write("rows.csv", rows);
+    let spiky = |what: &str, output: &str| TrainSettings {
+        train: Some(tiny.path("rows.csv")),
+        eval: None,
+        eval_split: Some(0.0),
+        shuffle: Some(false),
+        batch_size: Some(1),
+        epochs: Some(1.0),
+        schedule: Some("constant".into()),
+        on_spike: Some(what.into()),
+        save_every: Some("20".into()),
+        ..settings(&tiny, "full", output)
+    };
+    let error = refused(&spiky("stop", "result"));
+    assert!(
+        error.contains("rows.csv: step 51: the loss is ") && error.contains("rows of this step: line 52."),
+        "{error}"
+    );
+    assert!(error.contains("result --on-spike skip` goes on without them"), "{error}");
+    // It stops there again, until it is told otherwise; and then it stays so.
+    assert!(refused(&resume(&tiny, "result")).contains("step 51: the loss is "));
+    let skip = TrainSettings { on_spike: Some("skip".into()), ..resume(&tiny, "result") };
+    interrupted(&skip, 52);
+    train(&resume(&tiny, "result")).unwrap();
+    train(&spiky("skip", "whole")).unwrap();
+    for name in ["model.safetensors", "retune.json"] {
+        assert!(tiny.files("result")[name] == tiny.files("whole")[name], "{name}");
+    }
+    let (_, ear) = train(&spiky("rewind", "rewound")).unwrap();
+    let spike = ear.events.iter().find(|event| matches!(event, Event::Spike { .. }));
+    assert!(matches!(spike, Some(Event::Spike { step: 51, rewound_to: Some(40), .. })), "{spike:?}");
+}
