@@ -153,6 +153,9 @@ fn comparable(card: &Card) -> Value {
     if let Some(settings) = settings.as_object_mut() {
         settings.remove("on_spike");
         settings.remove("save_every");
+        // A flag gives a text where a run file gives a number.
+        let options = settings.get_mut("method_options").and_then(Value::as_object_mut);
+        options.into_iter().flat_map(Map::values_mut).for_each(|value| *value = Value::from(plain(value)));
     }
     json!({
         "task": card.task,
@@ -166,13 +169,19 @@ fn comparable(card: &Card) -> Value {
     })
 }
 
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
 /// Each setting that is not the same in both, in words.
 fn differences(then: &Value, now: &Value) -> Vec<String> {
     let (none, empty) = (Value::Null, Map::new());
     let [flat_then, flat_now] = [then, now].map(|value| {
         let mut flat = value.as_object().cloned().unwrap_or_default();
-        let settings = flat.remove("settings");
-        flat.extend(settings.as_ref().and_then(Value::as_object).unwrap_or(&empty).clone());
+        for part in ["settings", "method_options"] {
+            let inner = flat.remove(part);
+            flat.extend(inner.as_ref().and_then(Value::as_object).unwrap_or(&empty).clone());
+        }
         flat
     });
     let names = flat_then.keys().chain(flat_now.keys().filter(|name| !flat_then.contains_key(*name)));
@@ -180,9 +189,13 @@ fn differences(then: &Value, now: &Value) -> Vec<String> {
         .filter_map(|name| {
             let [then, now] = [&flat_then, &flat_now].map(|flat| flat.get(name).unwrap_or(&none));
             let flag = name.replace('_', "-");
-            (then != now).then(|| format!("--{flag} was {then} and is {now}"))
+            (then != now).then(|| format!("--{flag} was {} and is {}", said(then), said(now)))
         })
         .collect()
+}
+
+fn said(value: &Value) -> String {
+    if value.is_null() { "not given".into() } else { plain(value) }
 }
 
 fn refuse(differences: &[String], output: &Path) -> Result<()> {
@@ -223,6 +236,9 @@ pub(crate) fn finished(given: &TrainSettings, output: &Path) -> Result<Option<Re
                 *place = value.clone();
             }
         }
+    }
+    if let Some(options) = now.pointer_mut("/settings/method_options").and_then(Value::as_object_mut) {
+        options.extend(given.method_options.iter().map(|(name, value)| (name.clone(), plain(value).into())));
     }
     refuse(&differences(&known, &now), output)?;
     report(card, output).map(Some)

@@ -121,6 +121,19 @@ fn a_process_that_is_gone_without_a_word_is_repeated_from_its_checkpoint() {
 }
 
 #[test]
+fn a_checkpoint_that_does_not_fit_is_refused() {
+    let mut shop = workshop();
+    Run::until(Some(8), &mut shop, &plan(), &usual()).outcome.unwrap_err();
+    let shorter = Settings { epochs: 2.0, ..usual() };
+    let error = Run::of(&mut shop, &plan(), &shorter).outcome.unwrap_err().to_string();
+    assert!(error.contains("the checkpoint is of step 8") && error.contains("there are 6"), "{error}");
+    let few = Plan::new(Linear::new(4).lengths, Batching::Rows(4), 1, None).unwrap();
+    let long = Settings { epochs: 20.0, ..usual() };
+    let error = Run::of(&mut shop, &few, &long).outcome.unwrap_err().to_string();
+    assert!(error.contains("step 2 of its epoch, and there are 20 and 1"), "{error}");
+}
+
+#[test]
 fn patience_is_part_of_it() {
     let scores = vec![0.1, 0.6, 0.5, 0.55, 0.9, 0.9];
     let settings = Settings { patience: Some(2), ..usual() };
