@@ -46,6 +46,11 @@ impl Record {
         })?)
     }
 
+    /// Whether a run has begun in `output`.
+    pub fn is_there(output: &Path) -> bool {
+        Self::path(output).exists()
+    }
+
     /// None where no run has begun.
     fn open(output: &Path) -> Result<Option<Self>> {
         let path = Self::path(output);

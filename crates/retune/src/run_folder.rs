@@ -109,6 +109,13 @@ impl RunFolder {
         fs::create_dir_all(folder).map_err(|error| Error::write(folder, "make the folder", error))?;
         check(settings)?;
         let run = Self::open(folder)?;
+        let another = folder.join(Card::FILE).exists() || Record::is_there(folder);
+        if another && settings.overwrite != Some(true) {
+            return Err(Error::place(
+                folder,
+                "another run has been at work there meanwhile; give another --output",
+            ));
+        }
         // A tokenizer of an earlier base would be read before the new one's, where it has other files.
         for name in LEFT_BEHIND.into_iter().chain(tokenizer::FILES) {
             remove(&folder.join(name))?;
