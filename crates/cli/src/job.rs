@@ -39,7 +39,7 @@ impl Job {
                 layer.insert(option.name.into(), Value::from(value.as_str()));
             }
         }
-        let settings = run_file::settings(layer)?;
+        let settings = run_file::settings(layer)?.resumed()?;
         verbs::use_threads(settings.threads)?;
         Ok(settings)
     }

@@ -5,6 +5,7 @@ mod job;
 mod output;
 mod progress;
 mod run_file;
+mod signals;
 mod verbs;
 
 use std::process::ExitCode;

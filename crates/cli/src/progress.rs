@@ -4,14 +4,18 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use retune::{Event, Listener, Observer, Transfer};
+use retune::{Event, Listener, Observer, OnSpike, Transfer};
 
 use crate::output::{Output, bytes, duration};
+use crate::signals::Signals;
 
 pub(crate) struct Progress<'a> {
     output: &'a Output,
+    pub(crate) signals: Signals,
     bar: Option<ProgressBar>,
     total: u64,
+    /// The step and the time that this process began with.
+    began: (u64, f64),
     /// Loss and tokens a second, smoothed so that they can be read.
     loss: Option<f64>,
     speed: Option<f64>,
@@ -28,8 +32,10 @@ impl<'a> Progress<'a> {
     pub(crate) fn new(output: &'a Output) -> Self {
         Progress {
             output,
+            signals: Signals::default(),
             bar: None,
             total: 0,
+            began: (0, 0.0),
             loss: None,
             speed: None,
             seconds: 0.0,
@@ -45,13 +51,29 @@ impl<'a> Progress<'a> {
         }
     }
 
+    fn begin(&mut self, step: u64, total: u64, seconds: f64) -> io::Result<()> {
+        self.total = total;
+        self.began = (step, seconds);
+        self.seconds = seconds;
+        self.last_line = Instant::now();
+        if self.output.has_bars() {
+            let bar = ProgressBar::new(total).with_position(step);
+            let style = ProgressStyle::with_template("{bar:28} {pos}/{len}  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.bar = Some(bar);
+        }
+        self.signals.listen()
+    }
+
     fn step(&mut self, step: u64, loss: f64, tokens: usize, seconds: f64) {
         let smooth = |old: Option<f64>, new: f64| Some(old.map_or(new, |old| 0.95 * old + 0.05 * new));
         let took = (seconds - self.seconds).max(1e-9);
         self.loss = smooth(self.loss, loss);
         self.speed = smooth(self.speed, tokens as f64 / took);
         self.seconds = seconds;
-        let left = seconds / step as f64 * (self.total - step) as f64;
+        let (first, before) = self.began;
+        let left = (seconds - before) / step.saturating_sub(first).max(1) as f64
+            * self.total.saturating_sub(step) as f64;
         let (loss, speed) = (self.loss.unwrap_or(loss), self.speed.unwrap_or(0.0));
         let words = format!("loss {loss:.3}  {speed:.0} tokens/s  {} left", duration(left));
         match &self.bar {
@@ -71,16 +93,8 @@ impl<'a> Progress<'a> {
 impl Observer for Progress<'_> {
     fn event(&mut self, event: &Event) -> io::Result<()> {
         match event {
-            Event::Start { total_steps, .. } => {
-                self.total = *total_steps;
-                self.last_line = Instant::now();
-                if self.output.has_bars() {
-                    let bar = ProgressBar::new(*total_steps);
-                    let style = ProgressStyle::with_template("{bar:28} {pos}/{len}  {msg}");
-                    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                    self.bar = Some(bar);
-                }
-            }
+            Event::Start { total_steps, .. } => self.begin(0, *total_steps, 0.0)?,
+            Event::Resume { step, total_steps, seconds } => self.begin(*step, *total_steps, *seconds)?,
             Event::Step { step, loss, tokens, seconds, .. } => self.step(*step, *loss, *tokens, *seconds),
             Event::Evaluation { step, epoch, loss, metrics, best, seconds } => {
                 let metric = |name: &str| metrics.get(name).copied().unwrap_or_default();
@@ -95,6 +109,31 @@ impl Observer for Progress<'_> {
             Event::EarlyStop { step, evaluations } => {
                 self.line(&format!("stopped at step {step}: no better evaluation in the last {evaluations}"));
             }
+            Event::Spike { step, loss, usual, action, rewound_to, .. } => {
+                let done = match (action, rewound_to) {
+                    (OnSpike::Skip, _) => "; its update is dropped".to_string(),
+                    (_, Some(to)) => format!("; back to the weights of step {to}"),
+                    _ => String::new(),
+                };
+                self.line(&format!("loss spike at step {step}: {loss:.4}, usual is {usual:.4}{done}"));
+            }
+            Event::DeadGradients { step, names } => {
+                let first: Vec<_> = names.iter().take(3).map(String::as_str).collect();
+                let more =
+                    if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+                self.line(&format!(
+                    "trained, but without any gradient until step {step}: {}{more}",
+                    first.join(", ")
+                ));
+            }
+            // The error that follows says more.
+            Event::Overflow { .. } => {}
+            Event::Checkpoint { step } if self.signals.came() => {
+                self.line(&format!(
+                    "interrupted: writing a checkpoint after step {step}; once more ends at once"
+                ));
+            }
+            Event::Checkpoint { .. } => {}
             Event::End { .. } => {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
@@ -102,6 +141,10 @@ impl Observer for Progress<'_> {
             }
         }
         Ok(())
+    }
+
+    fn interrupted(&self) -> bool {
+        self.signals.came()
     }
 }
 

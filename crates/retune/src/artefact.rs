@@ -79,6 +79,9 @@ pub struct Receipt {
     pub step: u64,
     /// What they were measured on.
     pub on: String,
+    /// How many rows that are.
+    #[serde(default)]
+    pub rows: Option<usize>,
     /// The mean loss.
     pub loss: f64,
     /// By name.
@@ -203,8 +206,12 @@ pub(crate) fn save_tensors(parameters: &Parameters, named: &[(String, ParamId)],
             (name.clone(), value.shape().to_vec(), value.f32())
         })
         .collect();
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    Ok(write_safetensors(path, &tensors, &metadata)?)
+    Ok(write_safetensors(path, &tensors, &metadata())?)
+}
+
+/// Loaders of the Hugging Face libraries ask for it.
+pub(crate) fn metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_string(), "pt".to_string())])
 }
 
 /// The hash of a model's weights: of its one file, or of all its shards in the order of their names.
@@ -235,6 +242,11 @@ fn add_file(hash: &mut Sha256, path: &Path) -> Result<()> {
         }
         hash.update(&buffer[..read]);
     }
+}
+
+/// The hash of some bytes.
+pub(crate) fn hash_bytes(bytes: &[u8]) -> String {
+    hex(Sha256::new().chain_update(bytes))
 }
 
 fn hex(hash: Sha256) -> String {

@@ -8,7 +8,7 @@ use retune_data::{
     stratified_sample, stratified_split,
 };
 
-use crate::artefact::Columns;
+use crate::artefact::{Columns, absolute};
 use crate::{Error, FileSettings, Result, TextModel, TrainSettings};
 
 /// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
@@ -105,7 +105,7 @@ pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Resu
             same.label_column = same.label_column.or(columns.label.clone());
             same.pair_column = same.pair_column.or(columns.pair.clone());
             let eval = read_labelled(path, &same, |file, _| file.clone())?.examples;
-            (eval, Some(path.clone()), path.display().to_string())
+            (eval, Some(path.clone()), absolute(path).display().to_string())
         }
         (None, share) => {
             let share = share.unwrap_or(if train.len() < ENOUGH_TO_SPLIT { 0.0 } else { 0.1 });
@@ -121,7 +121,7 @@ pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Resu
                 ));
             }
             train = kept;
-            let eval_is = format!("{} rows held back from {}", held.len(), path.display());
+            let eval_is = format!("{} rows held back from {}", held.len(), absolute(path).display());
             (held, None, eval_is)
         }
     };

@@ -60,6 +60,31 @@ pub enum Error {
         /// Where the last good weights are, in words.
         kept: String,
     },
+    /// A loss far above the recent ones stopped the training before its step.
+    #[error("{}: step {step}: the loss is {loss:.4}, far above the usual {usual:.4}; rows of this step: {rows}. look at \
+             them; `{go_on} --on-spike skip` goes on without them", .data.display())]
+    Spike {
+        /// The training file.
+        data: PathBuf,
+        /// The step, counted from 1.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// The median of the losses before.
+        usual: f64,
+        /// The lines of the rows, in words.
+        rows: String,
+        /// The command that goes on.
+        go_on: String,
+    },
+    /// Whoever listened interrupted the training. A checkpoint is written.
+    #[error("interrupted after step {step}, with a checkpoint; to go on: {go_on}")]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// The command that goes on.
+        go_on: String,
+    },
     /// The system could not write.
     #[error("{}: cannot {action}: {error}", .path.display())]
     Write {
@@ -76,7 +101,7 @@ impl Error {
     /// What the process should end with: 2 where the request or its input is wrong, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Tensor(_) | Error::Write { .. } => 1,
+            Error::Tensor(_) | Error::Write { .. } | Error::Interrupted { .. } => 1,
             Error::Model(ModelError::Tensor(_) | ModelError::Network { .. })
             | Error::Adapt(AdaptError::Tensor(_)) => 1,
             Error::Model(ModelError::Io { action, .. }) if !matches!(*action, "read" | "open" | "map") => 1,

@@ -4,19 +4,23 @@
 //! A result is opened again with [`TextModel::open`], and then [`evaluate`]d or used to [`predict`].
 
 mod artefact;
+mod checkpoints;
 mod choices;
 mod dataset;
 pub mod doctor;
 mod error;
 pub mod evaluate;
 pub mod inspect;
+mod layer_rates;
 mod listener;
 mod located;
+mod manifest;
 mod model;
 pub mod plan;
 pub mod predict;
 pub mod recipe;
 mod resolved;
+mod resume;
 mod run_folder;
 mod settings;
 mod source;
@@ -42,4 +46,4 @@ pub use retune_metrics::ClassificationReport;
 pub use retune_model::families::FAMILIES;
 pub use retune_model::hub::{HubSettings, Transfer};
 pub use retune_tensor::{Device, memory};
-pub use retune_train::{Batching, Event, Observer};
+pub use retune_train::{Batching, Event, Observer, OnSpike};

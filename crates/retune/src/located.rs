@@ -160,7 +160,8 @@ fn what_is_wrong(folder: &Path) -> String {
         return "expected a model's folder, got a file".into();
     }
     if folder.join("events.jsonl").is_file() {
-        return "expected a model, got a run that was not finished".into();
+        return "expected a model, got a run that was not finished; `retune train --resume --output` goes on with it"
+            .into();
     }
     "expected a model's folder, with config.json, model.safetensors and tokenizer.json; config.json is missing".into()
 }

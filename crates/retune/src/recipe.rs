@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use retune_adapt::tasks::{self, ClassifierRows, Task};
 use retune_tensor::memory;
-use retune_train::{Observer, Plan};
+use retune_train::Plan;
 use serde::Serialize;
 
 use crate::dataset::{self, Examples};
@@ -13,7 +13,8 @@ use crate::evaluate::Evaluation;
 use crate::listener::Listener;
 use crate::model::Adjustment;
 use crate::resolved::Resolved;
-use crate::run_folder::{self, RunFolder};
+use crate::resume::{self, Record};
+use crate::run_folder::{self, RunFolder, Told};
 use crate::workshop::ClassifierWorkshop;
 use crate::{Card, Device, Result, Source, TextModel, TrainSettings, artefact, doctor, stopped, workshop};
 
@@ -46,8 +47,8 @@ pub struct Report {
     pub real_tokens: u64,
     /// The same a second.
     pub tokens_per_second: f64,
-    /// The most that tensors held at any moment.
-    pub peak_memory_bytes: usize,
+    /// The most that tensors held at any moment; none where an earlier process trained.
+    pub peak_memory_bytes: Option<usize>,
     /// The most that the process held beyond its start, where the system tells.
     pub peak_resident_bytes: Option<usize>,
     /// The loss of the last step.
@@ -125,10 +126,9 @@ fn adjust(
 }
 
 impl Prepared<'_> {
-    /// What the trainer is given, but for a place to keep the best weights.
+    /// What the trainer is given, but for a place to keep weights.
     pub fn workshop(&self) -> Result<ClassifierWorkshop<'_>> {
-        let best = PathBuf::new();
-        ClassifierWorkshop::new(&self.model, &self.resolved, &self.train_rows, &self.eval_rows, best)
+        ClassifierWorkshop::new(&self.model, &self.resolved, &self.train_rows, &self.eval_rows)
     }
 
     /// The same model on another device.
@@ -140,33 +140,54 @@ impl Prepared<'_> {
 /// Fine-tunes a pretrained model as `settings` say, and leaves the result in their output folder.
 ///
 /// Errors before the first step write nothing. A loss that is no number stops the training, and the last good
-/// weights, if an update has not broken them, are kept in the folder.
+/// weights, if an update has not broken them, are kept in the folder. When the listener interrupts it, a checkpoint is
+/// written, and the same settings with `resume` go on to the result that there would have been.
 pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Report> {
     let start = memory::resident();
+    // An earlier process may have begun it, and may even be done with it.
+    let settings = &settings.resumed()?;
+    let output = run_folder::check(settings)?;
+    if let Some(report) = resume::finished(settings, &output)? {
+        RunFolder::tidy(&output)?;
+        listener.say("the run is finished: there is nothing to go on with, this is its report");
+        return Ok(report);
+    }
+
     // 1. Prepare the pretrained model; 2. load the task's data; 3. adjust the model's structure.
-    let output = run_folder::check(settings.output.as_deref(), settings.overwrite == Some(true))?;
     let source = Source::fetch(&settings.model, listener)?;
     run_folder::check_apart(&output, &source)?;
     let prepared = prepare(settings, source, Device::Cpu, listener)?;
     let run_settings = prepared.resolved.train_settings(!prepared.examples.eval.is_empty())?;
     doctor::first_look(&prepared, settings.strict == Some(true), listener)?;
     let mut card = Card::of(&prepared)?;
+    let begun = resume::record(settings, &output)?;
+    begun.iter().try_for_each(|record| record.check(&card, &output))?;
 
     // 4. Train all parameters, or few.
     let Prepared { task, resolved, examples, mut model, train_rows, eval_rows, plan, .. } = prepared;
-    let mut run = RunFolder::create(&output, settings.overwrite == Some(true))?;
+    let mut checkpoints = RunFolder::checkpoints(&output, &card, resolved.keep_checkpoints);
+    let record = Record::new(settings, &card);
+    let mut run = match begun {
+        Some(_) => RunFolder::reopen(&output, &record, &mut checkpoints, listener)?,
+        None => RunFolder::create(settings, &record)?,
+    };
     let (total_parameters, trainable_parameters) = model.parameters.count();
     memory::reset_peak(Device::Cpu);
     let mut parameters = std::mem::take(&mut model.parameters);
     let unsound = workshop::not_finite(&parameters);
-    let mut shop = ClassifierWorkshop::new(&model, &resolved, &train_rows, &eval_rows, run.best())?;
-    let mut observer = |event: &retune_train::Event| run.event(event).and_then(|()| listener.event(event));
-    let trained = retune_train::train(&mut parameters, &plan, &mut shop, &run_settings, &mut observer);
+    let best = checkpoints.best();
+    let mut shop = ClassifierWorkshop {
+        rates: resolved.layer_rates(&parameters),
+        checkpoints: Some(checkpoints),
+        ..ClassifierWorkshop::new(&model, &resolved, &train_rows, &eval_rows)?
+    };
+    let mut told = Told { run: &mut run, listener };
+    let trained = retune_train::train(&mut parameters, &plan, &mut shop, &run_settings, &mut told);
     let evaluation = shop.latest.take();
     model.parameters = parameters;
     let outcome = match trained {
         Ok(outcome) => outcome,
-        Err(error) => return Err(stopped::keep_last_good(error, model, unsound, &run, &examples, &card)),
+        Err(error) => return Err(stopped::explain(error, model, unsound, &run, &best, &examples, &card)),
     };
 
     // 5. Evaluate, and save what can be deployed.
@@ -175,6 +196,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     card.receipt = outcome.evaluated.as_ref().map(|evaluated| crate::Receipt {
         step: outcome.kept_step,
         on: examples.eval_is.clone(),
+        rows: Some(eval_rows.tokens.len()),
         loss: evaluated.loss,
         metrics: evaluated.metrics.clone(),
     });
@@ -194,7 +216,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
         train_seconds: outcome.seconds,
         real_tokens: outcome.tokens,
         tokens_per_second: outcome.tokens as f64 / outcome.seconds.max(1e-9),
-        peak_memory_bytes,
+        peak_memory_bytes: Some(peak_memory_bytes),
         peak_resident_bytes: start
             .zip(memory::resident())
             .map(|(start, end)| end.peak.saturating_sub(start.current)),

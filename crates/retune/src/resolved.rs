@@ -1,15 +1,18 @@
 //! Settings with nothing left open: each is what was given, or what is chosen where nothing was.
 
 use std::path::Path;
+use std::time::Duration;
 
 use retune_adapt::peft::Method;
 use retune_adapt::tasks::ClassifierRows;
 use retune_adapt::{Options, nearest};
+use retune_tensor::Parameters;
 use retune_tensor::random::Key;
-use retune_train::{AdamWSettings, Batching, EvalEvery, Plan, Settings, Shape};
+use retune_train::{AdamWSettings, Batching, EvalEvery, OnSpike, Plan, SaveEvery, Settings, Shape};
 use serde_json::{Value, json};
 
 use crate::dataset::{self, Examples};
+use crate::layer_rates::LayerRates;
 use crate::listener::Listener;
 use crate::{Error, Result, Source, TrainSettings, choices};
 
@@ -24,6 +27,8 @@ pub(crate) struct Resolved<'a> {
     pub class_weights: Option<String>,
     pub label_smoothing: f32,
     pub keep: Option<String>,
+    pub layer_decay: f64,
+    pub keep_checkpoints: usize,
     /// All that the trainer is told; when to evaluate and what to keep depend on whether there are rows for it.
     pub train: Settings,
 }
@@ -75,6 +80,25 @@ impl<'a> Resolved<'a> {
             (_, Some(tokens)) => Batching::Tokens(at_least_1("batch-tokens", tokens)?),
             (rows, None) => Batching::Rows(at_least_1("batch-size", rows.unwrap_or(32))?),
         };
+        let layer_decay = given.layer_decay.unwrap_or(1.0);
+        number("layer-decay", layer_decay, |x| x > 0.0 && x <= 1.0, "above 0 and up to 1")?;
+        let save_every = save_every(given.save_every.as_deref())?;
+        let on_spike =
+            match one_of("on-spike", given.on_spike.as_deref(), &["tell", "skip", "stop", "rewind"])? {
+                None | Some("tell") => OnSpike::Tell,
+                Some("skip") => OnSpike::Skip,
+                Some("stop") => OnSpike::Stop,
+                Some(_) => OnSpike::Rewind,
+            };
+        if on_spike == OnSpike::Rewind && !matches!(save_every, SaveEvery::Steps(_)) {
+            let message = "to rewind there must be checkpoints after a number of steps; give --save-every 100, for example";
+            return Err(Error::Setting { flag: "on-spike", message: message.into() });
+        }
+        if given.keep.as_deref().is_some_and(|keep| keep.parse::<u64>().is_ok()) {
+            let message = "it says which weights are the result, best or last; how many checkpoints stay says \
+                           --keep-checkpoints";
+            return Err(Error::Setting { flag: "keep", message: message.into() });
+        }
         let keep = one_of("keep", given.keep.as_deref(), &["best", "last"])?;
         one_of("class-weights", given.class_weights.as_deref(), &["none", "balanced"])?;
         let schedule = match one_of("schedule", given.schedule.as_deref(), &["linear", "cosine", "constant"])?
@@ -98,6 +122,8 @@ impl<'a> Resolved<'a> {
             class_weights: given.class_weights.clone(),
             label_smoothing: label_smoothing as f32,
             keep: keep.map(str::to_string),
+            layer_decay,
+            keep_checkpoints: at_least_1("keep-checkpoints", given.keep_checkpoints.unwrap_or(2))?,
             train: Settings {
                 // Where it is not given it is chosen with the plan, once the rows are counted.
                 epochs: given.epochs.unwrap_or(3.0),
@@ -110,6 +136,8 @@ impl<'a> Resolved<'a> {
                 eval_every: eval_every(given.eval_every.as_deref())?,
                 patience: given.early_stopping,
                 keep_best: true,
+                save_every,
+                on_spike,
             },
         })
     }
@@ -163,6 +191,12 @@ impl<'a> Resolved<'a> {
         Ok(settings)
     }
 
+    /// The share of the learning rate that each parameter gets, where layers differ in it.
+    pub fn layer_rates(&self, parameters: &Parameters) -> Option<LayerRates> {
+        let names = || parameters.iter().map(|(_, parameter)| parameter.name.as_str());
+        (self.layer_decay < 1.0).then(|| LayerRates::new(self.layer_decay, names()))
+    }
+
     /// Which rows are seen when.
     pub fn plan(&self, rows: &ClassifierRows) -> Result<Plan> {
         let lengths = (0..rows.tokens.len()).map(|row| rows.tokens.length(row)).collect();
@@ -194,8 +228,23 @@ impl<'a> Resolved<'a> {
     /// Every setting as it was used, for the card.
     pub fn as_json(&self, max_length: usize) -> Value {
         let Settings {
-            epochs, learning_rate, schedule, warmup, adamw, max_grad_norm, seed, patience, ..
+            epochs,
+            learning_rate,
+            schedule,
+            warmup,
+            adamw,
+            max_grad_norm,
+            seed,
+            patience,
+            on_spike,
+            save_every,
+            ..
         } = &self.train;
+        // Elsewhere it changes no bit of the result.
+        let rewinds_to = match (on_spike, save_every) {
+            (OnSpike::Rewind, SaveEvery::Steps(steps)) => Some(*steps),
+            _ => None,
+        };
         let f32 = |value: f32| value.to_string().parse::<f64>().unwrap_or_default();
         json!({
             "method_options": self.options.0,
@@ -203,6 +252,7 @@ impl<'a> Resolved<'a> {
             "batching": self.batching,
             "accumulation": self.accumulation,
             "learning_rate": learning_rate,
+            "layer_decay": self.layer_decay,
             "schedule": schedule,
             "warmup": warmup,
             "betas": adamw.betas.map(f32),
@@ -219,6 +269,10 @@ impl<'a> Resolved<'a> {
             "early_stopping": patience,
             "keep": self.keep,
             "limit": self.given.limit,
+            "on_spike": on_spike,
+            "save_every": rewinds_to,
+            "format": self.given.file.format,
+            "encoding": self.given.file.encoding,
             "max_length": max_length,
         })
     }
@@ -268,5 +322,24 @@ fn eval_every(value: Option<&str>) -> Result<EvalEvery> {
                 Err(Error::Setting { flag: "eval-every", message })
             }
         },
+    }
+}
+
+/// Steps, or minutes: `500`, `10m`, `10min`, `0.5m`.
+fn save_every(value: Option<&str>) -> Result<SaveEvery> {
+    let value = value.unwrap_or("10m");
+    let minutes = value.strip_suffix("min").or(value.strip_suffix('m'));
+    let minutes = minutes.and_then(|number| number.trim().parse::<f64>().ok());
+    match (value.parse(), minutes) {
+        _ if value == "never" => Ok(SaveEvery::Never),
+        (Ok(steps), _) if steps > 0 => Ok(SaveEvery::Steps(steps)),
+        (_, Some(minutes)) if minutes > 0.0 && minutes <= 1e6 => {
+            Ok(SaveEvery::Time(Duration::from_secs_f64(60.0 * minutes)))
+        }
+        _ => {
+            let message =
+                format!("expected steps, such as 500, minutes, such as 10m, or never, got `{value}`");
+            Err(Error::Setting { flag: "save-every", message })
+        }
     }
 }

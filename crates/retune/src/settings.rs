@@ -146,6 +146,21 @@ pub struct TrainSettings {
     /// Refuse to train while the first look finds anything wrong
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
     pub strict: Option<bool>,
+    /// The rate of each layer, as a share of that of the one above it, such as 0.9 [default: 1, the same for all]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    pub layer_decay: Option<f64>,
+    /// What a loss far above the recent ones does: tell, skip (its update), stop, rewind (to a checkpoint) [default: tell]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT"))]
+    pub on_spike: Option<String>,
+    /// When to write a checkpoint: steps, such as 500, minutes, such as 10m, or never [default: 10m]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "WHEN"))]
+    pub save_every: Option<String>,
+    /// How many of them stay [default: 2]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    pub keep_checkpoints: Option<usize>,
+    /// Go on with the run in the output folder, from its newest checkpoint, with the settings it was begun with
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    pub resume: Option<bool>,
     /// Threads; they change the speed and nothing else [default: all cores]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
     pub threads: Option<usize>,
@@ -153,6 +168,14 @@ pub struct TrainSettings {
     #[serde(flatten)]
     #[cfg_attr(feature = "clap", arg(skip))]
     pub method_options: serde_json::Map<String, serde_json::Value>,
+}
+
+impl TrainSettings {
+    /// These settings, and where they ask to resume a run, those that it was begun with for all that they do not say.
+    /// Errors if those cannot be read.
+    pub fn resumed(&self) -> crate::Result<Self> {
+        crate::resume::settings(self)
+    }
 }
 
 impl FileSettings {

@@ -1,6 +1,6 @@
-//! A training that met a loss which is no number: what is still good is kept.
+//! A training that did not come to its end: what is still good is kept, and said is how to go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use retune_train::TrainError;
 
@@ -8,21 +8,31 @@ use crate::dataset::Examples;
 use crate::run_folder::RunFolder;
 use crate::{Card, Error, Result, TextModel, artefact, workshop};
 
-/// A loss that is no number: the rows are named by their lines, and the last weights that are known to be good are kept
-/// as a model that opens again. Those are the best evaluated ones; without an evaluation, those before the step, unless an
-/// update has broken them.
-pub(crate) fn keep_last_good(
+/// Rows are named by their lines. If a loss was no number, the last weights that are known to be good are kept as a model
+/// that opens again. Those are the best evaluated ones; without an evaluation, those before the step, unless an update
+/// has broken them.
+pub(crate) fn explain(
     error: TrainError,
     mut model: TextModel,
     unsound: usize,
     run: &RunFolder,
+    best: &Path,
     examples: &Examples,
     card: &Card,
 ) -> Error {
-    let TrainError::NotFinite { step, what, value, rows } = error else { return error.into() };
+    let data = card.train.path.clone();
+    let (step, what, value, rows) = match error {
+        TrainError::NotFinite { step, what, value, rows } => (step, what, value, rows),
+        TrainError::Spike { step, loss, usual, rows } => {
+            let rows = lines(&rows, examples);
+            return Error::Spike { data, step, loss, usual, rows, go_on: run.go_on() };
+        }
+        TrainError::Interrupted { step } => return Error::Interrupted { step, go_on: run.go_on() },
+        error => return error.into(),
+    };
     let keep = |model: &mut TextModel| -> Result<Option<PathBuf>> {
-        if run.best().is_file() {
-            workshop::restore(&mut model.parameters, &run.best())?;
+        if best.is_file() {
+            workshop::restore(&mut model.parameters, best)?;
         } else if workshop::not_finite(&model.parameters) > unsound {
             return Ok(None);
         }
@@ -35,23 +45,20 @@ pub(crate) fn keep_last_good(
         Ok(kept) => kept,
         Err(error) => return error,
     };
-    let lines: Vec<_> =
-        rows.iter().take(8).map(|row| format!("line {}", examples.train[*row].line)).collect();
-    let more = if rows.len() > lines.len() {
-        format!(" and {} more", rows.len() - lines.len())
-    } else {
-        String::new()
-    };
     let kept = match kept {
         Some(folder) => format!("the last good weights are in {}", folder.display()),
         None => "no good weights were left: an earlier update broke them".into(),
     };
-    Error::NotFinite {
-        data: card.train.path.clone(),
-        step,
-        what,
-        value,
-        rows: format!("{}{more}", lines.join(", ")),
-        kept,
-    }
+    Error::NotFinite { data, step, what, value, rows: lines(&rows, examples), kept }
+}
+
+/// The lines of training rows, the first few of them.
+fn lines(rows: &[usize], examples: &Examples) -> String {
+    let lines: Vec<_> = rows.iter().filter_map(|row| examples.train.get(*row)).map(|row| row.line).collect();
+    let first: Vec<_> = lines.iter().take(8).map(|line| format!("line {line}")).collect();
+    let more = match lines.len() - first.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", first.join(", "))
 }

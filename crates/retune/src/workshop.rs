@@ -1,15 +1,17 @@
 //! What the trainer is told of this task and this disk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use retune_adapt::tasks::ClassifierRows;
 use retune_model::formats::Weights;
 use retune_tensor::random::Key;
 use retune_tensor::{ParamId, Parameters, Tape, Tensor, Var, ops};
-use retune_train::{Evaluated, Workshop};
+use retune_train::{Checkpoint, Evaluated, Optimiser, State, Workshop};
 
 use crate::artefact::{self, save_tensors};
+use crate::checkpoints::Checkpoints;
 use crate::evaluate::{self, Evaluation};
+use crate::layer_rates::LayerRates;
 use crate::resolved::Resolved;
 use crate::{Error, TextModel};
 
@@ -21,8 +23,10 @@ pub(crate) struct ClassifierWorkshop<'a> {
     /// A weight for each class.
     pub class_weights: Option<Vec<f32>>,
     pub label_smoothing: f32,
-    /// Where the best weights are kept.
-    pub best: PathBuf,
+    /// Where the best weights are kept, and all that the training needs to go on; nothing is kept without it.
+    pub checkpoints: Option<Checkpoints>,
+    /// The shares of the learning rate, where layers differ in it.
+    pub rates: Option<LayerRates>,
     /// The evaluation of the latest weights.
     pub latest: Option<Evaluation>,
     /// That of the kept ones.
@@ -32,13 +36,12 @@ pub(crate) struct ClassifierWorkshop<'a> {
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<'a> ClassifierWorkshop<'a> {
-    /// The training of `model`, whose parameters the trainer holds; `best` is where the best weights are kept.
+    /// The training of `model`, whose parameters the trainer holds.
     pub fn new(
         model: &'a TextModel,
         resolved: &Resolved<'_>,
         train: &'a ClassifierRows,
         eval: &'a ClassifierRows,
-        best: PathBuf,
     ) -> Result<Self, Error> {
         let class_weights =
             class_weights(resolved.class_weights.as_deref(), &train.targets, model.labels.len())?;
@@ -48,7 +51,8 @@ impl<'a> ClassifierWorkshop<'a> {
             eval: Some(eval).filter(|rows| !rows.tokens.is_empty()),
             class_weights,
             label_smoothing: resolved.label_smoothing,
-            best,
+            checkpoints: None,
+            rates: None,
             latest: None,
             kept: None,
         })
@@ -109,13 +113,44 @@ impl Workshop for ClassifierWorkshop<'_> {
 
     fn keep(&mut self, parameters: &Parameters) -> Result<(), AnyError> {
         self.kept.clone_from(&self.latest);
-        Ok(save_tensors(parameters, &trained(parameters), &self.best)?)
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        Ok(save_tensors(parameters, &trained(parameters), &checkpoints.best())?)
     }
 
     fn restore(&mut self, parameters: &mut Parameters) -> Result<(), AnyError> {
-        restore(parameters, &self.best)?;
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        restore(parameters, &checkpoints.best())?;
         self.latest = self.kept.take();
+        if self.latest.is_none() {
+            // It was made by a process that is gone, of which only the numbers are left.
+            self.evaluate(parameters)?;
+        }
         Ok(())
+    }
+
+    fn rate(&self, name: &str) -> f64 {
+        self.rates.as_ref().map_or(1.0, |rates| rates.of(name))
+    }
+
+    fn group<'n>(&self, name: &'n str) -> &'n str {
+        // The two sides of a low-rank branch: one of them has no gradient as long as the other is 0.
+        let site = name.split_once(".lora_").map(|(site, _)| site);
+        site.or(name.rsplit_once('.').map(|(layer, _)| layer)).unwrap_or(name)
+    }
+
+    fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), AnyError> {
+        let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
+        Ok(checkpoints.save(checkpoint)?)
+    }
+
+    fn load(
+        &mut self,
+        step: Option<u64>,
+        parameters: &mut Parameters,
+        optimiser: &mut Optimiser,
+    ) -> Result<Option<State>, AnyError> {
+        let Some(checkpoints) = &self.checkpoints else { return Ok(None) };
+        Ok(checkpoints.load(step, parameters, optimiser)?)
     }
 }
 

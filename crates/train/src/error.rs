@@ -17,6 +17,24 @@ pub enum TrainError {
         /// The rows of the step, counted from 0 in the training data.
         rows: Vec<usize>,
     },
+    /// A loss far above the recent ones, where that should stop it. The step was not made, and a checkpoint is written.
+    #[error("step {step}: the loss is {loss:.4}, far above the usual {usual:.4}, on the rows {rows:?}")]
+    Spike {
+        /// The step, counted from 1.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// The median of the losses before.
+        usual: f64,
+        /// The rows of the step, counted from 0 in the training data.
+        rows: Vec<usize>,
+    },
+    /// The observer asked for it. A checkpoint is written.
+    #[error("interrupted after step {step}")]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
     /// Settings that contradict each other or the data.
     #[error("{0}")]
     Settings(String),

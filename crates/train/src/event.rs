@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::OnSpike;
+
 /// What happens in a run, as it happens: what a progress bar shows and `events.jsonl` keeps.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -14,6 +16,17 @@ pub enum Event {
         rows: usize,
         /// What is trained.
         trainable_parameters: usize,
+        /// All numbers of the model.
+        total_parameters: usize,
+    },
+    /// Instead of a start: a training goes on from a checkpoint.
+    Resume {
+        /// Steps done.
+        step: u64,
+        /// All steps, those done included.
+        total_steps: u64,
+        /// Those steps' time.
+        seconds: f64,
     },
     /// An update of the weights.
     Step {
@@ -31,8 +44,43 @@ pub enum Event {
         rows: usize,
         /// Tokens in it, all of them real.
         tokens: usize,
-        /// Since the start of the training, evaluations left out.
+        /// Of all steps until now; evaluations and checkpoints are no part of it.
         seconds: f64,
+    },
+    /// A loss far above the recent ones.
+    Spike {
+        /// Its step.
+        step: u64,
+        /// It.
+        loss: f64,
+        /// The median of the losses before.
+        usual: f64,
+        /// What is done about it.
+        action: OnSpike,
+        /// The step whose weights are brought back, where that is done.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rewound_to: Option<u64>,
+        /// The rows of the step, counted from 0 in the training data.
+        rows: Vec<usize>,
+    },
+    /// A number that is none; the training ends with an error.
+    Overflow {
+        /// Its step.
+        step: u64,
+        /// The loss, the gradient's norm, or what else it is.
+        what: &'static str,
+        /// In words: `NaN` or `inf`.
+        value: String,
+        /// The rows of the step, counted from 0 in the training data.
+        rows: Vec<usize>,
+    },
+    /// Something is trained and has no gradient: in the first step parts of the model, after an epoch single parameters
+    /// in all of its steps.
+    DeadGradients {
+        /// After this step.
+        step: u64,
+        /// Of the parts or the parameters.
+        names: Vec<String>,
     },
     /// An evaluation.
     Evaluation {
@@ -48,6 +96,11 @@ pub enum Event {
         best: bool,
         /// How long it took.
         seconds: f64,
+    },
+    /// A checkpoint is about to be written.
+    Checkpoint {
+        /// After this step.
+        step: u64,
     },
     /// The training ends before its last step.
     EarlyStop {
@@ -73,6 +126,11 @@ pub enum Event {
 pub trait Observer {
     /// Something happened. An error stops the training.
     fn event(&mut self, event: &Event) -> std::io::Result<()>;
+
+    /// Whether the training should write a checkpoint and stop, asked after each step.
+    fn interrupted(&self) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut(&Event) -> std::io::Result<()>> Observer for F {

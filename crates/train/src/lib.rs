@@ -4,10 +4,16 @@
 mod batches;
 mod error;
 mod event;
+mod number;
 mod optimiser;
 mod rehearsal;
 mod schedule;
+mod settings;
+mod spike;
+mod state;
+mod step;
 mod trainer;
+mod workshop;
 
 pub use batches::{Batching, Plan, Step};
 pub use error::TrainError;
@@ -15,4 +21,8 @@ pub use event::{Event, Observer};
 pub use optimiser::{AdamWSettings, Optimiser};
 pub use rehearsal::rehearse;
 pub use schedule::{Schedule, Shape};
-pub use trainer::{EvalEvery, Evaluated, Outcome, Settings, Workshop, train};
+pub use settings::{EvalEvery, OnSpike, SaveEvery, Settings};
+pub use spike::RecentLosses;
+pub use state::{Checkpoint, Kept, State};
+pub use trainer::{Outcome, train};
+pub use workshop::{Evaluated, Workshop};

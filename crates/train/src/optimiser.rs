@@ -25,6 +25,8 @@ impl Default for AdamWSettings {
 pub struct Optimiser {
     settings: AdamWSettings,
     moments: BTreeMap<ParamId, [Tensor; 2]>,
+    /// Shares of the learning rate, where they are not 1.
+    rates: BTreeMap<ParamId, f64>,
     steps: u64,
 }
 
@@ -36,7 +38,29 @@ impl Optimiser {
             .trainable()
             .map(|(id, parameter)| Ok((id, [zeros(&parameter.value)?, zeros(&parameter.value)?])))
             .collect::<Result<_>>()?;
-        Ok(Optimiser { settings, moments, steps: 0 })
+        Ok(Optimiser { settings, moments, rates: BTreeMap::new(), steps: 0 })
+    }
+
+    /// Gives each parameter its own share of the learning rate, by its name.
+    pub fn with_rates(mut self, parameters: &Parameters, rate: impl Fn(&str) -> f64) -> Self {
+        self.rates = parameters.trainable().map(|(id, parameter)| (id, rate(&parameter.name))).collect();
+        self
+    }
+
+    /// Updates made.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The moments of each trained parameter: the means of its gradients and of their squares, in its shape.
+    pub fn moments(&self) -> impl Iterator<Item = (ParamId, &[Tensor; 2])> {
+        self.moments.iter().map(|(id, moments)| (*id, moments))
+    }
+
+    /// The same, to be brought back after `steps` updates.
+    pub fn resume_at(&mut self, steps: u64) -> impl Iterator<Item = (ParamId, &mut [Tensor; 2])> {
+        self.steps = steps;
+        self.moments.iter_mut().map(|(id, moments)| (*id, moments))
     }
 
     /// Changes every trained parameter that has a gradient, which is first multiplied with `gradient_scale`.
@@ -51,8 +75,9 @@ impl Optimiser {
         for (id, gradient) in gradients.iter() {
             let Some([first, second]) = self.moments.get_mut(&id) else { continue };
             let parameter = parameters.get_mut(id);
+            let rate = self.rates.get(&id).copied().unwrap_or(1.0);
             let step = AdamW {
-                learning_rate: learning_rate as f32,
+                learning_rate: (learning_rate * rate) as f32,
                 betas: self.settings.betas,
                 epsilon: self.settings.epsilon,
                 weight_decay: if decays(&parameter.name) { self.settings.weight_decay } else { 0.0 },

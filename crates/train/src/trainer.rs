@@ -1,88 +1,12 @@
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
-use retune_tensor::random::Key;
-use retune_tensor::{Gradients, Parameters, Tape, Tensor, Var};
+use retune_tensor::{Parameters, Tensor};
 
-use crate::{AdamWSettings, Event, Observer, Optimiser, Plan, Schedule, Shape, TrainError};
-
-/// How a training goes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// How often all rows are seen; a part is allowed, such as 0.5.
-    pub epochs: f64,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// After the warm-up.
-    pub schedule: Shape,
-    /// Below 1 a share of all steps, from 1 on a number of steps.
-    pub warmup: f64,
-    /// Of the optimiser.
-    pub adamw: AdamWSettings,
-    /// Longer gradients are cut to this norm; none leaves them.
-    pub max_grad_norm: Option<f64>,
-    /// Draws dropout.
-    pub seed: u64,
-    /// When to evaluate; never without an evaluation set.
-    pub eval_every: EvalEvery,
-    /// Stop after this many evaluations without a better one.
-    pub patience: Option<u64>,
-    /// Whether the best evaluated weights are the result, or the last.
-    pub keep_best: bool,
-}
-
-/// When an evaluation is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EvalEvery {
-    /// Never.
-    Never,
-    /// After each epoch.
-    Epoch,
-    /// After this many steps, and at the end.
-    Steps(u64),
-}
-
-/// What an evaluation found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Evaluated {
-    /// The mean loss.
-    pub loss: f64,
-    /// What decides which weights are best: higher is better.
-    pub score: f64,
-    /// All that is said of it.
-    pub metrics: BTreeMap<String, f64>,
-}
-
-/// An error of a part that the trainer does not know.
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What is trained, and where its best weights are kept: all that the trainer is told of a task, a method or a disk.
-pub trait Workshop {
-    /// What the sum of the rows' losses is divided by: their number, or the sum of their weights.
-    fn denominator(&self, rows: &[usize]) -> f32;
-
-    /// How many tokens these rows have.
-    fn tokens(&self, rows: &[usize]) -> usize;
-
-    /// The loss of `rows`, divided by `denominator`; `dropout` keys the draws of this epoch.
-    fn loss(
-        &self,
-        tape: &Tape,
-        parameters: &Parameters,
-        rows: &[usize],
-        denominator: f32,
-        dropout: Key,
-    ) -> retune_tensor::Result<Var>;
-
-    /// Evaluates; `None` where there is nothing to evaluate on.
-    fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError>;
-
-    /// Keeps the trained parameters as the best so far.
-    fn keep(&mut self, parameters: &Parameters) -> Result<(), AnyError>;
-
-    /// Brings back what was kept.
-    fn restore(&mut self, parameters: &mut Parameters) -> Result<(), AnyError>;
-}
+use crate::{
+    Checkpoint, EvalEvery, Evaluated, Event, Kept, Observer, OnSpike, Optimiser, Plan, SaveEvery, Schedule,
+    Settings, State, Step, TrainError, Workshop,
+};
 
 /// How a training went.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,9 +27,10 @@ pub struct Outcome {
     pub stopped_early: bool,
 }
 
-/// Trains `parameters` on the rows of `plan`.
+/// Trains `parameters` on the rows of `plan`, from the newest checkpoint that the workshop has, or from the beginning.
 ///
-/// Every step divides by one denominator for all of its batches, so a step in k batches is the step in one. Errors if
+/// Every step divides by one denominator for all of its batches, so a step in k batches is the step in one. However
+/// often it is interrupted and called again with the same arguments, the result has the same bits. Errors if
 /// the loss or the gradient is not finite: the parameters are then those of the step before.
 pub fn train(
     parameters: &mut Parameters,
@@ -121,185 +46,250 @@ pub fn train(
             settings.epochs
         )));
     }
-    let schedule = settings.schedule(total_steps);
-    let rows = plan.epoch(0).iter().flatten().map(Vec::len).sum();
-    let mut tell = |event: Event| observer.event(&event).map_err(|error| TrainError::Workshop(error.into()));
-    tell(Event::Start { total_steps, rows, trainable_parameters: parameters.count().1 })?;
-
-    let optimiser = Optimiser::new(parameters, settings.adamw)?;
-    let mut run = Run { step: 0, tokens: 0, last_loss: 0.0, rows: Vec::new(), optimiser };
-    let mut best: Option<f64> = None;
-    let mut kept: Option<(u64, Evaluated)> = None;
-    let mut since_best = 0;
-    let mut stopped_early = false;
-    let mut evaluating = Duration::ZERO;
-    let start = Instant::now();
-
-    'epochs: for epoch in 0.. {
-        let steps = plan.epoch(epoch);
-        let in_epoch = steps.len() as u64;
-        for (index, batches) in steps.into_iter().enumerate() {
-            if run.step == total_steps {
-                break 'epochs;
-            }
-            let mut event = run.step(parameters, workshop, settings, &schedule, epoch, &batches)?;
-            if let Event::Step { seconds, .. } = &mut event {
-                *seconds = (start.elapsed() - evaluating).as_secs_f64();
-            }
-            tell(event)?;
-
-            let last = run.step == total_steps;
-            let due = match settings.eval_every {
-                EvalEvery::Never => false,
-                EvalEvery::Epoch => last || index as u64 + 1 == in_epoch,
-                EvalEvery::Steps(every) => last || run.step.is_multiple_of(every.max(1)),
-            };
-            if !due {
-                continue;
-            }
-            let before = Instant::now();
-            let Some(evaluated) = workshop.evaluate(parameters)? else { continue };
-            // Weights that give no number are no result, however many rows they happen to get right.
-            let better = evaluated.loss.is_finite() && best.is_none_or(|best| evaluated.score > best);
-            if better && settings.keep_best && !last {
-                workshop.keep(parameters)?;
-            }
-            let spent = before.elapsed();
-            evaluating += spent;
-            tell(Event::Evaluation {
-                step: run.step,
-                epoch: epoch as f64 + (index + 1) as f64 / in_epoch as f64,
-                loss: evaluated.loss,
-                metrics: evaluated.metrics.clone(),
-                best: better,
-                seconds: spent.as_secs_f64(),
-            })?;
-            since_best = if better { 0 } else { since_best + 1 };
-            best = if better { Some(evaluated.score) } else { best };
-            if better || !settings.keep_best || (last && kept.is_none()) {
-                kept = Some((run.step, evaluated));
-            }
-            if !last && settings.patience.is_some_and(|patience| since_best >= patience) {
-                tell(Event::EarlyStop { step: run.step, evaluations: since_best })?;
-                stopped_early = true;
-                break 'epochs;
-            }
-        }
+    if settings.on_spike == OnSpike::Rewind && !matches!(settings.save_every, SaveEvery::Steps(_)) {
+        let message =
+            "to rewind there must be checkpoints after a number of steps; give --save-every 100, for example";
+        return Err(TrainError::Settings(message.into()));
     }
-
-    // No later loss would tell what the last update did.
-    if kept.as_ref().is_none_or(|(step, _)| *step == run.step) {
-        let (what, value) = match &kept {
-            Some((_, evaluated)) if !evaluated.loss.is_finite() => {
-                ("loss of the evaluation after it", evaluated.loss)
-            }
-            _ => ("norm of the weights after it", norm(parameters)),
-        };
-        if !value.is_finite() {
-            return Err(TrainError::NotFinite { step: run.step, what, value, rows: run.rows });
-        }
+    let mut optimiser =
+        Optimiser::new(parameters, settings.adamw)?.with_rates(parameters, |name| workshop.rate(name));
+    let resumed = workshop.load(None, parameters, &mut optimiser)?;
+    let saved = resumed.as_ref().map(|state| state.step);
+    let state = resumed.unwrap_or_default();
+    let steps = plan.epoch(state.epoch);
+    if state.step > total_steps || state.index > steps.len() as u64 {
+        let message = format!(
+            "the checkpoint is of step {} and step {} of its epoch, and there are {total_steps} and {}; it is another \
+             training's",
+            state.step,
+            state.index,
+            steps.len()
+        );
+        return Err(TrainError::Settings(message));
     }
-    let seconds = (start.elapsed() - evaluating).as_secs_f64();
-    let kept_step = match &kept {
-        Some((step, _)) if settings.keep_best => *step,
-        _ => run.step,
+    let mut training = Training {
+        schedule: settings.schedule(total_steps),
+        saved_at: Instant::now(),
+        parameters,
+        plan,
+        workshop,
+        settings,
+        observer,
+        optimiser,
+        state,
+        steps,
+        saved,
     };
-    if kept_step != run.step {
-        workshop.restore(parameters)?;
+    training.begin()?;
+    let stopped_early = training.run()?;
+    training.end(stopped_early)
+}
+
+/// A training between two of its steps.
+pub(crate) struct Training<'a> {
+    pub(crate) parameters: &'a mut Parameters,
+    plan: &'a Plan,
+    pub(crate) workshop: &'a mut dyn Workshop,
+    pub(crate) settings: &'a Settings,
+    observer: &'a mut dyn Observer,
+    pub(crate) schedule: Schedule,
+    pub(crate) optimiser: Optimiser,
+    pub(crate) state: State,
+    /// Those of the state's epoch.
+    steps: Vec<Step>,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    saved_at: Instant,
+}
+
+impl Training<'_> {
+    fn begin(&mut self) -> Result<(), TrainError> {
+        let total_steps = self.schedule.total_steps;
+        if self.saved.is_some() {
+            let State { step, seconds, .. } = self.state;
+            self.tell(&Event::Resume { step, total_steps, seconds })?;
+        } else {
+            let rows = self.plan.epoch(0).iter().flatten().map(Vec::len).sum();
+            let (total_parameters, trainable_parameters) = self.parameters.count();
+            self.tell(&Event::Start { total_steps, rows, trainable_parameters, total_parameters })?;
+            self.state.silent = self.trained();
+        }
+        // There must be a place to go back to before the first one that is due.
+        if self.settings.on_spike == OnSpike::Rewind && self.state.rewind_to.is_none() {
+            self.state.rewind_to = Some(self.state.step);
+            self.save()?;
+        }
+        Ok(())
     }
-    tell(Event::End { steps: run.step, kept_step, seconds, tokens: run.tokens })?;
-    Ok(Outcome {
-        steps: run.step,
-        kept_step,
-        seconds,
-        tokens: run.tokens,
-        last_loss: run.last_loss,
-        evaluated: kept.filter(|(step, _)| *step == kept_step).map(|(_, evaluated)| evaluated),
-        stopped_early,
-    })
+
+    /// All steps; whether it ended before the last.
+    fn run(&mut self) -> Result<bool, TrainError> {
+        loop {
+            let step = self.state.step;
+            // Before the evaluation, which may take longer than whoever interrupts will wait; it is then made on resuming.
+            if self.observer.interrupted() {
+                if self.saved != Some(step) {
+                    self.save()?;
+                }
+                return Err(TrainError::Interrupted { step });
+            }
+            let last = step == self.schedule.total_steps;
+            if self.evaluation_is_due(last) && self.state.evaluated_at != Some(step) {
+                self.evaluate(last)?;
+                let evaluations = self.state.since_best;
+                if !last && self.settings.patience.is_some_and(|patience| evaluations >= patience) {
+                    self.tell(&Event::EarlyStop { step, evaluations })?;
+                    return Ok(true);
+                }
+            }
+            if last {
+                return Ok(false);
+            }
+            if self.checkpoint_is_due() {
+                self.save()?;
+            }
+            if self.state.index == self.steps_in_epoch() {
+                self.state.epoch += 1;
+                self.state.index = 0;
+                self.state.silent = self.trained();
+                self.steps = self.plan.epoch(self.state.epoch);
+            }
+            let batches = self.steps.get(self.state.index as usize).cloned().unwrap_or_default();
+            self.step(&batches)?;
+        }
+    }
+
+    fn evaluation_is_due(&self, last: bool) -> bool {
+        let State { step, index, .. } = self.state;
+        step > 0
+            && match self.settings.eval_every {
+                EvalEvery::Never => false,
+                EvalEvery::Epoch => last || index == self.steps_in_epoch(),
+                EvalEvery::Steps(every) => last || step.is_multiple_of(every.max(1)),
+            }
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        self.saved != Some(self.state.step)
+            && match self.settings.save_every {
+                SaveEvery::Never => false,
+                SaveEvery::Steps(_) => self.is_scheduled(),
+                SaveEvery::Time(every) => self.state.step > 0 && self.saved_at.elapsed() >= every,
+            }
+    }
+
+    /// Whether a checkpoint after this step is one in every run with these settings.
+    fn is_scheduled(&self) -> bool {
+        let step = self.state.step;
+        matches!(self.settings.save_every, SaveEvery::Steps(every) if step > 0 && step.is_multiple_of(every.max(1)))
+    }
+
+    fn evaluate(&mut self, last: bool) -> Result<(), TrainError> {
+        let before = Instant::now();
+        let Some(evaluated) = self.workshop.evaluate(self.parameters)? else { return Ok(()) };
+        let state = &mut self.state;
+        state.evaluated_at = Some(state.step);
+        // Weights that give no number are no result, however many rows they happen to get right.
+        let better = evaluated.loss.is_finite() && state.best.is_none_or(|best| evaluated.score > best);
+        if better && self.settings.keep_best && !last {
+            self.workshop.keep(self.parameters)?;
+        }
+        state.since_best = if better { 0 } else { state.since_best + 1 };
+        state.best = if better { Some(evaluated.score) } else { state.best };
+        if better || !self.settings.keep_best || (last && state.kept.is_none()) {
+            state.kept = Some(Kept { step: state.step, evaluated: evaluated.clone() });
+        }
+        let event = Event::Evaluation {
+            step: state.step,
+            epoch: state.epoch as f64 + state.index as f64 / self.steps.len() as f64,
+            loss: evaluated.loss,
+            metrics: evaluated.metrics,
+            best: better,
+            seconds: before.elapsed().as_secs_f64(),
+        };
+        self.tell(&event)
+    }
+
+    /// Writes a checkpoint.
+    pub(crate) fn save(&mut self) -> Result<(), TrainError> {
+        if self.is_scheduled() {
+            self.state.rewind_to = Some(self.state.step);
+        }
+        // Told before, so that what was told until here is on the disk when the checkpoint is.
+        self.tell(&Event::Checkpoint { step: self.state.step })?;
+        self.state.updates = self.optimiser.steps();
+        let checkpoint =
+            Checkpoint { state: &self.state, parameters: self.parameters, optimiser: &self.optimiser };
+        self.workshop.save(&checkpoint)?;
+        self.saved = Some(self.state.step);
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    fn end(mut self, stopped_early: bool) -> Result<Outcome, TrainError> {
+        let State { step, tokens, seconds, last_loss, .. } = self.state;
+        let kept = self.state.kept.take();
+        // No later loss would tell what the last update did.
+        if kept.as_ref().is_none_or(|kept| kept.step == step) {
+            let (what, value) = match &kept {
+                Some(kept) if !kept.evaluated.loss.is_finite() => {
+                    ("loss of the evaluation after it", kept.evaluated.loss)
+                }
+                _ => ("norm of the weights after it", norm(self.parameters)),
+            };
+            let rows = std::mem::take(&mut self.state.rows);
+            self.check(step, what, value, &rows)?;
+        }
+        let kept_step = match &kept {
+            Some(kept) if self.settings.keep_best => kept.step,
+            _ => step,
+        };
+        if kept_step != step {
+            self.workshop.restore(self.parameters)?;
+        }
+        self.tell(&Event::End { steps: step, kept_step, seconds, tokens })?;
+        Ok(Outcome {
+            steps: step,
+            kept_step,
+            seconds,
+            tokens,
+            last_loss,
+            evaluated: kept.filter(|kept| kept.step == kept_step).map(|kept| kept.evaluated),
+            stopped_early,
+        })
+    }
+
+    pub(crate) fn tell(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.observer.event(event).map_err(|error| TrainError::Workshop(error.into()))
+    }
+
+    /// Errors, and tells it, if `value` is no number.
+    pub(crate) fn check(
+        &mut self,
+        step: u64,
+        what: &'static str,
+        value: f64,
+        rows: &[usize],
+    ) -> Result<(), TrainError> {
+        if value.is_finite() {
+            return Ok(());
+        }
+        self.tell(&Event::Overflow { step, what, value: value.to_string(), rows: rows.to_vec() })?;
+        Err(TrainError::NotFinite { step, what, value, rows: rows.to_vec() })
+    }
+
+    /// How many there are in the state's epoch.
+    pub(crate) fn steps_in_epoch(&self) -> u64 {
+        self.steps.len() as u64
+    }
+
+    fn trained(&self) -> BTreeSet<String> {
+        self.parameters.trainable().map(|(_, parameter)| parameter.name.clone()).collect()
+    }
 }
 
 /// The Euclidean norm of all trained weights; no number if one of them is none.
 fn norm(parameters: &Parameters) -> f64 {
     let squares = |value: &Tensor| value.device().backend().sum_of_squares(value.f32());
     parameters.trainable().map(|(_, parameter)| squares(&parameter.value)).sum::<f64>().sqrt()
-}
-
-impl Settings {
-    fn schedule(&self, total_steps: u64) -> Schedule {
-        let warmup_steps = if self.warmup < 1.0 {
-            (self.warmup * total_steps as f64).ceil() as u64
-        } else {
-            self.warmup as u64
-        };
-        // The rate of a first step of warm-up is 0: a training of one step would else be none.
-        let warmup_steps = warmup_steps.min(total_steps.saturating_sub(1));
-        Schedule { shape: self.schedule, learning_rate: self.learning_rate, warmup_steps, total_steps }
-    }
-}
-
-/// What changes from step to step.
-struct Run {
-    step: u64,
-    tokens: u64,
-    last_loss: f64,
-    /// Those of the latest step.
-    rows: Vec<usize>,
-    optimiser: Optimiser,
-}
-
-impl Run {
-    /// Forward, backward and update.
-    fn step(
-        &mut self,
-        parameters: &mut Parameters,
-        workshop: &dyn Workshop,
-        settings: &Settings,
-        schedule: &Schedule,
-        epoch: u64,
-        batches: &[Vec<usize>],
-    ) -> Result<Event, TrainError> {
-        let rows = batches.concat();
-        let denominator = workshop.denominator(&rows);
-        let dropout = Key::new(settings.seed).with_name("dropout").with(epoch);
-        let mut gradients = Gradients::new();
-        let mut loss = 0.0;
-        let check = |what, value: f64| match value.is_finite() {
-            true => Ok(()),
-            false => Err(TrainError::NotFinite { step: self.step + 1, what, value, rows: rows.clone() }),
-        };
-        for batch in batches {
-            let tape = Tape::recording();
-            let value = workshop.loss(&tape, parameters, batch, denominator, dropout)?;
-            let part = value.value().item().map_or(f64::NAN, f64::from);
-            check("loss", part)?;
-            loss += part;
-            tape.backward(&value, &mut gradients)?;
-        }
-        let norm = gradients.norm();
-        check("norm of the gradient", norm)?;
-        let scale = match settings.max_grad_norm {
-            // As PyTorch does it, so that losses can be compared.
-            Some(most) => (most / (norm + 1e-6)).min(1.0) as f32,
-            None => 1.0,
-        };
-        let learning_rate = schedule.at(self.step);
-        self.optimiser.step(parameters, &gradients, learning_rate, scale)?;
-        let tokens = workshop.tokens(&rows);
-        self.step += 1;
-        self.tokens += tokens as u64;
-        self.last_loss = loss;
-        let count = rows.len();
-        self.rows = rows;
-        Ok(Event::Step {
-            step: self.step,
-            epoch: epoch + 1,
-            loss,
-            learning_rate,
-            gradient_norm: norm,
-            rows: count,
-            tokens,
-            seconds: 0.0,
-        })
-    }
 }

@@ -14,7 +14,8 @@ use crate::progress::Progress;
 examples:
   retune train --model DIR --train tickets.csv --output result
   retune train --model DIR --train tickets.csv --eval dev.csv --method lora --rank 16 --output result
-  retune train run.toml --seed 2 --output result-2        settings from a file, flags first")]
+  retune train run.toml --seed 2 --output result-2        settings from a file, flags first
+  retune train --resume --output result                   on with a run that was interrupted, however that was")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: Job,
@@ -22,7 +23,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) -> Result<(), Failure> {
     let settings = args.job.settings(matches)?;
-    let report = retune::train(&settings, &mut Progress::new(output))?;
+    let mut progress = Progress::new(output);
+    let report = retune::train(&settings, &mut progress).map_err(|error| match error {
+        retune::Error::Interrupted { .. } => {
+            Failure { message: error.to_string(), code: progress.signals.exit_code() }
+        }
+        error => error.into(),
+    })?;
     output.result(&report, || text(&report))?;
     let folder = report.output.display();
     output.say("next:");
@@ -58,8 +65,8 @@ fn text(report: &Report) -> String {
             format!("{} to train, {} to evaluate", thousands(report.train_rows), thousands(report.eval_rows)),
         ),
         row("time", format!("{}, {:.0} tokens/s", duration(report.train_seconds), report.tokens_per_second)),
-        row("peak of tensors", bytes(report.peak_memory_bytes)),
     ];
+    rows.extend(report.peak_memory_bytes.map(|peak| row("peak of tensors", bytes(peak))));
     match &report.metrics {
         Some(metrics) => {
             for (name, words) in

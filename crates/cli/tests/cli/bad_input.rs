@@ -122,7 +122,8 @@ fn a_loss_that_is_no_number() {
         .refused("the loss is NaN; rows of this step: line ");
     assert_eq!(stopped.json()["exit_code"], 2);
     let left = tiny.names("result");
-    let kept = |name: &String| name == "events.jsonl" || name.starts_with("checkpoints/last-good/");
+    let of_a_run = |name: &String| ["events.jsonl", "checkpoints/run.json"].contains(&name.as_str());
+    let kept = |name: &String| of_a_run(name) || name.starts_with("checkpoints/last-good/");
     assert!(left.iter().all(kept) && left.len() > 2, "{left:?}");
     let model = tiny.path("result/checkpoints/last-good").display().to_string();
     retune(&["inspect", &model]).succeeded();

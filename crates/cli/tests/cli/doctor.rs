@@ -138,7 +138,7 @@ fn faults_of_the_rows_are_found() {
         write(name, &rows)
     };
     // A permutation of the labels: 8 and the number of rows have no factor in common.
-    assert!(rows.len() % 8 != 0);
+    assert!(!rows.len().is_multiple_of(8));
     let shuffled = with_labels("shuffled.csv", &|row| (row * 8 + 3) % rows.len());
     let contradicted: Vec<_> = rows
         .iter()

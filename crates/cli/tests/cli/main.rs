@@ -13,3 +13,5 @@ mod json;
 mod layers;
 mod plan;
 mod real_model;
+#[cfg(unix)]
+mod signals;

@@ -45,8 +45,8 @@ fn fill(file: &mut NamedTempFile, content: impl FnOnce(&mut dyn Write) -> io::Re
     file.as_file().sync_all()
 }
 
-/// The rename itself lies in the folder, so it lasts only when that is synced too.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Brings a folder's list of names to the disk: a rename lies in the folder, so it lasts only when that is synced too.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

@@ -8,7 +8,7 @@ mod modernbert_config;
 mod ranges;
 mod safetensors;
 
-pub use atomic::write_atomic;
+pub use atomic::{sync_folder, write_atomic};
 pub use bert_config::{BertConfig, BertDefaults};
 pub use distilbert_config::DistilBertConfig;
 pub(crate) use hf_config::described;

@@ -16,6 +16,7 @@ mod going_on;
 mod hub;
 mod no_number;
 mod output;
+mod resume;
 mod round_trip;
 mod run;
 mod same_bits;

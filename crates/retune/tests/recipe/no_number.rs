@@ -63,14 +63,16 @@ fn the_rows_are_named_and_the_weights_before_them_are_kept() {
         let (sound, _) = predict::texts(&kept, &["my card".into()], None, false).unwrap();
         assert!(sound[0].score.is_finite(), "{method}");
         let left = tiny.names(method);
-        assert!(left.iter().all(|name| name == "events.jsonl" || name.starts_with(LAST_GOOD)), "{left:?}");
-        // What happened until then can be read: a start, and each step before.
+        let of_a_run = |name: &String| ["events.jsonl", "checkpoints/run.json"].contains(&name.as_str());
+        assert!(left.iter().all(|name| of_a_run(name) || name.starts_with(LAST_GOOD)), "{left:?}");
+        // What happened until then can be read: a start, each step before, and the overflow.
         let events = std::fs::File::open(tiny.path(method).join("events.jsonl")).unwrap();
         let events: Vec<serde_json::Value> = std::io::BufReader::new(events)
             .lines()
             .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
             .collect();
-        assert_eq!(events.len(), step);
+        assert_eq!(events.len(), step + 1);
+        assert_eq!((&events[step]["event"], &events[step]["value"]), (&"overflow".into(), &"NaN".into()));
 
         let error = retune::TextModel::open(&model(tiny.path(method))).err().unwrap();
         assert!(error.to_string().contains("a run that was not finished"), "{error}");
@@ -89,7 +91,7 @@ fn a_rate_that_is_far_too_high_is_found_out() {
     // Behind the pooler's tanh a loss is a number for longer than the weights are.
     let error = refused(&TrainSettings { learning_rate: Some(1e30), ..settings(&tiny, "head", "head") });
     assert!(error.contains("no good weights were left: an earlier update broke them"), "{error}");
-    assert_eq!(tiny.names("head"), ["events.jsonl"]);
+    assert_eq!(tiny.names("head"), ["checkpoints/run.json", "events.jsonl"]);
 }
 
 #[test]
@@ -109,7 +111,9 @@ fn the_best_weights_are_kept_where_there_was_an_evaluation() {
     let mut ear = Ear::default();
     let error = retune::train(&evaluated, &mut ear).unwrap_err().to_string();
     assert!(error.contains("step 2: the loss is NaN; rows of this step: line 9, line 10,"), "{error}");
-    let Some(Event::Evaluation { step: 1, loss, metrics, .. }) = ear.events.last() else {
+    let [.., Event::Evaluation { step: 1, loss, metrics, .. }, Event::Overflow { step: 2, .. }] =
+        &ear.events[..]
+    else {
         panic!("{:?}", ear.events)
     };
     let kept = score(&model(tiny.path("result").join(LAST_GOOD)), &tiny, "test.csv").unwrap();

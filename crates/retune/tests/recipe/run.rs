@@ -13,12 +13,23 @@ use crate::tiny::Tiny;
 pub(crate) struct Ear {
     pub(crate) said: Vec<String>,
     pub(crate) events: Vec<Event>,
+    /// The step after which it interrupts.
+    pub(crate) interrupt_after: Option<u64>,
 }
 
 impl Observer for Ear {
     fn event(&mut self, event: &Event) -> std::io::Result<()> {
         self.events.push(event.clone());
         Ok(())
+    }
+
+    fn interrupted(&self) -> bool {
+        let step = |event: &Event| match event {
+            Event::Step { step, .. } => Some(*step),
+            _ => None,
+        };
+        let latest = self.events.iter().rev().find_map(step);
+        self.interrupt_after.is_some_and(|after| latest >= Some(after))
     }
 }
 

@@ -1,11 +1,15 @@
 //! A linear classifier: the smallest thing that the trainer can train, and the same training in f64 to compare with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Parameters, Sink, Tape, Tensor, Var, ops};
-use retune_train::{AdamWSettings, EvalEvery, Evaluated, Settings, Shape, Workshop};
+use retune_train::{
+    AdamWSettings, Checkpoint, EvalEvery, Evaluated, OnSpike, Optimiser, SaveEvery, Settings, Shape, State,
+    Workshop,
+};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -20,6 +24,10 @@ pub(crate) enum Fault {
     Loss(usize),
     /// Its loss is a number, and the gradient that comes back is none.
     Gradient(usize),
+    /// Its features, and so its loss, are far above the others', in this epoch counted from 0.
+    Large(usize, u64),
+    /// The gradient of the bias is 0.
+    DeadBias,
 }
 
 /// The rows, and what was asked of the workshop.
@@ -34,6 +42,19 @@ pub(crate) struct Linear {
     /// What the parameters were at each evaluation.
     pub(crate) seen: Vec<Vec<f32>>,
     pub(crate) kept: Option<Parameters>,
+    /// Scores are made of the weights instead, up and down.
+    pub(crate) scores_of_weights: bool,
+    /// What was saved after which step: JSON of the state, trained weights and moments, what was kept.
+    pub(crate) saved: BTreeMap<u64, Saved>,
+    /// The share of the learning rate that the bias gets.
+    pub(crate) bias_rate: f64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Saved {
+    pub(crate) state: String,
+    pub(crate) tensors: Vec<Vec<f32>>,
+    kept: Option<Vec<f32>>,
 }
 
 impl Linear {
@@ -49,6 +70,9 @@ impl Linear {
             scores: Vec::new(),
             seen: Vec::new(),
             kept: None,
+            scores_of_weights: false,
+            saved: BTreeMap::new(),
+            bias_rate: 1.0,
         }
     }
 
@@ -93,7 +117,7 @@ impl Workshop for Linear {
         parameters: &Parameters,
         rows: &[usize],
         denominator: f32,
-        _: Key,
+        dropout: Key,
     ) -> retune_tensor::Result<Var> {
         let mut x: Vec<f32> = rows.iter().flat_map(|row| self.rows[*row]).collect();
         if let Fault::Loss(bad) = self.fault
@@ -101,13 +125,22 @@ impl Workshop for Linear {
         {
             x[place * FEATURES + 2] = f32::NAN;
         }
+        if let Fault::Large(large, epoch) = self.fault
+            && let Some(place) = rows.iter().position(|row| *row == large)
+            && dropout == Key::new(settings().seed).with_name("dropout").with(epoch)
+        {
+            x[place * FEATURES..][..FEATURES].iter_mut().for_each(|x| *x *= 300.0);
+        }
         let x = Var::constant(Tensor::from_slice(Device::Cpu, &[rows.len(), FEATURES], &x)?);
         let layout = Arc::new(Layout::new(&vec![1; rows.len()], &vec![0; rows.len()]));
         let [weight, bias] = ["layer.weight", "layer.bias"]
             .map(|name| tape.parameter(parameters, parameters.find(name).unwrap()));
+        // Beside the tape it is a constant.
+        let constant = Var::constant(bias.value().clone());
+        let bias = if self.fault == Fault::DeadBias { &constant } else { &bias };
         let layer = ops::Linear {
             weight: &weight,
-            bias: Some(&bias),
+            bias: Some(bias),
             low_rank: None,
             activation: Activation::Identity,
         };
@@ -126,11 +159,15 @@ impl Workshop for Linear {
     }
 
     fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {
-        if self.scores.is_empty() {
+        if self.scores.is_empty() && !self.scores_of_weights {
             return Ok(None);
         }
         self.seen.push(values(parameters));
-        let score = self.scores.remove(0);
+        let score = if self.scores_of_weights {
+            values(parameters).into_iter().map(|value| 100.0 * f64::from(value)).sum::<f64>().sin()
+        } else {
+            self.scores.remove(0)
+        };
         Ok(Some(Evaluated { loss: 1.0 - score, score, metrics: [("accuracy".to_string(), score)].into() }))
     }
 
@@ -150,6 +187,47 @@ impl Workshop for Linear {
             parameters.get_mut(id).value.f32_mut()?.copy_from_slice(parameter.value.f32());
         }
         Ok(())
+    }
+
+    fn rate(&self, name: &str) -> f64 {
+        if name.ends_with(".bias") { self.bias_rate } else { 1.0 }
+    }
+
+    fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), AnyError> {
+        let trained = checkpoint.parameters.trainable().map(|(_, parameter)| &parameter.value);
+        let moments = checkpoint.optimiser.moments().flat_map(|(_, moments)| moments);
+        let saved = Saved {
+            state: serde_json::to_string(checkpoint.state)?,
+            tensors: trained.chain(moments).map(|tensor| tensor.f32().to_vec()).collect(),
+            kept: self.kept.as_ref().map(values),
+        };
+        self.saved.insert(checkpoint.state.step, saved);
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        step: Option<u64>,
+        parameters: &mut Parameters,
+        optimiser: &mut Optimiser,
+    ) -> Result<Option<State>, AnyError> {
+        let Some(step) = step.or(self.saved.keys().next_back().copied()) else { return Ok(None) };
+        let Some(saved) = self.saved.get(&step).cloned() else { return Ok(None) };
+        let state: State = serde_json::from_str(&saved.state)?;
+        let mut tensors = saved.tensors.iter();
+        let trained = parameters.iter_mut().filter(|(_, parameter)| parameter.trainable);
+        let trained = trained.map(|(_, parameter)| &mut parameter.value);
+        let moments = optimiser.resume_at(state.updates).flat_map(|(_, moments)| moments);
+        for tensor in trained.chain(moments) {
+            tensor.f32_mut()?.copy_from_slice(tensors.next().ok_or("too few tensors")?);
+        }
+        if let Some(kept) = saved.kept {
+            let mut copy = Linear::parameters();
+            let places = copy.iter_mut().flat_map(|(_, parameter)| parameter.value.f32_mut().unwrap());
+            places.zip(kept).for_each(|(place, value)| *place = value);
+            self.kept = Some(copy);
+        }
+        Ok(Some(state))
     }
 }
 
@@ -177,6 +255,8 @@ pub(crate) fn settings() -> Settings {
         eval_every: EvalEvery::Epoch,
         patience: None,
         keep_best: true,
+        save_every: SaveEvery::Never,
+        on_spike: OnSpike::Tell,
     }
 }
 

@@ -1,66 +1,16 @@
-//! The trainer on a linear classifier: steps against the same in f64, accumulation, what is kept, when it stops.
+//! Steps against the same in f64, accumulation, what is kept, when it stops.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod linear;
-
-use linear::{Fault, Linear, reference, settings, values};
-use retune_tensor::Parameters;
 use retune_tensor::random::Key;
-use retune_train::{Batching, EvalEvery, Event, Outcome, Plan, Settings, Shape, TrainError, Workshop, train};
+use retune_train::{Batching, EvalEvery, Event, Plan, Settings, Shape, TrainError, Workshop, train};
+
+use crate::linear::{Fault, Linear, reference, settings, values};
+use crate::run::Run;
 
 /// 13 rows: no batch size divides them.
 const ROWS: usize = 13;
 
 fn plan(batching: Batching, accumulation: usize) -> Plan {
     Plan::new(Linear::new(ROWS).lengths, batching, accumulation, Some(Key::new(9))).unwrap()
-}
-
-struct Run {
-    outcome: Result<Outcome, TrainError>,
-    parameters: Parameters,
-    events: Vec<Event>,
-}
-
-impl Run {
-    fn of(workshop: &mut Linear, plan: &Plan, settings: &Settings) -> Self {
-        let mut parameters = Linear::parameters();
-        let mut events = Vec::new();
-        let mut observer = |event: &Event| {
-            events.push(event.clone());
-            Ok(())
-        };
-        let outcome = train(&mut parameters, plan, workshop, settings, &mut observer);
-        Run { outcome, parameters, events }
-    }
-
-    fn outcome(&self) -> &Outcome {
-        self.outcome.as_ref().unwrap()
-    }
-
-    fn values(&self) -> Vec<f32> {
-        values(&self.parameters)
-    }
-
-    /// Of each step: loss, learning rate, norm of the gradient.
-    fn steps(&self) -> Vec<[f64; 3]> {
-        let told = |event: &Event| match event {
-            Event::Step { loss, learning_rate, gradient_norm, .. } => {
-                Some([*loss, *learning_rate, *gradient_norm])
-            }
-            _ => None,
-        };
-        self.events.iter().filter_map(told).collect()
-    }
-
-    /// Of each evaluation: its step, and whether it was the best so far.
-    fn evaluations(&self) -> Vec<(u64, bool)> {
-        let told = |event: &Event| match event {
-            Event::Evaluation { step, best, .. } => Some((*step, *best)),
-            _ => None,
-        };
-        self.events.iter().filter_map(told).collect()
-    }
 }
 
 fn close(got: &[f32], expected: &[f64], within: f64) {
@@ -102,8 +52,10 @@ fn steps_are_those_of_adamw() {
     let run = check(&mut Linear::new(ROWS), &settings(), &straight_down());
     let frozen = &values(&Linear::parameters())[..4];
     assert_eq!(&run.values()[..4], frozen, "what is frozen does not move, nor decay");
-    let Event::Start { total_steps, rows, trainable_parameters } = run.events[0] else { panic!("no start") };
-    assert_eq!((total_steps, rows, trainable_parameters), (9, ROWS, 18));
+    let Event::Start { total_steps, rows, trainable_parameters, total_parameters } = run.events[0] else {
+        panic!("no start")
+    };
+    assert_eq!((total_steps, rows, trainable_parameters, total_parameters), (9, ROWS, 18, 22));
     let lengths: usize = Linear::new(ROWS).lengths.iter().sum();
     assert_eq!((run.outcome().steps, run.outcome().tokens), (9, 3 * lengths as u64));
 }

@@ -1,0 +1,284 @@
+//! Going on with a run: what it was begun with, and that it is the same now.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use retune_adapt::{peft, tasks};
+use retune_model::formats::write_atomic;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::run_folder::{CHECKPOINTS, EVENTS};
+use crate::{Card, Error, Report, Result, TrainSettings, artefact};
+
+/// What a run was begun with: `checkpoints/run.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    format_version: u32,
+    /// The folder that relative paths are meant from.
+    folder: PathBuf,
+    settings: TrainSettings,
+    /// What the result will say of itself.
+    pub card: Card,
+}
+
+impl Record {
+    const FILE: &'static str = "run.json";
+    const VERSION: u32 = 1;
+
+    pub fn new(settings: &TrainSettings, card: &Card) -> Self {
+        let mut settings = settings.clone();
+        // Where nothing is said it is chosen by the memory that is free, which may be other the next time.
+        settings.method = Some(card.method.clone());
+        (settings.resume, settings.overwrite) = (None, None);
+        let folder = std::env::current_dir().unwrap_or_default();
+        Record { format_version: Self::VERSION, folder, settings, card: card.clone() }
+    }
+
+    fn path(output: &Path) -> PathBuf {
+        output.join(CHECKPOINTS).join(Self::FILE)
+    }
+
+    pub fn save(&self, output: &Path) -> Result<()> {
+        Ok(write_atomic(Self::path(output), |writer| {
+            serde_json::to_writer_pretty(&mut *writer, self)?;
+            writer.write_all(b"\n")
+        })?)
+    }
+
+    /// Whether a run has begun in `output`.
+    pub fn is_there(output: &Path) -> bool {
+        Self::path(output).exists()
+    }
+
+    /// None where no run has begun.
+    fn open(output: &Path) -> Result<Option<Self>> {
+        let path = Self::path(output);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::place(&path, format!("cannot read: {error}"))),
+        };
+        let record: Record = serde_json::from_slice(&text).map_err(|error| {
+            Error::place(&path, format!("{error}; without it the run cannot go on: --overwrite begins anew"))
+        })?;
+        if record.format_version > Self::VERSION {
+            let message = format!(
+                "it is of form {}, and this retune reads up to {}",
+                record.format_version,
+                Self::VERSION
+            );
+            return Err(Error::place(&path, message));
+        }
+        Ok(Some(record))
+    }
+
+    /// Its settings, with relative paths meant from here.
+    fn settings(&self) -> TrainSettings {
+        let mut settings = self.settings.clone();
+        if std::env::current_dir().is_ok_and(|here| here == self.folder) {
+            return settings;
+        }
+        let paths =
+            [&mut settings.model.model, &mut settings.model.base, &mut settings.train, &mut settings.eval];
+        for path in paths.into_iter().flatten() {
+            let from_there = self.folder.join(&path);
+            // What is no path, such as a name in a hub, stays.
+            if from_there.exists() {
+                *path = from_there;
+            }
+        }
+        settings
+    }
+
+    /// Errors, with the names of all that differs, if `card` is not that of the run.
+    pub fn check(&self, card: &Card, output: &Path) -> Result<()> {
+        for (what, then, now) in [
+            ("the weights of the base", Some(&self.card.base), Some(&card.base)),
+            ("the training rows", Some(&self.card.train), Some(&card.train)),
+            ("the evaluation rows", self.card.eval.as_ref(), card.eval.as_ref()),
+        ] {
+            if let (Some(then), Some(now)) = (then, now)
+                && then.sha256 != now.sha256
+            {
+                let message = format!(
+                    "{what} have changed since the run in {} began: expected sha256 {}, got {}; bring them back, or \
+                     begin anew with --overwrite",
+                    output.display(),
+                    then.sha256,
+                    now.sha256
+                );
+                return Err(Error::place(&now.path, message));
+            }
+        }
+        refuse(&differences(&comparable(&self.card), &comparable(card)), output)
+    }
+}
+
+/// The settings with those of the run in their output folder laid under them, where they ask to resume one.
+pub(crate) fn settings(given: &TrainSettings) -> Result<TrainSettings> {
+    let Some(output) = given.output.as_deref().filter(|_| given.resume == Some(true)) else {
+        return Ok(given.clone());
+    };
+    if given.overwrite == Some(true) {
+        let message = "--resume goes on with what is there and --overwrite removes it; give one of them";
+        return Err(Error::Setting { flag: "overwrite", message: message.into() });
+    }
+    let Some(record) = Record::open(output)? else { return Ok(given.clone()) };
+    let mut layers = as_map(&record.settings());
+    layers.extend(as_map(given));
+    serde_json::from_value(Value::Object(layers))
+        .map_err(|error| Error::place(&Record::path(output), error.to_string()))
+}
+
+/// The settings that are there.
+fn as_map(settings: &TrainSettings) -> Map<String, Value> {
+    let mut map = match serde_json::to_value(settings) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    };
+    map.retain(|_, value| !value.is_null());
+    map
+}
+
+/// What the run in `output` was begun with, if one is there.
+pub(crate) fn record(settings: &TrainSettings, output: &Path) -> Result<Option<Record>> {
+    if settings.resume == Some(true) { Record::open(output) } else { Ok(None) }
+}
+
+/// A hash of all that decides a run's bits.
+pub(crate) fn fingerprint(card: &Card) -> String {
+    artefact::hash_bytes(comparable(card).to_string().as_bytes())
+}
+
+/// What must be the same when a run goes on. Paths may change, and so may what is done about spikes: one that stopped a
+/// run would else stop it for ever.
+fn comparable(card: &Card) -> Value {
+    let mut settings = card.settings.clone();
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("on_spike");
+        settings.remove("save_every");
+        // A flag gives a text where a run file gives a number.
+        let options = settings.get_mut("method_options").and_then(Value::as_object_mut);
+        options.into_iter().flat_map(Map::values_mut).for_each(|value| *value = Value::from(plain(value)));
+    }
+    json!({
+        "task": card.task,
+        "method": card.method,
+        "labels": card.labels,
+        "columns": card.columns,
+        "base": card.base.sha256,
+        "train": [json!(card.train.sha256), json!(card.train.rows)],
+        "eval": card.eval.as_ref().map(|eval| (&eval.sha256, eval.rows)),
+        "settings": settings,
+    })
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
+/// Each setting that is not the same in both, in words.
+fn differences(then: &Value, now: &Value) -> Vec<String> {
+    let (none, empty) = (Value::Null, Map::new());
+    let [flat_then, flat_now] = [then, now].map(|value| {
+        let mut flat = value.as_object().cloned().unwrap_or_default();
+        for part in ["settings", "method_options"] {
+            let inner = flat.remove(part);
+            flat.extend(inner.as_ref().and_then(Value::as_object).unwrap_or(&empty).clone());
+        }
+        flat
+    });
+    let names = flat_then.keys().chain(flat_now.keys().filter(|name| !flat_then.contains_key(*name)));
+    names
+        .filter_map(|name| {
+            let [then, now] = [&flat_then, &flat_now].map(|flat| flat.get(name).unwrap_or(&none));
+            let flag = name.replace('_', "-");
+            (then != now).then(|| format!("--{flag} was {} and is {}", said(then), said(now)))
+        })
+        .collect()
+}
+
+fn said(value: &Value) -> String {
+    if value.is_null() { "not given".into() } else { plain(value) }
+}
+
+fn refuse(differences: &[String], output: &Path) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the run in {} was begun with other settings: {}; leave them out, or begin anew in another --output",
+        output.display(),
+        differences.join(", ")
+    );
+    Err(Error::Setting { flag: "resume", message })
+}
+
+/// The report of the run in `output`, if it is asked to be resumed and is finished. Errors if it was made with other
+/// settings than those that are given now.
+pub(crate) fn finished(given: &TrainSettings, output: &Path) -> Result<Option<Report>> {
+    let Some(card) = (given.resume == Some(true)).then(|| Card::open(output)).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    // Only what was given and stands in the card under its own name: the rest was chosen.
+    let mut known = comparable(&card);
+    if let Some(known) = known.as_object_mut() {
+        known.retain(|name, _| matches!(name.as_str(), "task" | "method" | "settings"));
+    }
+    let mut now = known.clone();
+    for (name, value) in as_map(given) {
+        let name = name.replace('-', "_");
+        let (name, value) = match name.as_str() {
+            "batch_size" => ("batching".to_string(), json!({"rows": value})),
+            "batch_tokens" => ("batching".to_string(), json!({"tokens": value})),
+            _ => (name, value),
+        };
+        for part in ["", "/settings"] {
+            if let Some(place) = now.pointer_mut(part).and_then(|part| part.get_mut(&name))
+                && place.as_f64().is_none_or(|old| value.as_f64() != Some(old))
+            {
+                *place = value.clone();
+            }
+        }
+    }
+    if let Some(options) = now.pointer_mut("/settings/method_options").and_then(Value::as_object_mut) {
+        options.extend(given.method_options.iter().map(|(name, value)| (name.clone(), plain(value).into())));
+    }
+    refuse(&differences(&known, &now), output)?;
+    report(card, output).map(Some)
+}
+
+/// What a finished run came to: its card, and the events that it told.
+fn report(card: Card, output: &Path) -> Result<Report> {
+    let path = output.join(EVENTS);
+    let text =
+        fs::read_to_string(&path).map_err(|error| Error::place(&path, format!("cannot read: {error}")))?;
+    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let last = |name: &str| events.iter().rev().find(|event| event["event"] == name).unwrap_or(&Value::Null);
+    let (start, step, end) = (last("start"), last("step"), last("end"));
+    let size = |value: &Value| value.as_u64().unwrap_or_default() as usize;
+    let (seconds, tokens) = (end["seconds"].as_f64().unwrap_or_default(), size(&end["tokens"]) as u64);
+    let receipt = card.receipt;
+    let eval_rows = receipt.as_ref().and_then(|receipt| receipt.rows).unwrap_or_default();
+    Ok(Report {
+        output: output.to_path_buf(),
+        task: tasks::find(&card.task)?.name,
+        method: peft::find(&card.method)?.name(),
+        trainable_parameters: size(&start["trainable_parameters"]),
+        total_parameters: size(&start["total_parameters"]),
+        train_rows: card.train.rows.unwrap_or_default(),
+        eval_rows,
+        labels: card.labels,
+        steps: size(&end["steps"]) as u64,
+        kept_step: size(&end["kept_step"]) as u64,
+        train_seconds: seconds,
+        real_tokens: tokens,
+        tokens_per_second: tokens as f64 / seconds.max(1e-9),
+        peak_memory_bytes: None,
+        peak_resident_bytes: None,
+        last_loss: step["loss"].as_f64().unwrap_or(f64::NAN),
+        metrics: receipt.map(|receipt| receipt.metrics),
+        evaluation: None,
+    })
+}
