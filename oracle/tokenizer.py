@@ -127,7 +127,8 @@ def save_distilbert(folder):
 
 def save_roberta(folder):
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    merges = ["t h", "th e", "Ġ th", "Ġth e", "l o", "lo s", "los t", "Ġ lost", "c a", "r d", "ca rd", "Ġ card", "Ã ©"]
+    merges = ["t h", "th e", "Ġ th", "Ġth e", "l o", "lo s", "los t", "Ġ lost", "c a", "r d", "ca rd", "Ġ card"]
+    merges += ["Ã ©"]
     tokens += [merge.replace(" ", "") for merge in merges] + ["<mask>"]
     RobertaTokenizer(
         vocab={token: i for i, token in enumerate(tokens)}, merges=[tuple(merge.split(" ")) for merge in merges]
@@ -136,7 +137,8 @@ def save_roberta(folder):
 
 
 def save_xlm_roberta(folder):
-    pieces = ["▁", *LETTERS, "▁the", "▁card", "▁is", "▁lost", "lo", "st", "é", "卡", "丢", "了", "▁my", "money", "😀", "!"]
+    pieces = ["▁", *LETTERS, "▁the", "▁card", "▁is", "▁lost", "lo", "st", "é", "卡", "丢", "了", "▁my", "money"]
+    pieces += ["😀", "!"]
     vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocab += [(piece, -2.0 - 0.125 * i) for i, piece in enumerate(pieces)] + [("<mask>", 0.0)]
     XLMRobertaTokenizer(vocab=vocab).save_pretrained(folder)
