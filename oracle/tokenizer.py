@@ -148,7 +148,8 @@ def save_roberta(folder):
 
 
 def save_xlm_roberta(folder):
-    pieces = ["▁", *LETTERS, "▁the", "▁card", "▁is", "▁lost", "lo", "st", "é", "卡", "丢", "了", "▁my", "money", "😀", "!"]
+    pieces = ["▁", *LETTERS, "▁the", "▁card", "▁is", "▁lost", "lo", "st", "é", "卡", "丢", "了", "▁my", "money"]
+    pieces += ["😀", "!"]
     vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocab += [(piece, -2.0 - 0.125 * i) for i, piece in enumerate(pieces)] + [("<mask>", 0.0)]
     XLMRobertaTokenizer(vocab=vocab).save_pretrained(folder)
