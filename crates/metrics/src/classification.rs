@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::ratio::ratio;
 use crate::{Intervals, MetricError};
 
 /// How often each gold class was predicted as each class.
@@ -285,11 +286,6 @@ impl Margins {
         }
         ratio(sum, f64::from(occurring))
     }
-}
-
-/// A quotient of which 0 is made where it has no value.
-fn ratio(numerator: f64, denominator: f64) -> f64 {
-    if denominator > 0.0 { numerator / denominator } else { 0.0 }
 }
 
 #[cfg(test)]

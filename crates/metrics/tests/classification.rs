@@ -71,8 +71,8 @@ fn intervals_agree_with_numpy() {
         let confidence = case["confidence"].as_f64().unwrap();
         let intervals = Bootstrap { confidence, resamples: 20_000, seed: 11 }.intervals(&matrix).unwrap();
         for (what, actual, expected) in [
-            ("accuracy", intervals.accuracy, &case["accuracy"]),
-            ("f1_macro", intervals.f1_macro, &case["f1_macro"]),
+            ("accuracy", intervals.scores["accuracy"], &case["accuracy"]),
+            ("f1_macro", intervals.scores["f1_macro"], &case["f1_macro"]),
         ] {
             let expected = numbers(expected);
             // Both are random: an end of 20,000 resamples has a standard error of half a hundredth of the interval's
