@@ -54,9 +54,6 @@ pub struct MultiLabelReport {
     pub hamming_loss: f64,
     /// Rows the scores are over.
     pub rows: u64,
-    /// How far the scores may be trusted; left out of the document when not asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub intervals: Option<Intervals>,
 }
 
 impl MultiLabelCounts {
@@ -98,7 +95,7 @@ impl MultiLabelCounts {
         self.labels.iter().map(Counts::score).collect()
     }
 
-    /// All the scores, without intervals.
+    /// All the scores.
     pub fn report(&self) -> MultiLabelReport {
         let rows = self.rows.len() as f64;
         let scores = self.per_label();
@@ -117,7 +114,6 @@ impl MultiLabelCounts {
             subset_accuracy: ratio(exact as f64, rows),
             hamming_loss: ratio((pooled.wrong + pooled.missed) as f64, rows * self.labels.len() as f64),
             rows: self.rows(),
-            intervals: None,
         }
     }
 

@@ -29,9 +29,6 @@ pub struct RegressionReport {
     pub r2: f64,
     /// Rows the scores are over.
     pub rows: u64,
-    /// How far the scores may be trusted; left out of the document when not asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub intervals: Option<Intervals>,
 }
 
 impl RegressionPairs {
@@ -46,7 +43,7 @@ impl RegressionPairs {
         self.gold.len() as u64
     }
 
-    /// All the scores, without intervals.
+    /// All the scores.
     pub fn report(&self) -> RegressionReport {
         let rows = self.gold.len() as f64;
         let errors = || self.gold.iter().zip(&self.predicted).map(|(gold, predicted)| predicted - gold);
@@ -63,7 +60,6 @@ impl RegressionPairs {
             mae: ratio(errors().map(f64::abs).sum(), rows),
             r2,
             rows: self.rows(),
-            intervals: None,
         }
     }
 
