@@ -51,8 +51,7 @@ pub struct Evaluation {
 impl Evaluation {
     /// The metric that decides between two checkpoints.
     pub(crate) fn score(&self, form: &FormSpec) -> f64 {
-        let deciding = form.shown.first().and_then(|(name, _)| self.metrics.get(name));
-        deciding.unwrap_or(f64::NAN)
+        self.metrics.get(form.decides).unwrap_or(f64::NAN)
     }
 }
 

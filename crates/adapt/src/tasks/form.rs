@@ -18,8 +18,9 @@ pub struct FormSpec {
     pub problem_type: ProblemType,
     /// What a row gets, in one line.
     pub summary: &'static str,
-    /// The metrics that people are shown, and their words; the first decides between two checkpoints, higher is
-    /// better.
+    /// The metric that decides between two checkpoints: higher is better.
+    pub decides: &'static str,
+    /// The metrics that people are shown, and their words.
     pub shown: &'static [(&'static str, &'static str)],
 }
 

@@ -42,8 +42,7 @@ pub fn form(problem_type: ProblemType, labels: LabelMap, thresholds: Thresholds)
     }
 }
 
-/// The metrics that people are shown, with their words, the deciding one first: those of the form that `metrics`, by name,
-/// are of.
+/// The metrics that people are shown, with their words: those of the form that `metrics`, by name, are of.
 pub fn shown(metrics: &BTreeMap<String, f64>) -> Vec<(&'static str, &'static str, f64)> {
     let forms = TASKS.iter().flat_map(|task| task.forms);
     let all = |form: &FormSpec| -> Option<Vec<_>> {

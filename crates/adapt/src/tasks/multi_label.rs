@@ -12,6 +12,7 @@ use crate::AdaptError;
 pub(super) static SPEC: FormSpec = FormSpec {
     problem_type: ProblemType::MultiLabel,
     summary: "any number of labels for each row",
+    decides: "f1_micro",
     shown: &[
         ("f1_micro", "micro F1"),
         ("f1_macro", "macro F1"),

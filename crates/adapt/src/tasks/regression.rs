@@ -12,6 +12,9 @@ use crate::AdaptError;
 pub(super) static SPEC: FormSpec = FormSpec {
     problem_type: ProblemType::Regression,
     summary: "a number for each row",
+    // It falls with the squared error. A correlation would keep weights of an early step, whose numbers are in the right
+    // order and of the wrong size.
+    decides: "r2",
     shown: &[
         ("pearson", "Pearson"),
         ("spearman", "Spearman"),

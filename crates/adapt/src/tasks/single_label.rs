@@ -12,6 +12,7 @@ use crate::AdaptError;
 pub(super) static SPEC: FormSpec = FormSpec {
     problem_type: ProblemType::SingleLabel,
     summary: "one of several classes for each row",
+    decides: "accuracy",
     shown: &[
         ("accuracy", "accuracy"),
         ("f1_macro", "macro F1"),
