@@ -55,7 +55,7 @@ fn multi_label(tiny: &Tiny, method: &str, output: &str) -> TrainSettings {
 fn regression(tiny: &Tiny, method: &str, output: &str) -> TrainSettings {
     tiny.write("train.csv", numbers(0..72));
     tiny.write("test.csv", numbers(100..131));
-    training(tiny, method, output)
+    TrainSettings { epochs: Some(20.0), model_dropout: Some(0.0), ..training(tiny, method, output) }
 }
 
 fn config(tiny: &Tiny, output: &str) -> Value {
@@ -203,7 +203,7 @@ fn numbers_are_learnt_and_given() {
         heard(&ear, "holds numbers with decimals, 12 of them different: problem type regression");
         heard(&ear, "72 rows with numbers from 0.25 to 4.1875");
         let metrics = report.metrics.unwrap();
-        assert!(metrics["pearson"] > 0.9, "{method}: {metrics:?}");
+        assert!(metrics["r2"] > if method == "full" { 0.9 } else { 0.3 }, "{method}: {metrics:?}");
         let result = model(tiny.path(method));
         let evaluation = score(&result, &tiny, "test.csv").unwrap();
         assert_eq!(evaluation.metrics.values, metrics);
