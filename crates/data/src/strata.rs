@@ -49,7 +49,7 @@ impl Strata {
                 order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
                 let mut of_row = vec![0; examples.len()];
                 let mut before = 0;
-                for equal in order.chunk_by(|(a, _), (b, _)| a == b) {
+                for equal in order.chunk_by(|(a, _), (b, _)| b <= a) {
                     let stratum = before * QUANTILES / examples.len().max(1);
                     equal.iter().for_each(|(_, row)| of_row[*row] = stratum);
                     before += equal.len();

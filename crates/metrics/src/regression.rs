@@ -110,8 +110,8 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let mut ranks = vec![0.0; values.len()];
     let mut before = 0;
-    // Not by bits: 0 and -0 are one number.
-    for equal in order.chunk_by(|(a, _), (b, _)| a == b) {
+    // In this order no more is equal; and not by bits, as 0 and -0 are one number.
+    for equal in order.chunk_by(|(a, _), (b, _)| b <= a) {
         let rank = before as f64 + (equal.len() + 1) as f64 / 2.0;
         for (_, row) in equal {
             if let Some(place) = ranks.get_mut(*row) {
