@@ -22,6 +22,19 @@ pub struct Example {
 }
 
 impl Example {
+    /// The name of its one class; none where it has none, several labels or a number.
+    pub fn class(&self) -> Option<&str> {
+        match &self.label {
+            Some(Label::Class(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The names that its label gives.
+    pub fn names(&self) -> &[String] {
+        self.label.as_ref().map_or(&[], Label::names)
+    }
+
     /// What makes two examples the same to a reader: their texts without white space around them.
     pub(crate) fn key(&self) -> (&str, &str) {
         (self.text.trim(), self.pair.as_deref().unwrap_or_default().trim())

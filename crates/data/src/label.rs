@@ -18,6 +18,17 @@ pub enum Label {
     Number(f64),
 }
 
+impl Label {
+    /// The names that it gives: of one class, of several labels, none for a number.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Label::Class(name) => std::slice::from_ref(name),
+            Label::Labels(names) => names,
+            Label::Number(_) => &[],
+        }
+    }
+}
+
 /// How the label column of a file is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LabelReading {

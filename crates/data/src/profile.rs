@@ -219,12 +219,7 @@ impl DataProfile {
 fn count_classes(examples: &[Example], labels: &LabelMap) -> Vec<ClassCount> {
     let mut rows = vec![0_usize; labels.len()];
     for example in examples {
-        let names = match &example.label {
-            Some(Label::Class(name)) => std::slice::from_ref(name),
-            Some(Label::Labels(names)) => names.as_slice(),
-            Some(Label::Number(_)) | None => &[],
-        };
-        names.iter().filter_map(|name| labels.index(name)).for_each(|class| rows[class] += 1);
+        example.names().iter().filter_map(|name| labels.index(name)).for_each(|class| rows[class] += 1);
     }
     let named = labels.names().iter().zip(rows).filter(|(_, rows)| *rows > 0);
     let mut classes: Vec<ClassCount> =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 
-use retune_data::{Example, LabelMap, ProblemType};
+use retune_data::{Example, Label, LabelMap, ProblemType};
 use retune_metrics::{Bootstrap, ClassScore, ConfusionMatrix, Intervals, MetricError};
 use retune_tensor::{Result as TensorResult, Tape, Var};
 use serde::{Serialize, Serializer};
@@ -32,6 +32,9 @@ pub trait Form: Debug + Send + Sync {
     /// The outputs of the head, in the order of the logits.
     fn labels(&self) -> &LabelMap;
 
+    /// The mean loss of a head that knows nothing; none where it depends on the rows.
+    fn uninformed_loss(&self) -> Option<f64>;
+
     /// The targets of `examples`, which come from the file `path`, and how they are weighed. Errors if a label is not
     /// one of the form's, or a loss option has no meaning for it.
     fn targets(
@@ -47,6 +50,9 @@ pub trait Form: Debug + Send + Sync {
 
 /// The targets of a file's rows.
 pub trait Targets: Debug + Send + Sync {
+    /// The label of a row, made from its target again: what the file says.
+    fn label(&self, row: usize) -> Label;
+
     /// What the sum of the losses of `rows` is divided by.
     fn denominator(&self, rows: &[usize]) -> f32;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use retune_data::{Example, LabelMap, ProblemType};
+use retune_data::{Example, Label, LabelMap, ProblemType};
 use retune_metrics::{Bootstrap, MultiLabelCounts, best_threshold};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
@@ -63,6 +63,10 @@ impl Form for MultiLabel {
 
     fn labels(&self) -> &LabelMap {
         &self.labels
+    }
+
+    fn uninformed_loss(&self) -> Option<f64> {
+        Some(std::f64::consts::LN_2)
     }
 
     fn targets(
@@ -128,6 +132,13 @@ impl LabelSets {
 }
 
 impl Targets for LabelSets {
+    fn label(&self, row: usize) -> Label {
+        let mut names: Vec<String> =
+            self.rows[row].iter().filter_map(|label| self.labels.name(*label)).map(str::to_string).collect();
+        names.sort_unstable();
+        Label::Labels(names)
+    }
+
     /// Rows times labels: transformers' mean.
     fn denominator(&self, rows: &[usize]) -> f32 {
         (rows.len() * self.labels.len()) as f32

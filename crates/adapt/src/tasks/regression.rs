@@ -44,6 +44,10 @@ impl Form for Regression {
         &self.labels
     }
 
+    fn uninformed_loss(&self) -> Option<f64> {
+        None
+    }
+
     fn targets(
         &self,
         examples: &[Example],
@@ -73,6 +77,10 @@ struct Numbers {
 }
 
 impl Targets for Numbers {
+    fn label(&self, row: usize) -> Label {
+        Label::Number(self.numbers[row])
+    }
+
     fn denominator(&self, rows: &[usize]) -> f32 {
         rows.len() as f32
     }

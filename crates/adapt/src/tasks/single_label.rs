@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use retune_data::{Example, LabelMap, ProblemType};
+use retune_data::{Example, Label, LabelMap, ProblemType};
 use retune_metrics::{Bootstrap, ConfusionMatrix};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
@@ -39,6 +39,10 @@ impl Form for SingleLabel {
 
     fn labels(&self) -> &LabelMap {
         &self.labels
+    }
+
+    fn uninformed_loss(&self) -> Option<f64> {
+        Some((self.labels.len() as f64).ln())
     }
 
     fn targets(
@@ -91,6 +95,10 @@ struct Classes {
 }
 
 impl Targets for Classes {
+    fn label(&self, row: usize) -> Label {
+        Label::Class(self.labels.name(self.classes[row] as usize).unwrap_or_default().to_string())
+    }
+
     fn denominator(&self, rows: &[usize]) -> f32 {
         match &self.class_weights {
             None => rows.len() as f32,

@@ -8,11 +8,11 @@ use retune_data::{
     choose_columns, labelled_examples, stratified_split,
 };
 
-fn form(file: &str, separator: Option<&str>) -> (ProblemType, Option<String>) {
-    let table = table_of(file).unwrap();
-    let columns = choose_columns(&table, None, None, None).unwrap();
-    let found = ProblemType::of_column(&table, &columns, separator).unwrap();
-    (found.problem_type, found.why)
+fn form(file: &str, separator: Option<&str>) -> Result<(ProblemType, Option<String>), DataError> {
+    let table = table_of(file)?;
+    let columns = choose_columns(&table, None, None, None)?;
+    let found = ProblemType::of_column(&table, &columns, separator)?;
+    Ok((found.problem_type, found.why))
 }
 
 fn csv(labels: &[&str]) -> String {
@@ -50,7 +50,7 @@ fn the_form_is_found_from_the_values() {
         (&["1.0", "2.5", "1.0", "2.5"], Regression, Some("numbers with decimals, 2 of them different")),
         // A typing error among many numbers is one, and no class.
         (
-            &[&["0.5", "1e-1"].repeat(19)[..], &["n/a"]].concat().leak(),
+            [&["0.5", "1e-1"].repeat(19)[..], &["n/a"]].concat().leak(),
             Regression,
             Some("--problem-type decides otherwise"),
         ),
@@ -67,12 +67,12 @@ fn the_form_is_found_from_the_values() {
         (&["[\"a\"]", "['b']", "a"], MultiLabel, Some("lists")),
     ];
     for (values, expected, words) in cases {
-        let (found, why) = form(&csv(values), None);
+        let (found, why) = form(&csv(values), None).unwrap();
         assert_eq!(found, expected, "{values:?}");
         assert_eq!(why.is_some(), words.is_some(), "{values:?} {why:?}");
         assert!(words.is_none_or(|words| why.as_deref().unwrap_or_default().contains(words)), "{why:?}");
     }
-    let (found, why) = form(&csv(&["a;b", "b", ""]), Some(";"));
+    let (found, why) = form(&csv(&["a;b", "b", ""]), Some(";")).unwrap();
     assert_eq!(found, MultiLabel);
     assert!(why.unwrap().contains("split at `;`"));
 }
@@ -128,7 +128,7 @@ fn what_cannot_be_read_is_named_by_its_line() {
         &reading(ProblemType::MultiLabel, None),
     )
     .unwrap();
-    let other = table_of(&csv(&["[\"aa\"]", "[\"bbb\", \"aa\"]"])).unwrap();
+    let other = table_of(csv(&["[\"aa\"]", "[\"bbb\", \"aa\"]"])).unwrap();
     let columns = choose_columns(&other, None, None, None).unwrap();
     let new = labelled_examples(&other, &columns, &reading(ProblemType::MultiLabel, None)).unwrap();
     let error = labels.encode_many(&new, other.path()).unwrap_err();
@@ -178,7 +178,7 @@ fn splits_keep_rare_labels_and_all_sizes_of_numbers() {
     let count = |stratum| split.eval.iter().filter(|row| strata.of_row[**row] == stratum).count();
     assert_eq!([count(0), count(1), count(2)], [17, 2, 1]);
 
-    let numbers: Vec<String> = (0..200).map(|row| format!("{}", (row * 77 % 200) as f64 / 4.0)).collect();
+    let numbers: Vec<String> = (0..200).map(|row| format!("{}", f64::from(row * 77 % 200) / 4.0)).collect();
     let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
     let (_, examples, labels) = read(&csv(&numbers), &reading(ProblemType::Regression, None)).unwrap();
     let strata = Strata::of(&examples, &labels, Path::new("x")).unwrap();
