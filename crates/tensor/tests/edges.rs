@@ -10,8 +10,9 @@ use draw::draw;
 use pass::pass;
 use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
-    BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, binary_cross_entropy, cross_entropy, dropout,
-    embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns, select_rows, squared_error,
+    BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add,
+    attention, binary_cross_entropy, cross_entropy, dropout, embedding, gated, layer_norm, linear, mean_rows,
+    rotary, select_columns, select_rows, squared_error,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Result, Tape, Tensor, Var};

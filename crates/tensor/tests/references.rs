@@ -12,8 +12,8 @@ use std::sync::Arc;
 use pass::{pass, weighted};
 use retune_tensor::backend::{Activation, AdamW, AttentionShape, Layout, Rotary};
 use retune_tensor::ops::{
-    BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, attention, binary_cross_entropy,
-    cross_entropy, gated, layer_norm, linear, mean_rows, rotary, squared_error,
+    BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, attention,
+    binary_cross_entropy, cross_entropy, gated, layer_norm, linear, mean_rows, rotary, squared_error,
 };
 use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
