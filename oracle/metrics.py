@@ -1,7 +1,7 @@
-"""Reference values for crates/metrics, from scikit-learn and numpy.
+"""Reference values for crates/metrics, from scikit-learn, scipy and numpy.
 
-Run `python oracle/metrics.py` at the repository's root: it rewrites
-crates/metrics/tests/golden/classification.json, the same bytes each time.
+Run `python oracle/metrics.py` at the repository's root: it rewrites classification.json, multi_label.json and
+regression.json in crates/metrics/tests/golden, the same bytes each time.
 """
 
 import json
@@ -9,17 +9,23 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
     f1_score,
+    hamming_loss,
     matthews_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    precision_recall_curve,
     precision_recall_fscore_support,
     precision_score,
+    r2_score,
     recall_score,
 )
 
-OUT = Path(__file__).parent.parent / "crates/metrics/tests/golden/classification.json"
+OUT = Path(__file__).parent.parent / "crates/metrics/tests/golden"
 RESAMPLES = 100_000
 
 
@@ -117,15 +123,94 @@ def bootstrap_cases():
     yield bootstrap_case("five, one of them absent", np.diag([40, 30, 0, 21, 12]) + np.eye(5, k=3, dtype=int) * 6, 0.9)
 
 
-def main():
-    warnings.filterwarnings("ignore")  # Its warnings that a score is undefined are about the very cases wanted here.
-    sections = {"classification": classification_cases(), "bootstrap": bootstrap_cases()}
+def multi_label_scores(name, gold, predicted):
+    """[rows, labels] of 0 and 1, both."""
+    f1 = {
+        f"f1_{a}": float(f1_score(gold, predicted, average=a, zero_division=0))
+        for a in ("micro", "macro", "weighted", "samples")
+    }
+    per_label = precision_recall_fscore_support(gold, predicted, average=None, zero_division=0)
+    return {
+        "name": name,
+        "gold": gold.tolist(),
+        "predicted": predicted.tolist(),
+        **f1,
+        "precision_micro": float(precision_score(gold, predicted, average="micro", zero_division=0)),
+        "recall_micro": float(recall_score(gold, predicted, average="micro", zero_division=0)),
+        "subset_accuracy": float(accuracy_score(gold, predicted)),
+        "hamming_loss": float(hamming_loss(gold, predicted)),
+        "per_label": dict(zip(("precision", "recall", "f1", "support"), (column.tolist() for column in per_label))),
+    }
+
+
+def multi_label_cases():
+    random = np.random.default_rng(20261202)
+    for labels, rows, share, wrong in ((2, 7, 0.5, 0.5), (3, 61, 0.3, 0.1), (9, 40, 0.1, 0.05), (5, 33, 0.8, 0.9)):
+        gold = (random.random((rows, labels)) < share).astype(int)
+        predicted = np.where(random.random(gold.shape) < wrong, 1 - gold, gold)
+        yield multi_label_scores(f"{labels} labels, {rows} rows, {share} given, {wrong} wrong", gold, predicted)
+    gold = (random.random((21, 4)) < 0.4).astype(int)
+    gold[:, 2] = 0
+    yield multi_label_scores("a label that is nowhere", gold, gold)
+    yield multi_label_scores("all right", np.eye(4, dtype=int), np.eye(4, dtype=int))
+    yield multi_label_scores("nothing predicted", gold, np.zeros_like(gold))
+    yield multi_label_scores("everything predicted", gold, np.ones_like(gold))
+    yield multi_label_scores("nothing there, nothing predicted", np.zeros((5, 3), int), np.zeros((5, 3), int))
+
+
+def threshold_cases():
+    """The highest F1 that any threshold gives, from the precision-recall curve."""
+    random = np.random.default_rng(20261203)
+    for rows, share, grid in ((5, 0.5, None), (60, 0.2, None), (60, 0.2, 8), (200, 0.05, 32), (200, 0.6, 4)):
+        gold = random.random(rows) < share
+        gold[0] = True
+        scores = np.clip(random.normal(0.35 + 0.2 * gold, 0.2), 0.01, 0.99)
+        # Few distinct scores: many are equal.
+        scores = (scores if grid is None else np.round(scores * grid) / grid).astype(np.float32)
+        precision, recall, _ = precision_recall_curve(gold, scores)
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+        yield {"scores": scores.tolist(), "gold": gold.astype(int).tolist(), "f1": float(f1.max())}
+
+
+def regression_scores(name, gold, predicted):
+    return {
+        "name": name,
+        "gold": gold.tolist(),
+        "predicted": predicted.tolist(),
+        "pearson": float(scipy.stats.pearsonr(gold, predicted).statistic),
+        "spearman": float(scipy.stats.spearmanr(gold, predicted).statistic),
+        "mse": float(mean_squared_error(gold, predicted)),
+        "mae": float(mean_absolute_error(gold, predicted)),
+        "r2": float(r2_score(gold, predicted)),
+    }
+
+
+def regression_cases():
+    random = np.random.default_rng(20261204)
+    for rows, noise in ((3, 1.0), (7, 0.1), (101, 0.5), (101, 5.0)):
+        gold = random.normal(2.5, 1.5, rows)
+        yield regression_scores(f"{rows} rows, noise {noise}", gold, gold + random.normal(0.3, noise, rows))
+    gold = np.round(random.uniform(0, 5, 80) * 5) / 5
+    yield regression_scores("many equal", gold, np.round(gold + random.normal(0, 1, 80)))
+    yield regression_scores("against each other", np.arange(9.0), -np.arange(9.0) ** 3)
+    yield regression_scores("far from zero", 1e8 + random.random(40), 1e8 + random.random(40))
+    yield regression_scores("exact", gold, gold)
+
+
+def write(name, sections):
     lines = []
     for section, cases in sections.items():
         body = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
         lines.append(f'"{section}":[\n{body}\n]')
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text("{" + ",\n".join(lines) + "}\n")
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / name).write_text("{" + ",\n".join(lines) + "}\n")
+
+
+def main():
+    warnings.filterwarnings("ignore")  # Its warnings that a score is undefined are about the very cases wanted here.
+    write("classification.json", {"classification": classification_cases(), "bootstrap": bootstrap_cases()})
+    write("multi_label.json", {"multi_label": multi_label_cases(), "threshold": threshold_cases()})
+    write("regression.json", {"regression": regression_cases()})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,11 @@ the loss.
   cross_entropy.label_smoothing         []
   cross_entropy.{plain,weighted,smoothed,weighted_smoothed}.{loss,dlogits}
                                         torch's mean: over the labels' class weights
+  binary_cross_entropy.{logits,targets} [7, 5]; row 4's logits are near +-100, row 2 has no label
+  binary_cross_entropy.positive_weights [5]
+  binary_cross_entropy.{plain,weighted}.{loss,dlogits}  torch's mean: over rows and columns
+  squared_error.{predictions,targets}   [9, 1], [9]
+  squared_error.plain.{loss,dpredictions}
   attention.{q,k,v,dy}                  [12, 15]: tokens, then 3 heads of size 5; scale 1/sqrt(5)
   attention.cu_seqlens                  [0, 1, 4, 12]
   attention.{full,causal,window,causal_window}.{y,dq,dk,dv}   a window of 2 to either side
@@ -121,6 +126,30 @@ def cross_entropy(rng):
     return {f"cross_entropy.{name}": tensor for name, tensor in out.items()}
 
 
+def binary_cross_entropy(rng):
+    logits = 3 * rng.standard_normal((7, 5))
+    logits[4] = [100, -100, 99.5, -99.5, 0]
+    targets = (rng.random((7, 5)) < 0.4).astype(float)
+    targets[2] = 0
+    targets[4] = [1, 1, 0, 0, 1]
+    logits, targets, weights = exact(logits).requires_grad_(), exact(targets), exact(rng.uniform(0.5, 6, 5))
+    out = {"logits": logits, "targets": targets, "positive_weights": weights}
+    for case, pos_weight in {"plain": None, "weighted": weights}.items():
+        loss = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
+        out[f"{case}.loss"] = loss
+        (out[f"{case}.dlogits"],) = gradients(loss, None, logits)
+    return {f"binary_cross_entropy.{name}": tensor for name, tensor in out.items()}
+
+
+def squared_error(rng):
+    predictions = exact(2 * rng.standard_normal((9, 1))).requires_grad_()
+    targets = exact(5 * rng.random(9))
+    loss = F.mse_loss(predictions.squeeze(), targets)
+    (gradient,) = gradients(loss, None, predictions)
+    out = {"predictions": predictions, "targets": targets, "plain.loss": loss, "plain.dpredictions": gradient}
+    return {f"squared_error.{name}": tensor for name, tensor in out.items()}
+
+
 def attention(rng, heads=3, size=5, cu_seqlens=(0, 1, 4, 12)):
     q, k, v = (exact(1.5 * rng.standard_normal((12, heads * size))).requires_grad_() for _ in range(3))
     dy = exact(rng.standard_normal((12, heads * size)))
@@ -220,7 +249,11 @@ def main():
     output = parser.parse_args().output
     torch.set_num_threads(1)
     tensors = {}
-    for seed, make in enumerate([activations, layer_norm, cross_entropy, attention, adamw, clip, rotary, gated, mean_rows]):
+    makers = [
+        activations, layer_norm, cross_entropy, attention, adamw, clip, rotary, gated, mean_rows, binary_cross_entropy,
+        squared_error,
+    ]  # fmt: skip
+    for seed, make in enumerate(makers):
         tensors |= make(numpy.random.default_rng(seed))
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file(

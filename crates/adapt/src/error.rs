@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use retune_data::DataError;
 use retune_model::ModelError;
 
 /// What cannot be adjusted as asked.
@@ -34,6 +35,9 @@ pub enum AdaptError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// The rows.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The model below.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -97,11 +97,10 @@ impl Observer for Progress<'_> {
             Event::Resume { step, total_steps, seconds } => self.begin(*step, *total_steps, *seconds)?,
             Event::Step { step, loss, tokens, seconds, .. } => self.step(*step, *loss, *tokens, *seconds),
             Event::Evaluation { step, epoch, loss, metrics, best, seconds } => {
-                let metric = |name: &str| metrics.get(name).copied().unwrap_or_default();
+                let shown = retune::shown(metrics).into_iter().take(2);
+                let shown: String = shown.map(|(_, words, value)| format!("{words} {value:.4}, ")).collect();
                 self.line(&format!(
-                    "epoch {epoch:.2}, step {step}: accuracy {:.4}, macro F1 {:.4}, loss {loss:.4}{} ({})",
-                    metric("accuracy"),
-                    metric("f1_macro"),
+                    "epoch {epoch:.2}, step {step}: {shown}loss {loss:.4}{} ({})",
                     if *best { ", best so far" } else { "" },
                     duration(*seconds),
                 ));

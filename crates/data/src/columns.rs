@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::error::DataError;
+use crate::label::{as_number, looks_like_list};
 use crate::table::Table;
 use crate::wording::{count, did_you_mean, excerpt, list};
 
@@ -59,7 +60,7 @@ const TEXT_NAMES: [&str; 26] = [
 ];
 
 /// Usual names of a label, the likelier first.
-const LABEL_NAMES: [&str; 21] = [
+const LABEL_NAMES: [&str; 24] = [
     "label",
     "labels",
     "intent",
@@ -76,6 +77,9 @@ const LABEL_NAMES: [&str; 21] = [
     "output",
     "rating",
     "stars",
+    "score",
+    "similarity_score",
+    "similarity",
     "y",
     "标签",
     "类别",
@@ -83,8 +87,9 @@ const LABEL_NAMES: [&str; 21] = [
     "意图",
 ];
 
-/// Usual names of two texts that belong together.
-const PAIR_NAMES: [(&str, &str); 8] = [
+/// Usual names of two texts that belong together. A question and its answer are not among them: such files are often
+/// about the question alone.
+const PAIR_NAMES: [(&str, &str); 13] = [
     ("sentence1", "sentence2"),
     ("sentence_1", "sentence_2"),
     ("text1", "text2"),
@@ -93,6 +98,11 @@ const PAIR_NAMES: [(&str, &str); 8] = [
     ("sentence_a", "sentence_b"),
     ("question1", "question2"),
     ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("text", "text_pair"),
 ];
 
 /// Chooses the columns of `table`: as named, else by usual names, else by content.
@@ -244,6 +254,10 @@ struct Values {
     mean_characters: f64,
     /// Every value is a number.
     numeric: bool,
+    /// Some value is a number with decimals.
+    decimal: bool,
+    /// Every value is a list by its brackets.
+    lists: bool,
     /// Most values have a space or letters beyond ASCII; an identifier has neither.
     prose: bool,
 }
@@ -257,13 +271,17 @@ impl Values {
         let step = table.len().div_ceil(JUDGED_ROWS).max(1);
         let mut distinct = HashSet::new();
         let (mut filled, mut characters, mut numbers, mut prose) = (0_usize, 0_usize, 0_usize, 0_usize);
+        let (mut decimals, mut lists) = (0_usize, 0_usize);
         for row in table.rows().step_by(step) {
             let Some(value) = row.get(column).map(str::trim).filter(|value| !value.is_empty()) else {
                 continue;
             };
             filled += 1;
             characters += value.chars().count();
-            numbers += usize::from(value.parse::<f64>().is_ok());
+            let number = as_number(value);
+            numbers += usize::from(number.is_some());
+            decimals += usize::from(number.is_some_and(|number| number.fract() != 0.0));
+            lists += usize::from(looks_like_list(value));
             prose += usize::from(value.contains(' ') || !value.is_ascii());
             distinct.insert(value);
         }
@@ -272,6 +290,8 @@ impl Values {
             distinct: distinct.len(),
             mean_characters: characters as f64 / filled.max(1) as f64,
             numeric: numbers == filled,
+            decimal: decimals > 0,
+            lists: lists == filled,
             prose: 2 * prose > filled,
         }
     }
@@ -300,7 +320,7 @@ const CLEAR_LEAD: f64 = 1.5;
 
 fn text_by_content(table: &Table, taken: &[usize]) -> Option<Choice> {
     let mut candidates = free_columns(table, taken);
-    candidates.retain(|(_, values)| !values.numeric);
+    candidates.retain(|(_, values)| !values.numeric && !values.lists);
     candidates.sort_by(|(_, a), (_, b)| b.textness().total_cmp(&a.textness()));
     match candidates.as_slice() {
         [(only, _)] if table.columns().len() == 1 => choice(table, "text", *only, "the only one"),
@@ -314,6 +334,11 @@ fn text_by_content(table: &Table, taken: &[usize]) -> Option<Choice> {
 
 fn label_by_content(table: &Table, taken: &[usize]) -> Option<Choice> {
     let free = free_columns(table, taken);
+    // Nothing else is written as lists, so one such column is the labels', whatever else repeats.
+    let mut lists = free.iter().filter(|(_, values)| values.lists);
+    if let (Some((column, _)), None) = (lists.next(), lists.next()) {
+        return choice(table, "label", *column, "it has lists");
+    }
     let mut repeating = free.iter().filter(|(_, values)| values.repeat());
     match (repeating.next(), repeating.next()) {
         (Some((column, values)), None) => {
@@ -323,6 +348,9 @@ fn label_by_content(table: &Table, taken: &[usize]) -> Option<Choice> {
         // Its one value will be named by the error for a single class, which says more than "no label
         // column".
         (None, _) => match free.as_slice() {
+            [(column, values)] if values.numeric && values.decimal => {
+                choice(table, "label", *column, "the only one left, and it has numbers")
+            }
             [(column, values)] if values.distinct == 1 && values.filled > 1 => {
                 choice(table, "label", *column, "the only one left")
             }

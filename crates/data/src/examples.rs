@@ -2,11 +2,12 @@
 
 use crate::columns::Columns;
 use crate::error::DataError;
+use crate::label::{Label, LabelReading};
 use crate::table::Table;
 use crate::wording::{count, lines};
 
 /// One row as a task sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// The row's place in its file, counted from 0: what random numbers and predictions are keyed by.
     pub row: u64,
@@ -16,11 +17,24 @@ pub struct Example {
     pub text: String,
     /// The second text, for a task on pairs.
     pub pair: Option<String>,
-    /// The label's name without white space around it; none for prediction.
-    pub label: Option<String>,
+    /// What it is labelled with; none for prediction.
+    pub label: Option<Label>,
 }
 
 impl Example {
+    /// The name of its one class; none where it has none, several labels or a number.
+    pub fn class(&self) -> Option<&str> {
+        match &self.label {
+            Some(Label::Class(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The names that its label gives.
+    pub fn names(&self) -> &[String] {
+        self.label.as_ref().map_or(&[], Label::names)
+    }
+
     /// What makes two examples the same to a reader: their texts without white space around them.
     pub(crate) fn key(&self) -> (&str, &str) {
         (self.text.trim(), self.pair.as_deref().unwrap_or_default().trim())
@@ -30,11 +44,16 @@ impl Example {
 /// How many lines an error lists.
 const LISTED_LINES: usize = 5;
 
-/// The rows of `table` with their labels, for training and evaluation.
+/// The rows of `table` with their labels, read as `reading` says, for training and evaluation.
 ///
 /// # Errors
-/// There is no label column, or rows have no label, no text or no second text (their lines are named).
-pub fn labelled_examples(table: &Table, columns: &Columns) -> Result<Vec<Example>, DataError> {
+/// There is no label column, or rows have no label, no text or no second text (their lines are named), or a label is
+/// not what it should be, such as a word among numbers.
+pub fn labelled_examples(
+    table: &Table,
+    columns: &Columns,
+    reading: &LabelReading,
+) -> Result<Vec<Example>, DataError> {
     let label_column = columns.require_label(table)?;
     let mut examples = unlabelled_examples(table, columns);
     let mut gaps: Vec<(&str, Gaps)> = vec![
@@ -44,12 +63,20 @@ pub fn labelled_examples(table: &Table, columns: &Columns) -> Result<Vec<Example
     ];
     for (example, row) in examples.iter_mut().zip(table.rows()) {
         let label = row.get(label_column.index).unwrap_or_default().trim();
+        let no_label = label.is_empty() && !reading.takes_empty();
         let pair_missing = example.pair.as_ref().is_some_and(|pair| pair.trim().is_empty());
-        let missing = [label.is_empty(), example.text.trim().is_empty(), pair_missing];
+        let missing = [no_label, example.text.trim().is_empty(), pair_missing];
         for ((_, gaps), _) in gaps.iter_mut().zip(missing).filter(|(_, missing)| *missing) {
             gaps.note(example.line);
         }
-        example.label = Some(label.to_owned());
+        if !no_label {
+            let read = reading.read(label);
+            example.label = Some(read.map_err(|message| {
+                DataError::new(format!("column `{}`: {message}", label_column.name))
+                    .at_line(example.line)
+                    .in_file(table.path())
+            })?);
+        }
     }
     let found: Vec<String> = gaps
         .iter()

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::columns::{Columns, likely_label};
 use crate::error::DataError;
 use crate::examples::Example;
+use crate::label::Label;
 use crate::notice::Notice;
 use crate::table::Table;
 use crate::wording::{count, excerpt, nearest};
@@ -43,20 +44,35 @@ impl LabelMap {
         Ok(LabelMap { names, indices })
     }
 
+    /// The map of a head that gives a number: one output, called what transformers calls it.
+    pub fn of_number() -> Self {
+        let name = "LABEL_0".to_owned();
+        LabelMap { names: vec![name.clone()], indices: HashMap::from([(name, 0)]) }
+    }
+
     /// The labels of `examples`, which are training's, in their order: by number where all are integers, else
-    /// by bytes.
+    /// by bytes. That of numbers is [`LabelMap::of_number`].
     ///
     /// `table` and `columns` are where the examples come from; an error names a better column where there is
     /// one.
     ///
     /// # Errors
-    /// An example without a label; only one class; more classes than half the rows (from three classes on),
-    /// which means that the column holds an identifier, numbers or free text.
+    /// An example without a label; only one class; no label in any row; more labels than half the rows (from three
+    /// on), which means that the column holds an identifier, numbers or free text.
     pub fn from_examples(examples: &[Example], table: &Table, columns: &Columns) -> Result<Self, DataError> {
         let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut several = false;
         for example in examples {
-            *rows.entry(label_of(example, table.path())?).or_default() += 1;
+            match label_of(example, table.path())? {
+                Label::Number(_) => return Ok(LabelMap::of_number()),
+                Label::Class(name) => *rows.entry(name).or_default() += 1,
+                Label::Labels(names) => {
+                    several = true;
+                    names.iter().for_each(|name| *rows.entry(name).or_default() += 1);
+                }
+            }
         }
+        let given: usize = rows.values().sum();
         let mut names: Vec<&str> = rows.keys().copied().collect();
         let integers: Option<Vec<i128>> = names.iter().map(|name| name.parse().ok()).collect();
         if let Some(integers) = integers {
@@ -66,26 +82,30 @@ impl LabelMap {
             names = numbered.into_iter().map(|(_, name)| name).collect();
         }
         let column = columns.label.as_ref().map_or("label", |choice| choice.name.as_str());
-        match names.as_slice() {
-            [] => Err(DataError::new("expected examples with labels, got none").in_file(table.path())),
-            [only] => Err(DataError::new(format!(
+        let problem = match names.as_slice() {
+            [] if several => format!(
+                "expected labels in column `{column}`, got none in all {}: add rows that have some{}",
+                count(examples.len(), "row"),
+                other_column(table, columns)
+            ),
+            [] => "expected examples with labels, got none".to_owned(),
+            [only] if !several => format!(
                 "expected at least two classes in column `{column}`, got only `{}` in all {}: add rows of \
                  another class{}",
                 excerpt(only, 40),
                 count(examples.len(), "row"),
                 other_column(table, columns)
-            ))
-            .in_file(table.path())),
-            many if many.len() > 2 && 2 * many.len() > examples.len() => Err(DataError::new(format!(
+            ),
+            many if many.len() > 2 && 2 * many.len() > given => format!(
                 "expected labels that repeat in column `{column}`, got {} in {}: {}{}",
                 count(many.len(), "different one"),
                 count(examples.len(), "row"),
                 nature(many),
                 other_column(table, columns)
-            ))
-            .in_file(table.path())),
-            _ => LabelMap::new(names.into_iter().map(str::to_owned).collect()),
-        }
+            ),
+            _ => return LabelMap::new(names.into_iter().map(str::to_owned).collect()),
+        };
+        Err(DataError::new(problem).in_file(table.path()))
     }
 
     /// The number of `name`, if training saw it.
@@ -113,32 +133,58 @@ impl LabelMap {
         self.names.is_empty()
     }
 
-    /// The examples' labels as numbers; `path` is the file they come from, for the error.
+    /// The examples' classes as numbers; `path` is the file they come from, for the error.
     ///
     /// # Errors
     /// A label that training never saw: its name, first line, number of rows and the nearest known label are
-    /// named.
+    /// named. A label that is no class.
     pub fn encode(&self, examples: &[Example], path: &Path) -> Result<Vec<usize>, DataError> {
         let mut classes = Vec::with_capacity(examples.len());
-        // Name, first line and rows, in the order of the file.
-        let mut unseen: Vec<(&str, u64, usize)> = Vec::new();
-        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut unseen = Unseen::default();
         for example in examples {
-            let name = label_of(example, path)?;
-            match self.index(name) {
-                Some(index) => classes.push(index),
-                None => {
-                    let place = *places.entry(name).or_insert(unseen.len());
-                    match unseen.get_mut(place) {
-                        Some((_, _, rows)) => *rows += 1,
-                        None => unseen.push((name, example.line, 1)),
-                    }
-                }
-            }
+            let Label::Class(name) = label_of(example, path)? else {
+                return Err(other_form(example, path, "one class"));
+            };
+            classes.extend(self.known(name, example.line, &mut unseen));
         }
-        match unseen.first() {
-            None => Ok(classes),
-            Some((_, first_line, _)) => Err(self.unseen_error(&unseen).at_line(*first_line).in_file(path)),
+        self.refuse(&unseen, path)?;
+        Ok(classes)
+    }
+
+    /// The numbers of each example's labels, in rising order.
+    ///
+    /// # Errors
+    /// As [`LabelMap::encode`].
+    pub fn encode_many(&self, examples: &[Example], path: &Path) -> Result<Vec<Vec<usize>>, DataError> {
+        let mut rows = Vec::with_capacity(examples.len());
+        let mut unseen = Unseen::default();
+        for example in examples {
+            let Label::Labels(names) = label_of(example, path)? else {
+                return Err(other_form(example, path, "a list of labels"));
+            };
+            let known = names.iter().filter_map(|name| self.known(name, example.line, &mut unseen));
+            let mut row: Vec<usize> = known.collect();
+            row.sort_unstable();
+            rows.push(row);
+        }
+        self.refuse(&unseen, path)?;
+        Ok(rows)
+    }
+
+    fn known<'e>(&self, name: &'e str, line: u64, unseen: &mut Unseen<'e>) -> Option<usize> {
+        let index = self.index(name);
+        if index.is_none() {
+            unseen.note(name, line);
+        }
+        index
+    }
+
+    fn refuse(&self, unseen: &Unseen<'_>, path: &Path) -> Result<(), DataError> {
+        match unseen.labels.first() {
+            None => Ok(()),
+            Some((_, first_line, _)) => {
+                Err(self.unseen_error(&unseen.labels).at_line(*first_line).in_file(path))
+            }
         }
     }
 
@@ -196,18 +242,47 @@ impl From<LabelMap> for Vec<String> {
     }
 }
 
-fn label_of<'e>(example: &'e Example, path: &Path) -> Result<&'e str, DataError> {
-    example.label.as_deref().ok_or_else(|| {
+/// Labels that training never saw.
+#[derive(Default)]
+struct Unseen<'e> {
+    /// Name, first line and rows, in the order of the file.
+    labels: Vec<(&'e str, u64, usize)>,
+    places: HashMap<&'e str, usize>,
+}
+
+impl<'e> Unseen<'e> {
+    fn note(&mut self, name: &'e str, line: u64) {
+        let place = *self.places.entry(name).or_insert(self.labels.len());
+        match self.labels.get_mut(place) {
+            Some((_, _, rows)) => *rows += 1,
+            None => self.labels.push((name, line, 1)),
+        }
+    }
+}
+
+fn label_of<'e>(example: &'e Example, path: &Path) -> Result<&'e Label, DataError> {
+    example.label.as_ref().ok_or_else(|| {
         DataError::new("expected a label, got none: fill it in or delete the row")
             .at_line(example.line)
             .in_file(path)
     })
 }
 
+fn other_form(example: &Example, path: &Path, expected: &str) -> DataError {
+    let got = match &example.label {
+        Some(Label::Class(_)) => "one class",
+        Some(Label::Labels(_)) => "a list of labels",
+        Some(Label::Number(_)) => "a number",
+        None => "nothing",
+    };
+    DataError::new(format!("expected {expected} as the label, got {got}")).at_line(example.line).in_file(path)
+}
+
 /// What a column of seldom repeated values seems to be.
 fn nature(names: &[&str]) -> &'static str {
     if names.iter().all(|name| name.parse::<f64>().is_ok()) {
-        return "the column looks like numbers or an identifier";
+        return "the column looks like numbers or an identifier; if they are amounts, give `--problem-type \
+                regression`";
     }
     let sentences = names.iter().filter(|name| name.split_whitespace().count() > 3).count();
     if 2 * sentences > names.len() {

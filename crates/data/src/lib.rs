@@ -1,17 +1,17 @@
 //! Load: from a file to rows, columns, labels, splits, statistics and tokens.
 //!
 //! The way through the crate is the order of its modules: bytes become text,
-//! text becomes a [`Table`], [`choose_columns`] says which column is what, [`labelled_examples`] makes
-//! [`Example`]s, [`LabelMap`] numbers the labels, [`stratified_split`] holds rows back for evaluation and
+//! text becomes a [`Table`], [`choose_columns`] says which column is what and [`ProblemType::of_column`] what its
+//! labels are, [`labelled_examples`] makes [`Example`]s, [`LabelMap`] numbers the labels, [`stratified_split`] holds rows back for evaluation and
 //! [`DataProfile`] says what is in the data before any time is spent on training.
 //!
 //! ```no_run
-//! use retune_data::{LabelMap, ReadOptions, choose_columns, labelled_examples, read_table};
+//! use retune_data::{LabelMap, LabelReading, ReadOptions, choose_columns, labelled_examples, read_table};
 //!
 //! # fn main() -> Result<(), retune_data::DataError> {
 //! let table = read_table("train.csv".as_ref(), &ReadOptions::default())?;
 //! let columns = choose_columns(&table, None, None, None)?;
-//! let examples = labelled_examples(&table, &columns)?;
+//! let examples = labelled_examples(&table, &columns, &LabelReading::default())?;
 //! let labels = LabelMap::from_examples(&examples, &table, &columns)?;
 //! let classes = labels.encode(&examples, table.path())?;
 //! # Ok(())
@@ -26,12 +26,15 @@ mod encoding;
 mod error;
 mod examples;
 mod format;
+mod label;
 mod labels;
 mod notice;
+mod problem_type;
 mod profile;
 mod random;
 mod readers;
 mod split;
+mod strata;
 mod table;
 mod tokens;
 mod wording;
@@ -40,11 +43,14 @@ pub use columns::{Choice, Columns, choose_columns};
 pub use error::DataError;
 pub use examples::{Example, labelled_examples, unlabelled_examples};
 pub use format::Format;
+pub use label::{Label, LabelReading};
 pub use labels::LabelMap;
 pub use notice::Notice;
-pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Overlap};
+pub use problem_type::{FoundProblemType, ProblemType};
+pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Numbers, Overlap};
 pub use random::Random;
 pub use readers::{ReadOptions, parse_table, read_table};
 pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};
+pub use strata::Strata;
 pub use table::{Row, Table};
 pub use tokens::Tokens;

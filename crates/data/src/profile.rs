@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::error::DataError;
 use crate::examples::Example;
+use crate::label::Label;
 use crate::labels::LabelMap;
 use crate::wording::{count, lines, thousands};
 
@@ -19,6 +20,10 @@ pub struct DataProfile {
     /// The rows of the largest class over those of the smallest that has any; 1 is balance, none without
     /// labels.
     pub imbalance: Option<f64>,
+    /// Several labels a row: how many rows have none.
+    pub unlabelled: Option<usize>,
+    /// What the numbers are like, where the labels are numbers.
+    pub numbers: Option<Numbers>,
     /// The lengths in tokens.
     pub lengths: Option<Lengths>,
     /// Texts that come more than once.
@@ -34,6 +39,21 @@ pub struct ClassCount {
     pub name: String,
     /// How many rows have it.
     pub rows: usize,
+}
+
+/// The numbers of a regression.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Numbers {
+    /// The smallest.
+    pub min: f64,
+    /// Half of them are no larger; by nearest rank, so it is some row's number.
+    pub median: f64,
+    /// The largest.
+    pub max: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation, of the rows as they are.
+    pub deviation: f64,
 }
 
 /// How long the rows are, in tokens before truncation. Quantiles are by nearest rank, so each is some row's
@@ -84,15 +104,31 @@ pub struct Overlap {
 const IMBALANCED: f64 = 10.0;
 
 impl DataProfile {
-    /// Profiles `examples`; classes without a row are left out, and without `labels` so are all.
+    /// Profiles `examples`; labels without a row are left out, and without `labels` so are all.
     pub fn new(examples: &[Example], labels: Option<&LabelMap>) -> Self {
         let classes = labels.map(|labels| count_classes(examples, labels)).unwrap_or_default();
+        let several = |label: &Label| match label {
+            Label::Labels(names) => Some(names.is_empty()),
+            _ => None,
+        };
+        let empty: Vec<bool> =
+            examples.iter().filter_map(|example| example.label.as_ref().and_then(several)).collect();
+        let unlabelled = (!empty.is_empty()).then(|| empty.iter().filter(|empty| **empty).count());
         let imbalance = match (classes.first(), classes.last()) {
             (Some(largest), Some(smallest)) => Some(largest.rows as f64 / smallest.rows as f64),
             _ => None,
         };
         let duplicates = Duplicates::of(examples);
-        DataProfile { rows: examples.len(), classes, imbalance, lengths: None, duplicates, overlap: None }
+        DataProfile {
+            rows: examples.len(),
+            classes,
+            imbalance,
+            unlabelled,
+            numbers: Numbers::of(examples),
+            lengths: None,
+            duplicates,
+            overlap: None,
+        }
     }
 
     /// Adds the rows' lengths in tokens, special tokens included, before they are cut to `max_length`.
@@ -145,32 +181,45 @@ impl DataProfile {
 
     fn balance_line(&self) -> String {
         let rows = count(self.rows, "row");
-        match (self.largest(), self.smallest()) {
-            (Some(largest), Some(smallest)) => format!(
-                "{rows} in {}: from {} of `{}` to {} of `{}`",
-                count(self.classes.len(), "class"),
-                thousands(smallest.rows),
-                smallest.name,
-                thousands(largest.rows),
-                largest.name
-            ),
-            _ => rows,
+        if let Some(numbers) = &self.numbers {
+            return numbers.line(&rows);
         }
+        let (Some(largest), Some(smallest)) = (self.largest(), self.smallest()) else { return rows };
+        let (kinds, more) = match self.unlabelled {
+            None => (count(self.classes.len(), "class"), String::new()),
+            Some(unlabelled) => {
+                let given: usize = self.classes.iter().map(|class| class.rows).sum();
+                let mean = given as f64 / self.rows.max(1) as f64;
+                let more = format!("; {mean:.2} labels a row, {} without any", count(unlabelled, "row"));
+                (count(self.classes.len(), "label"), more)
+            }
+        };
+        format!(
+            "{rows} in {kinds}: from {} of `{}` to {} of `{}`{more}",
+            thousands(smallest.rows),
+            smallest.name,
+            thousands(largest.rows),
+            largest.name
+        )
     }
 
     fn imbalance_line(&self) -> Option<String> {
         let ratio = self.imbalance.filter(|ratio| *ratio >= IMBALANCED)?;
+        let (kind, usual) = match self.unlabelled {
+            None => ("class", "accuracy"),
+            Some(_) => ("label", "micro F1"),
+        };
         Some(format!(
-            "the largest class has {ratio:.0} times the rows of the smallest: look at macro F1 beside \
-             accuracy, and consider class weights"
+            "the largest {kind} has {ratio:.0} times the rows of the smallest: look at macro F1 beside {usual}, \
+             and consider class weights"
         ))
     }
 }
 
 fn count_classes(examples: &[Example], labels: &LabelMap) -> Vec<ClassCount> {
     let mut rows = vec![0_usize; labels.len()];
-    for class in examples.iter().filter_map(|example| labels.index(example.label.as_deref()?)) {
-        rows[class] += 1;
+    for example in examples {
+        example.names().iter().filter_map(|name| labels.index(name)).for_each(|class| rows[class] += 1);
     }
     let named = labels.names().iter().zip(rows).filter(|(_, rows)| *rows > 0);
     let mut classes: Vec<ClassCount> =
@@ -178,6 +227,34 @@ fn count_classes(examples: &[Example], labels: &LabelMap) -> Vec<ClassCount> {
     // Stable, so equal classes keep the order of their numbers.
     classes.sort_by_key(|class| std::cmp::Reverse(class.rows));
     classes
+}
+
+impl Numbers {
+    fn of(examples: &[Example]) -> Option<Self> {
+        let number = |example: &Example| match example.label {
+            Some(Label::Number(number)) => Some(number),
+            _ => None,
+        };
+        let mut sorted: Vec<f64> = examples.iter().filter_map(number).collect();
+        sorted.sort_by(f64::total_cmp);
+        let count = sorted.len() as f64;
+        let mean = sorted.iter().sum::<f64>() / count;
+        let variance = sorted.iter().map(|number| (number - mean) * (number - mean)).sum::<f64>() / count;
+        Some(Numbers {
+            min: *sorted.first()?,
+            median: *sorted.get(sorted.len().div_ceil(2) - 1)?,
+            max: *sorted.last()?,
+            mean,
+            deviation: variance.sqrt(),
+        })
+    }
+
+    fn line(&self, rows: &str) -> String {
+        let Numbers { min, median, max, mean, deviation } = self;
+        format!(
+            "{rows} with numbers from {min} to {max}: median {median}, mean {mean:.4}, deviation {deviation:.4}"
+        )
+    }
 }
 
 impl Lengths {

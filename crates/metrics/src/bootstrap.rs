@@ -1,5 +1,7 @@
 //! How far a score may be trusted: percentile bootstrap intervals (Efron 1979) over the rows.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::classification::Margins;
@@ -33,21 +35,21 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The intervals of a classifier's scores, with the settings that made them.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// The intervals of some scores, with the settings that made them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Intervals {
     /// The share of resamples each interval holds.
     pub confidence: f64,
     /// How many resamples there were.
     pub resamples: usize,
-    /// Of [`ConfusionMatrix::accuracy`].
-    pub accuracy: Interval,
-    /// Of [`ConfusionMatrix::f1_macro`], a resample averaging over the classes that occur in it.
-    pub f1_macro: Interval,
+    /// By the score's name.
+    #[serde(flatten)]
+    pub scores: BTreeMap<&'static str, Interval>,
 }
 
 impl Bootstrap {
-    /// The intervals of the matrix's accuracy and macro F1.
+    /// The intervals of the matrix's `accuracy` and `f1_macro`; for the latter a resample averages over the classes
+    /// that occur in it.
     ///
     /// A row matters only by its cell, so a table of each row's cell, 4 bytes a row, is drawn from: one random number,
     /// one read and one count a draw. A multinomial draw over the cells would take fewer, but needs a binomial
@@ -56,15 +58,7 @@ impl Bootstrap {
     /// # Errors
     /// If there are no rows, no resamples, or the confidence is not strictly between 0 and 1.
     pub fn intervals(&self, matrix: &ConfusionMatrix) -> Result<Intervals, MetricError> {
-        if matrix.rows() == 0 {
-            return Err(MetricError::NoRows);
-        }
-        if self.resamples == 0 {
-            return Err(MetricError::NoResamples);
-        }
-        if !(self.confidence > 0.0 && self.confidence < 1.0) {
-            return Err(MetricError::Confidence(self.confidence));
-        }
+        self.check(matrix.rows())?;
         let cells: Vec<_> = matrix.cells().collect();
         let cell_of_row: Vec<u32> =
             (0_u32..).zip(&cells).flat_map(|(cell, &(_, _, count))| (0..count).map(move |_| cell)).collect();
@@ -85,12 +79,49 @@ impl Bootstrap {
             accuracies.push(margins.accuracy());
             f1_macros.push(margins.f1_macro());
         }
-        Ok(Intervals {
-            confidence: self.confidence,
-            resamples: self.resamples,
-            accuracy: central_interval(accuracies, self.confidence),
-            f1_macro: central_interval(f1_macros, self.confidence),
-        })
+        let ends = [accuracies, f1_macros].map(|scores| central_interval(scores, self.confidence));
+        Ok(self.named(["accuracy", "f1_macro"], ends))
+    }
+
+    /// The intervals of any scores of `rows` rows: `scores` makes them of the drawn rows' numbers, some of which come
+    /// more than once.
+    ///
+    /// # Errors
+    /// If there are no rows, no resamples, or the confidence is not strictly between 0 and 1.
+    pub fn over_rows<const N: usize>(
+        &self,
+        rows: usize,
+        mut scores: impl FnMut(&[usize]) -> [f64; N],
+    ) -> Result<[Interval; N], MetricError> {
+        self.check(rows as u64)?;
+        let mut random = SplitMix64(self.seed);
+        let mut drawn = vec![0; rows];
+        let mut all = [const { Vec::new() }; N];
+        for _ in 0..self.resamples {
+            drawn.fill_with(|| random.below(rows));
+            for (all, score) in all.iter_mut().zip(scores(&drawn)) {
+                all.push(score);
+            }
+        }
+        Ok(all.map(|scores| central_interval(scores, self.confidence)))
+    }
+
+    pub(crate) fn named<const N: usize>(&self, names: [&'static str; N], ends: [Interval; N]) -> Intervals {
+        let scores = names.into_iter().zip(ends).collect();
+        Intervals { confidence: self.confidence, resamples: self.resamples, scores }
+    }
+
+    fn check(&self, rows: u64) -> Result<(), MetricError> {
+        if rows == 0 {
+            return Err(MetricError::NoRows);
+        }
+        if self.resamples == 0 {
+            return Err(MetricError::NoResamples);
+        }
+        if !(self.confidence > 0.0 && self.confidence < 1.0) {
+            return Err(MetricError::Confidence(self.confidence));
+        }
+        Ok(())
     }
 }
 
@@ -166,8 +197,8 @@ mod tests {
     fn no_doubt_no_width() {
         let sure = ConfusionMatrix::from_pairs(&[1], &[1], 3).unwrap();
         let intervals = Bootstrap::default().intervals(&sure).unwrap();
-        assert_eq!(intervals.accuracy, Interval { low: 1.0, high: 1.0 });
-        assert_eq!(intervals.f1_macro, Interval { low: 1.0, high: 1.0 });
+        assert_eq!(intervals.scores["accuracy"], Interval { low: 1.0, high: 1.0 });
+        assert_eq!(intervals.scores["f1_macro"], Interval { low: 1.0, high: 1.0 });
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{Intervals, MetricError};
+use crate::MetricError;
+use crate::ratio::ratio;
 
 /// How often each gold class was predicted as each class.
 ///
@@ -53,9 +54,6 @@ pub struct ClassificationReport {
     pub matthews: f64,
     /// Rows the scores are over.
     pub rows: u64,
-    /// How far the scores may be trusted; left out of the document when not asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub intervals: Option<Intervals>,
 }
 
 impl ConfusionMatrix {
@@ -203,7 +201,7 @@ impl ConfusionMatrix {
         ratio(covariance as f64, (gold_variance as f64).sqrt() * (predicted_variance as f64).sqrt())
     }
 
-    /// All the scores, without intervals: [`crate::Bootstrap`] makes those.
+    /// All the scores; [`crate::Bootstrap`] makes their intervals.
     pub fn report(&self) -> ClassificationReport {
         ClassificationReport {
             accuracy: self.accuracy(),
@@ -214,7 +212,6 @@ impl ConfusionMatrix {
             recall_macro: self.recall_macro(),
             matthews: self.matthews(),
             rows: self.rows,
-            intervals: None,
         }
     }
 
@@ -285,11 +282,6 @@ impl Margins {
         }
         ratio(sum, f64::from(occurring))
     }
-}
-
-/// A quotient of which 0 is made where it has no value.
-fn ratio(numerator: f64, denominator: f64) -> f64 {
-    if denominator > 0.0 { numerator / denominator } else { 0.0 }
 }
 
 #[cfg(test)]

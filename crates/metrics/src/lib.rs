@@ -1,8 +1,8 @@
 //! How good is it: plain slices in, numbers out.
 //!
-//! A metric is a small accumulator: rows are recorded as they are predicted and only counts are kept, so that an
-//! evaluation never holds its logits. Two accumulators of the same kind merge. Every number is defined on every
-//! input: where the definition divides by zero, it is 0 and never NaN.
+//! A metric is a small accumulator: rows are recorded as they are predicted and a few bytes of each are kept, or only
+//! counts, so that an evaluation never holds its logits. Every number is defined on every input of numbers: where the
+//! definition divides by zero, it is 0 and never NaN.
 //!
 //! ```
 //! use retune_metrics::{Bootstrap, ConfusionMatrix};
@@ -11,17 +11,23 @@
 //! assert_eq!(matrix.accuracy(), 0.75);
 //! assert_eq!(matrix.most_confused(1), [(1, 2, 1)]);
 //! let intervals = Bootstrap::default().intervals(&matrix)?;
-//! assert!(intervals.accuracy.low <= 0.75 && 0.75 <= intervals.accuracy.high);
+//! let accuracy = intervals.scores["accuracy"];
+//! assert!(accuracy.low <= 0.75 && 0.75 <= accuracy.high);
 //! # Ok::<(), retune_metrics::MetricError>(())
 //! ```
 
 mod bootstrap;
 mod classification;
+mod multi_label;
+mod ratio;
+mod regression;
 
 use std::fmt;
 
 pub use bootstrap::{Bootstrap, Interval, Intervals};
 pub use classification::{ClassScore, ClassificationReport, ConfusionMatrix};
+pub use multi_label::{MultiLabelCounts, MultiLabelReport, best_threshold};
+pub use regression::{RegressionPairs, RegressionReport};
 
 /// Why a metric could not be computed.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,11 +50,11 @@ pub enum MetricError {
         /// Number of predicted labels.
         predicted: usize,
     },
-    /// Two matrices over different numbers of classes cannot be merged.
+    /// What is added is over another number of classes.
     ClassesDiffer {
-        /// Classes of the matrix merged into.
+        /// Classes of what is added to.
         expected: usize,
-        /// Classes of the other one.
+        /// Classes of what came.
         actual: usize,
     },
     /// A bootstrap was asked of no rows.
@@ -75,7 +81,7 @@ impl fmt::Display for MetricError {
                 )
             }
             Self::ClassesDiffer { expected, actual } => {
-                write!(f, "confusion matrix: expected to merge one of {expected} classes, got {actual}")
+                write!(f, "expected to add what has {expected} classes, got {actual}")
             }
             Self::NoRows => write!(f, "bootstrap: expected at least one row to resample, got none"),
             Self::NoResamples => write!(f, "bootstrap: expected at least one resample, got 0"),

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{Adapter, AdapterFiles, Applied};
-use retune_metrics::ClassificationReport;
+use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
 use retune_tensor::{ParamId, Parameters};
@@ -28,8 +28,14 @@ pub struct Card {
     pub task: String,
     /// The method that made it.
     pub method: String,
+    /// What a label is; cards of before there were others are of one class a row.
+    #[serde(default)]
+    pub problem_type: ProblemType,
     /// The labels, in the order of the logits.
     pub labels: Vec<String>,
+    /// From which probability on each label is given, where a row may have several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub thresholds: Option<Vec<f32>>,
     /// Longer texts are cut to this many tokens.
     pub max_length: usize,
     /// The columns that it was trained on.
@@ -55,6 +61,9 @@ pub struct Columns {
     pub pair: Option<String>,
     /// The label.
     pub label: Option<String>,
+    /// What stands between the labels of a row.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub label_separator: Option<String>,
 }
 
 /// A file or a folder's weights, and what was in them.
@@ -108,7 +117,9 @@ impl Card {
             retune_version: env!("CARGO_PKG_VERSION").into(),
             task: task.name.into(),
             method: resolved.method.name().into(),
-            labels: model.labels.names().to_vec(),
+            problem_type: model.form.spec().problem_type,
+            labels: model.labels().names().to_vec(),
+            thresholds: resolved.set_thresholds(examples)?,
             max_length: *max_length,
             columns: examples.columns.clone(),
             base: DataCard { path, revision, sha256: hash_weights(base)?, rows: None },
@@ -164,7 +175,7 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
     let ids: Vec<_> = model.parameters.iter().map(|(id, parameter)| (parameter.name.clone(), id)).collect();
     save_tensors(&model.parameters, &ids, &folder.join("model.safetensors"))?;
     let mut config = model.config.clone();
-    let labels = model.labels.names();
+    let labels = model.labels().names();
     let by_id: Map<String, Value> =
         labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
     let by_label: Map<String, Value> =
@@ -173,7 +184,7 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
         ("architectures", json!([model.family.sequence_classification_class()])),
         ("id2label", Value::Object(by_id)),
         ("label2id", Value::Object(by_label)),
-        ("problem_type", json!("single_label_classification")),
+        ("problem_type", json!(model.form.spec().problem_type)),
         // Everything is saved in full precision, whatever the base was stored in.
         ("dtype", json!("float32")),
     ] {
@@ -268,11 +279,4 @@ pub(crate) fn named(source: &Source) -> (PathBuf, Option<String>) {
 /// The path from the root, so that it holds wherever the next command is run.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
-}
-
-/// The numbers of a report that are a run's metrics.
-pub(crate) fn metrics(report: &ClassificationReport) -> BTreeMap<String, f64> {
-    let value = serde_json::to_value(report).unwrap_or_default();
-    let numbers = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "rows");
-    numbers.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect()
 }

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use retune_adapt::tasks::ClassifierRows;
+use retune_adapt::tasks::{ClassifierRows, LossOptions};
 use retune_data::{
-    DataProfile, Example, LabelMap, Table, duplicate_groups, labelled_examples, read_table,
-    stratified_sample, stratified_split,
+    DataProfile, Example, LabelMap, LabelReading, ProblemType, Strata, Table, duplicate_groups,
+    labelled_examples, read_table, stratified_sample, stratified_split,
 };
 
 use crate::artefact::{Columns, absolute};
-use crate::{Error, FileSettings, Result, TextModel, TrainSettings};
+use crate::{Error, FileSettings, Result, TextModel, TrainSettings, labelling};
 
 /// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
 const ENOUGH_TO_SPLIT: usize = 50;
@@ -23,6 +23,8 @@ pub(crate) struct Examples {
     /// What the evaluation rows are, in words.
     pub eval_is: String,
     pub labels: LabelMap,
+    /// What a label is.
+    pub problem_type: ProblemType,
     pub columns: Columns,
     /// Sentences for the user: what was found, what was guessed, what looks odd.
     pub said: Vec<String>,
@@ -35,15 +37,24 @@ pub(crate) struct Labelled {
     pub table: Table,
 }
 
-/// Reads a file of labelled rows. `prefer` may fill in the columns once it is seen which there are.
+/// Reads a file of labelled rows. `prefer` may fill in the columns once it is seen which there are, and `problem_type`
+/// says what the labels are once these are known, with the separator of several.
 pub(crate) fn read_labelled(
     path: &Path,
     settings: &FileSettings,
     prefer: impl FnOnce(&FileSettings, &Table) -> FileSettings,
+    problem_type: impl FnOnce(&Table, &retune_data::Columns, Option<&str>) -> Result<ProblemType>,
 ) -> Result<Labelled> {
     let table = read_table(path, &settings.read_options()?)?;
-    let columns = prefer(settings, &table).columns(&table)?;
-    Ok(Labelled { examples: labelled_examples(&table, &columns)?, columns, table })
+    let settings = prefer(settings, &table);
+    if settings.label_separator.as_deref() == Some("") {
+        let message = "expected what stands between labels, such as ;, got nothing";
+        return Err(Error::Setting { flag: "label-separator", message: message.into() });
+    }
+    let columns = settings.columns(&table)?;
+    let problem_type = problem_type(&table, &columns, settings.label_separator.as_deref())?;
+    let reading = LabelReading { problem_type, separator: settings.label_separator };
+    Ok(Labelled { examples: labelled_examples(&table, &columns, &reading)?, columns, table })
 }
 
 /// What a file's reader noticed, and which columns were taken why.
@@ -54,8 +65,12 @@ pub(crate) fn said(table: &Table, columns: &retune_data::Columns) -> Vec<String>
 }
 
 /// Reads what the settings name, numbers the labels (as `known`, the model's own, where the data has no others) and
-/// holds rows back for evaluation.
-pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Result<Examples> {
+/// holds rows back for evaluation. `head` is what the model's own head says, if it says anything.
+pub(crate) fn load(
+    settings: &TrainSettings,
+    known: Option<Vec<String>>,
+    head: Option<ProblemType>,
+) -> Result<Examples> {
     let Some(path) = &settings.train else {
         let message = "which rows? give a CSV, TSV or JSONL file with a text and a label column";
         return Err(Error::Setting { flag: "train", message: message.into() });
@@ -69,12 +84,23 @@ pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Resu
             ));
         }
     }
-    let file = read_labelled(path, &settings.file, |file, _| file.clone())?;
+    let asked = settings.model.asked_problem_type()?;
+    let (mut problem_type, mut why) = (ProblemType::default(), None);
+    let decide = |table: &Table, columns: &retune_data::Columns, separator: Option<&str>| {
+        let found = labelling::problem_type(table, columns, separator, asked, head)?;
+        (problem_type, why) = (found.problem_type, found.why);
+        Ok(problem_type)
+    };
+    let file = read_labelled(path, &settings.file, |file, _| file.clone(), decide)?;
     let mut said = said(&file.table, &file.columns);
+    said.extend(why);
     let found = LabelMap::from_examples(&file.examples, &file.table, &file.columns)?;
     said.extend(found.notices().iter().map(ToString::to_string));
     let labels = match known {
-        Some(known) if found.names().iter().all(|name| known.contains(name)) => {
+        Some(known)
+            if problem_type != ProblemType::Regression
+                && found.names().iter().all(|name| known.contains(name)) =>
+        {
             said.push(format!("labels: the {} that the model was trained on, in its order", known.len()));
             LabelMap::new(known)?
         }
@@ -84,13 +110,14 @@ pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Resu
         text: file.columns.text.name.clone(),
         pair: file.columns.pair.as_ref().map(|choice| choice.name.clone()),
         label: file.columns.label.as_ref().map(|choice| choice.name.clone()),
+        label_separator: settings.file.label_separator.clone(),
     };
 
     let mut train = file.examples;
     if let Some(limit) = settings.limit {
-        let classes = labels.encode(&train, path)?;
-        let chosen = stratified_sample(&classes, labels.len(), limit, seed(settings))?;
-        said.push(format!("--limit: {} of {} rows, stratified by label", chosen.len(), train.len()));
+        let strata = Strata::of(&train, &labels, path)?;
+        let chosen = stratified_sample(&strata.of_row, strata.count, limit, seed(settings))?;
+        said.push(format!("--limit: {} of {} rows, {}", chosen.len(), train.len(), strata.by));
         train = pick(&train, &chosen);
     }
     let (eval, eval_path, eval_is) = match (&settings.eval, settings.eval_split) {
@@ -104,20 +131,23 @@ pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Resu
             same.text_column = same.text_column.or(Some(columns.text.clone()));
             same.label_column = same.label_column.or(columns.label.clone());
             same.pair_column = same.pair_column.or(columns.pair.clone());
-            let eval = read_labelled(path, &same, |file, _| file.clone())?.examples;
+            let eval =
+                read_labelled(path, &same, |file, _| file.clone(), |_, _, _| Ok(problem_type))?.examples;
             (eval, Some(path.clone()), absolute(path).display().to_string())
         }
         (None, share) => {
             let share = share.unwrap_or(if train.len() < ENOUGH_TO_SPLIT { 0.0 } else { 0.1 });
-            let (kept, held) = split(&train, &labels, path, share, seed(settings))?;
+            let strata = Strata::of(&train, &labels, path)?;
+            let (kept, held) = split(&train, &strata, share, seed(settings))?;
             if held.is_empty() {
                 said.push("no evaluation rows: the last weights are the result, and nothing is known of their quality; \
                            give --eval FILE or --eval-split 0.1".into());
             } else {
                 said.push(format!(
-                    "evaluation: {} of {} rows held back, stratified by label; --eval FILE or --eval-split changes that",
+                    "evaluation: {} of {} rows held back, {}; --eval FILE or --eval-split changes that",
                     held.len(),
-                    train.len()
+                    train.len(),
+                    strata.by
                 ));
             }
             train = kept;
@@ -125,21 +155,19 @@ pub(crate) fn load(settings: &TrainSettings, known: Option<Vec<String>>) -> Resu
             (held, None, eval_is)
         }
     };
-    Ok(Examples { train, eval, eval_path, eval_is, labels, columns, said })
+    Ok(Examples { train, eval, eval_path, eval_is, labels, problem_type, columns, said })
 }
 
 fn split(
     examples: &[Example],
-    labels: &LabelMap,
-    path: &Path,
+    strata: &Strata,
     share: f64,
     seed: u64,
 ) -> Result<(Vec<Example>, Vec<Example>)> {
     if share == 0.0 {
         return Ok((examples.to_vec(), Vec::new()));
     }
-    let classes = labels.encode(examples, path)?;
-    let split = stratified_split(&classes, &duplicate_groups(examples), labels.len(), share, seed)?;
+    let split = stratified_split(&strata.of_row, &duplicate_groups(examples), strata.count, share, seed)?;
     Ok((pick(examples, &split.train), pick(examples, &split.eval)))
 }
 
@@ -151,15 +179,15 @@ pub(crate) fn seed(settings: &TrainSettings) -> u64 {
     settings.seed.unwrap_or(1)
 }
 
-/// Rows with tokens and classes. Errors if a label is not one of the model's.
+/// Rows with tokens and targets. Errors if a label is not one of the model's, or a loss option has no meaning.
 pub(crate) fn rows(
     examples: &[Example],
     path: &Path,
     model: &TextModel,
     max_length: usize,
+    options: LossOptions,
 ) -> Result<ClassifierRows> {
-    let classes = model.labels.encode(examples, path)?;
-    let targets = classes.into_iter().map(|class| u32::try_from(class).unwrap_or(u32::MAX)).collect();
+    let targets = model.form.targets(examples, path, options)?;
     Ok(ClassifierRows { tokens: model.tokens(examples, max_length)?, targets })
 }
 

@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::time::Instant;
 
-use retune_adapt::tasks::{ClassificationScore, ClassifierRows};
-use retune_metrics::{Bootstrap, ClassificationReport, ConfusionMatrix};
+use retune_adapt::tasks::{
+    ClassifierRows, FormSpec, LabelScore, LossOptions, Measured, Metrics, serialize_counts,
+};
+use retune_data::Table;
+use retune_metrics::{Bootstrap, ConfusionMatrix};
 use retune_tensor::{Parameters, Tape};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
@@ -16,11 +19,10 @@ pub(crate) const TOKENS: usize = 2048;
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// The mean cross-entropy.
+    /// The mean loss, without weights or smoothing.
     pub loss: f64,
     /// Accuracy, F1 and the rest.
-    #[serde(rename = "metrics")]
-    pub report: ClassificationReport,
+    pub metrics: Metrics,
     /// How many rows.
     pub rows: usize,
     /// How many tokens, all of them real.
@@ -34,28 +36,23 @@ pub struct Evaluation {
     /// Sentences for the user: which columns were read, what looks odd.
     #[serde(skip)]
     pub said: Vec<String>,
-    /// How many rows of each label were predicted as each: `[gold][predicted]`.
-    #[serde(rename = "confusion_matrix", serialize_with = "counts")]
-    pub matrix: ConfusionMatrix,
+    /// How many rows of each label were predicted as each, where a row has one: `[gold][predicted]`.
+    #[serde(
+        rename = "confusion_matrix",
+        serialize_with = "serialize_counts",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub matrix: Option<ConfusionMatrix>,
+    /// From which probability on each label is given, if that was tuned on these rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<f32>>,
 }
 
-fn counts<S: Serializer>(matrix: &ConfusionMatrix, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    matrix.counts().serialize(serializer)
-}
-
-/// One label's scores.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LabelScore {
-    /// Its name.
-    pub label: String,
-    /// Of the rows predicted as it, the share that are.
-    pub precision: f64,
-    /// Of its rows, the share predicted as it.
-    pub recall: f64,
-    /// The harmonic mean of both.
-    pub f1: f64,
-    /// Its rows.
-    pub support: u64,
+impl Evaluation {
+    /// The metric that decides between two checkpoints.
+    pub(crate) fn score(&self, form: &FormSpec) -> f64 {
+        self.metrics.get(form.decides).unwrap_or(f64::NAN)
+    }
 }
 
 /// Evaluates the model at `settings` on the file `data`, with confidence intervals.
@@ -67,42 +64,43 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let model = TextModel::open(settings)?;
     let max_length = model.max_length(max_length)?;
-    let read = dataset::read_labelled(data, file, |file, table| model.file_settings(file, table))?;
-    model.check_pair(read.columns.pair.is_some())?;
-    let rows = dataset::rows(&read.examples, data, &model, max_length)?;
-    let mut evaluation = score(&model, &model.parameters, &rows)?;
+    let problem_type = model.form.spec().problem_type;
+    let prefer = |file: &FileSettings, table: &Table| model.file_settings(file, table);
+    let read = dataset::read_labelled(data, file, prefer, |_, _, _| Ok(problem_type))?;
+    model.check_pair(read.columns.pair.is_some(), "pair-column")?;
+    let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
+    let mut evaluation = score(&model, &model.parameters, &rows, Some(Bootstrap::default()))?;
     if !evaluation.loss.is_finite() {
         return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
     }
     evaluation.said = dataset::said(&read.table, &read.columns);
+    evaluation.said.extend(model.thresholds_said());
     let cut = rows.tokens.truncated();
     if cut > 0 {
         evaluation.said.push(format!("{cut} rows were cut to {max_length} tokens"));
     }
-    evaluation.report.intervals = Bootstrap::default().intervals(&evaluation.matrix).ok();
     Ok(evaluation)
 }
 
 /// Scores `rows` with weights that may still be in training.
-pub(crate) fn score(model: &TextModel, parameters: &Parameters, rows: &ClassifierRows) -> Result<Evaluation> {
+pub(crate) fn score(
+    model: &TextModel,
+    parameters: &Parameters,
+    rows: &ClassifierRows,
+    bootstrap: Option<Bootstrap>,
+) -> Result<Evaluation> {
     let start = Instant::now();
-    let mut score = ClassificationScore::new(&model.labels);
+    let mut score = rows.targets.score();
     for batch in batches(rows) {
         let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
-        score.add(logits.value().f32(), &rows.targets(&batch), model.labels.len());
+        score.add(&batch, logits.value().f32());
     }
-    let name = |class: usize| model.labels.name(class).unwrap_or_default().to_string();
-    let labels = score.matrix.per_class().into_iter().enumerate().map(|(class, score)| LabelScore {
-        label: name(class),
-        precision: score.precision,
-        recall: score.recall,
-        f1: score.f1,
-        support: score.support,
-    });
-    let confused = score.matrix.most_confused(10);
+    let Measured { loss, metrics, labels, matrix, thresholds } = score.measure(bootstrap);
+    let name = |class: usize| model.labels().name(class).unwrap_or_default().to_string();
+    let confused = matrix.as_ref().map(|matrix| matrix.most_confused(10)).unwrap_or_default();
     Ok(Evaluation {
-        loss: score.loss(),
-        report: score.matrix.report(),
+        loss,
+        metrics,
         rows: rows.tokens.len(),
         tokens: rows.tokens.total(),
         seconds: start.elapsed().as_secs_f64(),
@@ -110,8 +108,9 @@ pub(crate) fn score(model: &TextModel, parameters: &Parameters, rows: &Classifie
             .into_iter()
             .map(|(gold, predicted, count)| (name(gold), name(predicted), count))
             .collect(),
-        labels: labels.collect(),
-        matrix: score.matrix,
+        labels,
+        matrix,
+        thresholds,
         said: Vec::new(),
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::AdapterFiles;
+use retune_data::ProblemType;
 use retune_model::formats::{HfConfig, Weights};
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +27,9 @@ pub struct Inspected {
     /// An adapter's base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
+    /// What its head says, where it was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<ProblemType>,
     /// The labels, in the order of the logits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
@@ -84,6 +88,7 @@ pub fn inspect(folder: &Path, base: Option<&Path>) -> Result<Inspected> {
         dtypes: dtypes.into_iter().collect(),
         sizes: raw.into_iter().collect(),
         base: source.adapter.is_some().then(|| source.base.clone()),
+        problem_type: source.problem_type().unwrap_or_default(),
         labels,
         card: source.card,
         tensors: infos().map(|(name, info)| (name.to_string(), info.shape.clone())).collect(),

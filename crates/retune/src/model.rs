@@ -1,7 +1,7 @@
 use retune_adapt::Options;
 use retune_adapt::peft::{self, Applied, Method};
-use retune_adapt::tasks::TextClassifier;
-use retune_data::{Example, LabelMap, Table, Tokens};
+use retune_adapt::tasks::{self, Form, TextClassifier};
+use retune_data::{Example, LabelMap, ProblemType, Table, Tokens};
 use retune_model::families::{self, Family};
 use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
@@ -10,7 +10,7 @@ use retune_tensor::random::Key;
 use retune_tensor::{Device, Parameters, Result as TensorResult, Tape, Var};
 
 use crate::artefact::Columns;
-use crate::{Error, FileSettings, ModelSettings, Result, Source};
+use crate::{Card, Error, FileSettings, ModelSettings, Result, Source, labelling};
 
 /// A text classifier, whole: tokenizer, encoder, head, weights, labels.
 pub struct TextModel {
@@ -28,8 +28,8 @@ pub struct TextModel {
     pub parameters: Parameters,
     /// What the method put at the encoder's sites.
     pub hooks: Hooks,
-    /// The labels, in the order of the logits.
-    pub labels: LabelMap,
+    /// What its logits mean: labels, targets, loss, decoding.
+    pub form: Box<dyn Form>,
     /// What the method did, and so how the model is saved.
     pub applied: Applied,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
@@ -46,8 +46,8 @@ pub(crate) struct Adjustment<'a> {
     pub method: &'static dyn Method,
     /// The method's own settings.
     pub options: &'a Options,
-    /// The labels of the task.
-    pub labels: LabelMap,
+    /// What is learnt.
+    pub form: Box<dyn Form>,
     /// Whether a head that is there was trained for these labels.
     pub keep_head: bool,
     /// Replaces the model's own dropouts.
@@ -61,16 +61,7 @@ impl TextModel {
     /// adapter of `peft`. Errors if it has no head, or one without labels.
     pub fn open(settings: &ModelSettings) -> Result<Self> {
         let source = Source::find(settings)?;
-        source.check_task()?;
-        let names = source.labels()?.map_or_else(|| placeholders(&source), Ok)?;
-        if names.len() < 2 {
-            let message = format!(
-                "its head has {} class, which is no choice: is it a model for regression?",
-                names.len()
-            );
-            return Err(Error::place(&source.folder, message));
-        }
-        let labels = LabelMap::new(names)?;
+        let form = finished_form(settings, &source)?;
         let options = Options::default();
         // A finished model is changed by nothing; which method does not change it is all the same.
         let method = peft::find("head")?;
@@ -80,7 +71,7 @@ impl TextModel {
                 device: Device::Cpu,
                 method,
                 options: &options,
-                labels,
+                form,
                 keep_head: true,
                 dropout: None,
                 seed: 0,
@@ -97,7 +88,7 @@ impl TextModel {
 
     /// Builds the model at `source` for a task and a method. An adapter at the source keeps its values and its form.
     pub(crate) fn build(source: Source, adjustment: Adjustment<'_>) -> Result<Self> {
-        let Adjustment { device, method, options, labels, keep_head, dropout, seed } = adjustment;
+        let Adjustment { device, method, options, form, keep_head, dropout, seed } = adjustment;
         let key = Key::new(seed).with_name("weights");
         let mut opened = families::open(&source.base, device, key)?;
         if let Some(dropout) = dropout {
@@ -106,10 +97,10 @@ impl TextModel {
         let tokenizer = Tokenizer::open(&source.base)?;
         // An adapter brings its own head; the base may have one of another task.
         let shape = opened.checkpoint.shape(&format!("{}.weight", opened.encoder.head().name));
-        let other_head = shape.is_some_and(|shape| shape.first() != Some(&labels.len()));
+        let other_head = shape.is_some_and(|shape| shape.first() != Some(&form.labels().len()));
         let keep_head = keep_head && !(source.adapter.is_some() && other_head);
         let classifier =
-            TextClassifier::build(opened.encoder, &mut opened.checkpoint, keep_head, labels.len())?;
+            TextClassifier::build(opened.encoder, &mut opened.checkpoint, keep_head, form.labels().len())?;
         let loaded = opened.checkpoint.finish()?;
         let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
         let mut model = peft::Model {
@@ -134,7 +125,7 @@ impl TextModel {
             classifier,
             parameters,
             hooks,
-            labels,
+            form,
             applied,
             fresh,
             unused: loaded.unused,
@@ -145,6 +136,11 @@ impl TextModel {
     pub(crate) fn has_fresh_head(&self) -> bool {
         let head = &self.parameters.get(self.classifier.classifier().weight).name;
         self.fresh.contains(head)
+    }
+
+    /// The labels, in the order of the logits.
+    pub fn labels(&self) -> &LabelMap {
+        self.form.labels()
     }
 
     /// The longest text, in tokens, that it should be given: what it was trained on, or what it can take.
@@ -205,18 +201,33 @@ impl TextModel {
         said
     }
 
-    /// Errors if it was trained on two texts a row and is given one, whose answer would be nonsense.
-    pub(crate) fn check_pair(&self, has_pair: bool) -> Result<()> {
-        match self.source.card.as_ref().and_then(|card| card.columns.pair.as_ref()) {
-            Some(pair) if !has_pair => {
-                let message = format!(
-                    "the model was trained on two texts a row, the second in the column `{pair}`; \
-                                       name that column of a file"
-                );
-                Err(Error::Setting { flag: "pair-column", message })
+    /// Errors if it was trained on two texts a row and is given one, or the other way round, whose answer would be
+    /// nonsense; `flag` is the one that gives the second.
+    pub(crate) fn check_pair(&self, has_pair: bool, flag: &'static str) -> Result<()> {
+        let Some(card) = &self.source.card else { return Ok(()) };
+        let message = match &card.columns.pair {
+            Some(pair) if !has_pair => format!(
+                "the model was trained on two texts a row, the second in the column `{pair}`; give the second text: \
+                 --pair-column names its column of a file, --pair goes with --text"
+            ),
+            None if has_pair => {
+                "the model was trained on one text a row, and is given two; leave it out".into()
             }
-            _ => Ok(()),
-        }
+            _ => return Ok(()),
+        };
+        Err(Error::Setting { flag, message })
+    }
+
+    /// What is to be known of the thresholds, where a row may have several labels.
+    pub(crate) fn thresholds_said(&self) -> Option<String> {
+        let multi_label = self.form.spec().problem_type == ProblemType::MultiLabel;
+        let tuned = self.source.card.as_ref().and_then(|card| card.thresholds.as_ref());
+        tuned.filter(|_| multi_label).map(|tuned| {
+            let (low, high) = tuned.iter().fold((1.0f32, 0.0f32), |(low, high), at| (low.min(*at), high.max(*at)));
+            format!(
+                "thresholds: those of the training's result, from {low:.3} to {high:.3}, unless --thresholds says otherwise"
+            )
+        })
     }
 
     /// How a file is read for it: the columns are those it was trained on, where the file has them and nobody says
@@ -225,10 +236,11 @@ impl TextModel {
         let mut file = file.clone();
         let Some(card) = &self.source.card else { return file };
         let there = |name: &String| table.columns().contains(name);
-        let Columns { text, pair, label } = &card.columns;
+        let Columns { text, pair, label, label_separator } = &card.columns;
         file.text_column = file.text_column.or_else(|| Some(text.clone()).filter(there));
         file.pair_column = file.pair_column.or_else(|| pair.clone().filter(there));
         file.label_column = file.label_column.or_else(|| label.clone().filter(there));
+        file.label_separator = file.label_separator.or_else(|| label_separator.clone());
         file
     }
 
@@ -247,6 +259,39 @@ impl TextModel {
     ) -> TensorResult<Var> {
         self.classifier.logits(&Forward { tape, parameters, hooks: &self.hooks, batch, dropout })
     }
+}
+
+/// What a finished model says. Errors if that is not told, or its head cannot say it.
+fn finished_form(settings: &ModelSettings, source: &Source) -> Result<Box<dyn Form>> {
+    let stated = source.problem_type()?;
+    let problem_type = match (settings.asked_problem_type()?, stated) {
+        (Some(asked), Some(stated)) if asked != stated => {
+            let message = format!("the model was made for {stated}, got {asked}");
+            return Err(Error::Setting { flag: "problem-type", message });
+        }
+        (asked, stated) => asked.or(stated).unwrap_or_default(),
+    };
+    let names = source.labels()?.map_or_else(|| placeholders(source), Ok)?;
+    let outputs = names.len();
+    let fits = match problem_type {
+        ProblemType::SingleLabel => outputs >= 2,
+        ProblemType::MultiLabel => outputs >= 1,
+        ProblemType::Regression => outputs == 1,
+    };
+    if !fits {
+        let noun = if outputs == 1 { "output" } else { "outputs" };
+        let message =
+            format!("its head has {outputs} {noun}, which is no head of problem type {problem_type}");
+        return Err(Error::place(&source.folder, message));
+    }
+    let tuned = source.card.as_ref().and_then(|card| card.thresholds.as_deref());
+    if let Some(tuned) = tuned.filter(|tuned| tuned.len() != outputs) {
+        let message = format!("`thresholds`: expected one for each of {outputs} labels, got {}", tuned.len());
+        return Err(Error::place(&source.folder.join(Card::FILE), message));
+    }
+    let asked = settings.asked_thresholds(problem_type)?;
+    let thresholds = labelling::thresholds(asked, tuned, outputs)?;
+    Ok(tasks::form(problem_type, LabelMap::new(names)?, thresholds))
 }
 
 /// Names for the classes of a head that nobody named, as transformers calls them.

@@ -131,7 +131,7 @@ fn rehearsal(
 ) -> Result<Rehearsed> {
     let Prepared { model, eval_rows, .. } = prepared;
     let total_steps = plan.total_steps(run.epochs);
-    let shop = prepared.workshop()?;
+    let shop = prepared.workshop();
     memory::reset_peak(Device::Meta);
     meta::take_flops();
     let (mut steps, mut tokens) = (0, 0);
@@ -212,7 +212,7 @@ fn calibrate(
     let mut model = prepared.model_on(Device::Cpu)?;
     let mut flops = Vec::new();
     let mut ends = Vec::new();
-    let shop = prepared.workshop()?;
+    let shop = prepared.workshop();
     meta::take_flops();
     let counted = &mut |_| flops.push(meta::take_flops());
     rehearse(parameters, steps.iter().cloned(), &shop, run.adamw, counted)?;

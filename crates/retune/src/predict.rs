@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use retune_adapt::tasks::Classified;
+use retune_adapt::tasks::Answer;
 use retune_data::{Example, read_table, unlabelled_examples};
 use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
@@ -21,13 +21,28 @@ pub struct Prediction {
     pub row: u64,
     /// The text.
     pub text: String,
-    /// The most probable label.
-    pub label: String,
-    /// Its probability.
-    pub score: f32,
+    /// The second text, where there are two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<String>,
+    /// What the model says: a class and its probability, labels and theirs, or a number.
+    #[serde(flatten)]
+    pub answer: Answer,
     /// One a label, in the labels' order; only where they are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logits: Option<Vec<f32>>,
+}
+
+impl Prediction {
+    /// The columns of a table, by name.
+    fn cells(&self) -> std::io::Result<Vec<(&'static str, String)>> {
+        let mut cells = vec![("row", self.row.to_string()), ("text", self.text.clone())];
+        cells.extend(self.pair.as_ref().map(|pair| ("pair", pair.clone())));
+        cells.extend(self.answer.cells());
+        if let Some(logits) = &self.logits {
+            cells.push(("logits", serde_json::to_string(logits)?));
+        }
+        Ok(cells)
+    }
 }
 
 /// What a prediction of a file came to.
@@ -64,7 +79,7 @@ pub fn file(
     let model = TextModel::open(settings)?;
     let table = read_table(input, &file.read_options()?)?;
     let columns = model.file_settings(file, &table).columns(&table)?;
-    model.check_pair(columns.pair.is_some())?;
+    model.check_pair(columns.pair.is_some(), "pair-column")?;
     let (predictions, mut done) = run(&model, &unlabelled_examples(&table, &columns), max_length, logits)?;
     // A label column of the file is not read, so which it would be is no news.
     let without_label = retune_data::Columns { label: None, ..columns };
@@ -122,7 +137,7 @@ impl Place {
     }
 }
 
-/// Predicts single texts.
+/// Predicts single texts. Errors if the model was trained on two a row.
 pub fn texts(
     settings: &ModelSettings,
     texts: &[String],
@@ -130,12 +145,27 @@ pub fn texts(
     logits: bool,
 ) -> Result<(Vec<Prediction>, Done)> {
     let model = TextModel::open(settings)?;
-    model.check_pair(false)?;
-    let examples: Vec<Example> = (0..)
-        .zip(texts)
-        .map(|(row, text)| Example { row, line: row + 1, text: text.clone(), pair: None, label: None })
-        .collect();
+    model.check_pair(false, "text")?;
+    let examples: Vec<Example> = (0..).zip(texts).map(|(row, text)| example(row, text, None)).collect();
     run(&model, &examples, max_length, logits)
+}
+
+/// Predicts pairs of texts. Errors if the model was trained on one text a row.
+pub fn pairs(
+    settings: &ModelSettings,
+    pairs: &[(String, String)],
+    max_length: Option<usize>,
+    logits: bool,
+) -> Result<(Vec<Prediction>, Done)> {
+    let model = TextModel::open(settings)?;
+    model.check_pair(true, "pair")?;
+    let pairs = (0..).zip(pairs);
+    let examples: Vec<Example> = pairs.map(|(row, (text, pair))| example(row, text, Some(pair))).collect();
+    run(&model, &examples, max_length, logits)
+}
+
+fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
+    Example { row, line: row + 1, text: text.to_string(), pair: pair.cloned(), label: None }
 }
 
 fn run(
@@ -156,14 +186,14 @@ fn run(
                 "its answers are no numbers: the weights are broken",
             ));
         }
-        let answers = Classified::decode(values.value().f32(), model.labels.len());
-        for (answer, example) in answers.zip(batch.iter().map(|row| &examples[*row])) {
+        let rows = values.value().f32().chunks_exact(model.labels().len());
+        for (values, example) in rows.zip(batch.iter().map(|row| &examples[*row])) {
             predictions.push(Prediction {
                 row: example.row,
                 text: example.text.clone(),
-                label: model.labels.name(answer.class).unwrap_or_default().to_string(),
-                score: answer.score,
-                logits: logits.then_some(answer.logits),
+                pair: example.pair.clone(),
+                answer: model.form.answer(values),
+                logits: logits.then(|| values.to_vec()),
             });
         }
     }
@@ -171,7 +201,7 @@ fn run(
         rows: examples.len(),
         tokens: tokens.total(),
         truncated: tokens.truncated(),
-        said: Vec::new(),
+        said: model.thresholds_said().into_iter().collect(),
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok((predictions, done))
@@ -187,13 +217,12 @@ fn write_jsonl(writer: &mut dyn Write, predictions: &[Prediction]) -> std::io::R
 
 fn write_table(writer: &mut dyn Write, delimiter: u8, predictions: &[Prediction]) -> std::io::Result<()> {
     let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
-    let with_logits = predictions.iter().any(|prediction| prediction.logits.is_some());
-    let header = ["row", "text", "label", "score"].into_iter().chain(with_logits.then_some("logits"));
-    csv.write_record(header)?;
-    for Prediction { row, text, label, score, logits } in predictions {
-        let fields = [row.to_string(), text.clone(), label.clone(), score.to_string()];
-        let logits = logits.as_ref().map(serde_json::to_string).transpose()?;
-        csv.write_record(fields.into_iter().chain(logits))?;
+    for (index, prediction) in predictions.iter().enumerate() {
+        let cells = prediction.cells()?;
+        if index == 0 {
+            csv.write_record(cells.iter().map(|(name, _)| name))?;
+        }
+        csv.write_record(cells.iter().map(|(_, value)| value))?;
     }
     csv.flush()
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use retune_adapt::tasks::{self, ClassifierRows, Task};
+use retune_adapt::tasks::{self, ClassifierRows, LossOptions, Task};
+use retune_data::ProblemType;
 use retune_tensor::memory;
 use retune_train::Plan;
 use serde::Serialize;
@@ -35,6 +36,8 @@ pub struct Report {
     pub train_rows: usize,
     /// Rows to evaluate on.
     pub eval_rows: usize,
+    /// What a label is.
+    pub problem_type: ProblemType,
     /// The labels, in the order of the logits.
     pub labels: Vec<String>,
     /// Steps done.
@@ -88,16 +91,19 @@ pub(crate) fn prepare<'a>(
 
     // 2. Load the task's data.
     let known = source.sound_labels()?;
-    let examples = dataset::load(settings, known.clone())?;
+    // A head that nobody understands is made anew.
+    let head = source.problem_type().unwrap_or_default();
+    let examples = dataset::load(settings, known.clone(), head)?;
     examples.said.iter().for_each(|sentence| listener.say(sentence));
-    let keep_head = resolved.keeps_head(known.as_deref(), &examples, &source)?;
+    let keep_head = resolved.keeps_head(known.as_deref(), head, &examples, &source)?;
 
     // 3. Adjust its structure: the task's head, the method's parameters.
     let model = adjust(source, device, &resolved, &examples, keep_head)?;
     let max_length = model.max_length(settings.max_length)?;
-    let encode = |rows, path| dataset::rows(rows, path, &model, max_length);
-    let train_rows = encode(&examples.train, resolved.train_path())?;
-    let eval_rows = encode(&examples.eval, examples.eval_path.as_deref().unwrap_or(resolved.train_path()))?;
+    let encode = |rows, path, loss| dataset::rows(rows, path, &model, max_length, loss);
+    let train_rows = encode(&examples.train, resolved.train_path(), resolved.loss)?;
+    let eval_path = examples.eval_path.as_deref().unwrap_or(resolved.train_path());
+    let eval_rows = encode(&examples.eval, eval_path, LossOptions::default())?;
     let profile = dataset::profile(&examples, &train_rows, max_length)?;
     profile.lines().iter().for_each(|sentence| listener.say(sentence));
     model.sentences().iter().for_each(|sentence| listener.say(sentence));
@@ -117,7 +123,7 @@ fn adjust(
         device,
         method: resolved.method,
         options: &resolved.options,
-        labels: examples.labels.clone(),
+        form: resolved.form(examples)?,
         keep_head,
         dropout: resolved.dropout,
         seed: resolved.train.seed,
@@ -127,8 +133,8 @@ fn adjust(
 
 impl Prepared<'_> {
     /// What the trainer is given, but for a place to keep weights.
-    pub fn workshop(&self) -> Result<ClassifierWorkshop<'_>> {
-        ClassifierWorkshop::new(&self.model, &self.resolved, &self.train_rows, &self.eval_rows)
+    pub fn workshop(&self) -> ClassifierWorkshop<'_> {
+        ClassifierWorkshop::new(&self.model, &self.train_rows, &self.eval_rows)
     }
 
     /// The same model on another device.
@@ -179,7 +185,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let mut shop = ClassifierWorkshop {
         rates: resolved.layer_rates(&parameters),
         checkpoints: Some(checkpoints),
-        ..ClassifierWorkshop::new(&model, &resolved, &train_rows, &eval_rows)?
+        ..ClassifierWorkshop::new(&model, &train_rows, &eval_rows)
     };
     let mut told = Told { run: &mut run, listener };
     let trained = retune_train::train(&mut parameters, &plan, &mut shop, &run_settings, &mut told);
@@ -193,6 +199,11 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     // 5. Evaluate, and save what can be deployed.
     let peak_memory_bytes = memory::usage(Device::Cpu).peak;
     artefact::save_model(&model, &output)?;
+    if let Some(tuned) = evaluation.as_ref().and_then(|evaluation| evaluation.thresholds.clone()) {
+        listener.say("thresholds: tuned for each label on the evaluation rows, whose scores flatter for it; --thresholds 0.5 \
+                      leaves them at a half");
+        card.thresholds = Some(tuned);
+    }
     card.receipt = outcome.evaluated.as_ref().map(|evaluated| crate::Receipt {
         step: outcome.kept_step,
         on: examples.eval_is.clone(),
@@ -210,7 +221,8 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
         total_parameters,
         train_rows: train_rows.tokens.len(),
         eval_rows: eval_rows.tokens.len(),
-        labels: model.labels.names().to_vec(),
+        problem_type: examples.problem_type,
+        labels: model.labels().names().to_vec(),
         steps: outcome.steps,
         kept_step: outcome.kept_step,
         train_seconds: outcome.seconds,

@@ -4,17 +4,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use retune_adapt::peft::Method;
-use retune_adapt::tasks::ClassifierRows;
+use retune_adapt::tasks::{self, ClassifierRows, Form, LossOptions};
 use retune_adapt::{Options, nearest};
+use retune_data::ProblemType;
 use retune_tensor::Parameters;
 use retune_tensor::random::Key;
 use retune_train::{AdamWSettings, Batching, EvalEvery, OnSpike, Plan, SaveEvery, Settings, Shape};
 use serde_json::{Value, json};
 
 use crate::dataset::{self, Examples};
+use crate::labelling::AskedThresholds;
 use crate::layer_rates::LayerRates;
 use crate::listener::Listener;
-use crate::{Error, Result, Source, TrainSettings, choices};
+use crate::{Error, Result, Source, TrainSettings, choices, labelling};
 
 pub(crate) struct Resolved<'a> {
     given: &'a TrainSettings,
@@ -25,7 +27,7 @@ pub(crate) struct Resolved<'a> {
     pub accumulation: usize,
     pub shuffle: bool,
     pub class_weights: Option<String>,
-    pub label_smoothing: f32,
+    pub loss: LossOptions,
     pub keep: Option<String>,
     pub layer_decay: f64,
     pub keep_checkpoints: usize,
@@ -120,7 +122,10 @@ impl<'a> Resolved<'a> {
             accumulation: at_least_1("accumulation", given.accumulation.unwrap_or(1))?,
             shuffle: given.shuffle.unwrap_or(true),
             class_weights: given.class_weights.clone(),
-            label_smoothing: label_smoothing as f32,
+            loss: LossOptions {
+                balanced: given.class_weights.as_deref() == Some("balanced"),
+                label_smoothing: label_smoothing as f32,
+            },
             keep: keep.map(str::to_string),
             layer_decay,
             keep_checkpoints: at_least_1("keep-checkpoints", given.keep_checkpoints.unwrap_or(2))?,
@@ -206,8 +211,25 @@ impl<'a> Resolved<'a> {
 
     /// Whether the model's head was trained for these labels and can go on. Errors if it was not, and an adapter cannot
     /// be without it.
-    pub fn keeps_head(&self, known: Option<&[String]>, examples: &Examples, source: &Source) -> Result<bool> {
-        let named = known.is_some_and(|known| known == examples.labels.names());
+    pub fn keeps_head(
+        &self,
+        known: Option<&[String]>,
+        head: Option<ProblemType>,
+        examples: &Examples,
+        source: &Source,
+    ) -> Result<bool> {
+        let wanted = examples.problem_type;
+        let same_type = head.unwrap_or_default() == wanted;
+        if source.adapter.is_some() && !same_type {
+            let message = format!(
+                "the adapter was trained for {}, and the data is of problem type {wanted}; start from its base instead",
+                head.unwrap_or_default()
+            );
+            return Err(Error::Setting { flag: "model", message });
+        }
+        // The one output of a number is the same whatever it is called.
+        let one_number = wanted == ProblemType::Regression;
+        let named = same_type && (one_number || known.is_some_and(|known| known == examples.labels.names()));
         if source.adapter.is_none() || named {
             return Ok(named);
         }
@@ -223,6 +245,22 @@ impl<'a> Resolved<'a> {
                 .into(),
         };
         Err(Error::Setting { flag: "model", message })
+    }
+
+    /// What is learnt of `examples`. Errors if thresholds are asked for that cannot be.
+    pub fn form(&self, examples: &Examples) -> Result<Box<dyn Form>> {
+        let asked = self.given.model.asked_thresholds(examples.problem_type)?;
+        let labels = &examples.labels;
+        let thresholds = labelling::thresholds_to_train(asked, labels.len(), !examples.eval.is_empty())?;
+        Ok(tasks::form(examples.problem_type, labels.clone(), thresholds))
+    }
+
+    /// The thresholds that need no tuning, one for each label.
+    pub fn set_thresholds(&self, examples: &Examples) -> Result<Option<Vec<f32>>> {
+        Ok(match self.given.model.asked_thresholds(examples.problem_type)? {
+            Some(AskedThresholds::Same(share)) => Some(vec![share; examples.labels.len()]),
+            Some(AskedThresholds::Tuned) | None => None,
+        })
     }
 
     /// Every setting as it was used, for the card.
@@ -259,8 +297,9 @@ impl<'a> Resolved<'a> {
             "epsilon": f32(adamw.epsilon),
             "weight_decay": f32(adamw.weight_decay),
             "max_grad_norm": max_grad_norm,
-            "label_smoothing": f32(self.label_smoothing),
+            "label_smoothing": f32(self.loss.label_smoothing),
             "class_weights": self.class_weights,
+            "thresholds": self.given.model.thresholds,
             "model_dropout": self.dropout.map(f32),
             "seed": seed,
             "shuffle": self.shuffle,

@@ -269,6 +269,7 @@ fn report(card: Card, output: &Path) -> Result<Report> {
         total_parameters: size(&start["total_parameters"]),
         train_rows: card.train.rows.unwrap_or_default(),
         eval_rows,
+        problem_type: card.problem_type,
         labels: card.labels,
         steps: size(&end["steps"]) as u64,
         kept_step: size(&end["kept_step"]) as u64,

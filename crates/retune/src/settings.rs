@@ -24,6 +24,13 @@ pub struct ModelSettings {
     /// Use an adapter on a base whose weights are not those it was trained on
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
     pub allow_other_base: Option<bool>,
+    /// What a label is: single-label, multi-label or regression [default: by the label column, or as the model was trained]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    pub problem_type: Option<String>,
+    /// From which probability on a row of several labels is given one: a number, or tuned for each label on the evaluation
+    /// rows of the training [default: tuned where there are such rows, else 0.5]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "tuned|SHARE"))]
+    pub thresholds: Option<String>,
     /// How the hub is reached [default: as the environment says]
     #[serde(skip)]
     #[cfg_attr(feature = "clap", arg(skip))]
@@ -44,6 +51,9 @@ pub struct FileSettings {
     /// The column with the second text of each row, for tasks on pairs
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
     pub pair_column: Option<String>,
+    /// What stands between the labels of a row that may have several, such as ";"; JSON lists need none
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
+    pub label_separator: Option<String>,
     /// csv, tsv or jsonl, where the content does not tell
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
     pub format: Option<String>,

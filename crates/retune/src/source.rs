@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use retune_adapt::peft::{self, AdapterFiles, Method};
+use retune_data::{DataError, ProblemType};
 use retune_model::families;
 use retune_model::formats::{HfConfig, LabelNames};
 
@@ -99,18 +100,27 @@ impl Source {
         })
     }
 
-    /// Errors if the head was made for another task than one of several classes.
-    pub(crate) fn check_task(&self) -> Result<()> {
+    /// What its head was trained to say: by its card, or else by its configuration. None where nobody said.
+    pub fn problem_type(&self) -> Result<Option<ProblemType>> {
+        if let Some(card) = &self.card {
+            return Ok(Some(card.problem_type));
+        }
         let config = HfConfig::open(&self.base)?;
-        match config.optional_str("problem_type")? {
-            None | Some("single_label_classification") => Ok(()),
-            Some(other) if self.adapter.is_none() => Err(Error::place(
-                config.path(),
-                format!(
-                    "`problem_type`: expected `single_label_classification`, got `{other}`, which is not predicted"
-                ),
-            )),
-            Some(_) => Ok(()),
+        let stated = config.optional_str("problem_type")?.map(str::parse).transpose();
+        let stated: Option<ProblemType> = stated
+            .map_err(|error: DataError| Error::place(config.path(), format!("`problem_type`: {error}")))?;
+        let outputs = match &self.adapter {
+            Some(_) => self.adapter_classes()?,
+            None => config.label_names()?.map(|named| named.names.len()),
+        };
+        // One output is a number where nobody says otherwise, as transformers has it. What an adapter's base says is
+        // of the base's own head.
+        let number = outputs == Some(1);
+        match stated {
+            Some(stated) if self.adapter.is_none() || number == (stated == ProblemType::Regression) => {
+                Ok(Some(stated))
+            }
+            _ => Ok(number.then_some(ProblemType::Regression)),
         }
     }
 

@@ -5,14 +5,13 @@ use std::path::Path;
 use retune_adapt::tasks::ClassifierRows;
 use retune_model::formats::Weights;
 use retune_tensor::random::Key;
-use retune_tensor::{ParamId, Parameters, Tape, Tensor, Var, ops};
+use retune_tensor::{ParamId, Parameters, Tape, Tensor, Var};
 use retune_train::{Checkpoint, Evaluated, Optimiser, State, Workshop};
 
-use crate::artefact::{self, save_tensors};
+use crate::artefact::save_tensors;
 use crate::checkpoints::Checkpoints;
 use crate::evaluate::{self, Evaluation};
 use crate::layer_rates::LayerRates;
-use crate::resolved::Resolved;
 use crate::{Error, TextModel};
 
 /// The training of one classifier.
@@ -20,9 +19,6 @@ pub(crate) struct ClassifierWorkshop<'a> {
     pub model: &'a TextModel,
     pub train: &'a ClassifierRows,
     pub eval: Option<&'a ClassifierRows>,
-    /// A weight for each class.
-    pub class_weights: Option<Vec<f32>>,
-    pub label_smoothing: f32,
     /// Where the best weights are kept, and all that the training needs to go on; nothing is kept without it.
     pub checkpoints: Option<Checkpoints>,
     /// The shares of the learning rate, where layers differ in it.
@@ -37,25 +33,16 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<'a> ClassifierWorkshop<'a> {
     /// The training of `model`, whose parameters the trainer holds.
-    pub fn new(
-        model: &'a TextModel,
-        resolved: &Resolved<'_>,
-        train: &'a ClassifierRows,
-        eval: &'a ClassifierRows,
-    ) -> Result<Self, Error> {
-        let class_weights =
-            class_weights(resolved.class_weights.as_deref(), &train.targets, model.labels.len())?;
-        Ok(ClassifierWorkshop {
+    pub fn new(model: &'a TextModel, train: &'a ClassifierRows, eval: &'a ClassifierRows) -> Self {
+        ClassifierWorkshop {
             model,
             train,
             eval: Some(eval).filter(|rows| !rows.tokens.is_empty()),
-            class_weights,
-            label_smoothing: resolved.label_smoothing,
             checkpoints: None,
             rates: None,
             latest: None,
             kept: None,
-        })
+        }
     }
 
     /// The loss of training rows, and the logits that it comes from; without a key there is no dropout.
@@ -69,22 +56,14 @@ impl<'a> ClassifierWorkshop<'a> {
     ) -> retune_tensor::Result<(Var, Var)> {
         let batch = self.train.tokens.batch(rows);
         let logits = self.model.logits_with(parameters, tape, &batch, dropout)?;
-        let options = ops::CrossEntropyOptions {
-            class_weights: self.class_weights.as_deref(),
-            label_smoothing: self.label_smoothing,
-            denominator,
-        };
-        let loss = ops::cross_entropy(tape, &logits, &self.train.targets(rows), options)?;
+        let loss = self.train.targets.loss(tape, &logits, rows, denominator)?;
         Ok((loss, logits))
     }
 }
 
 impl Workshop for ClassifierWorkshop<'_> {
     fn denominator(&self, rows: &[usize]) -> f32 {
-        match &self.class_weights {
-            None => rows.len() as f32,
-            Some(weights) => rows.iter().map(|row| weights[self.train.targets[*row] as usize]).sum(),
-        }
+        self.train.targets.denominator(rows)
     }
 
     fn tokens(&self, rows: &[usize]) -> usize {
@@ -104,9 +83,10 @@ impl Workshop for ClassifierWorkshop<'_> {
 
     fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {
         let Some(rows) = self.eval else { return Ok(None) };
-        let evaluation = evaluate::score(self.model, parameters, rows)?;
-        let metrics = artefact::metrics(&evaluation.report);
-        let evaluated = Evaluated { loss: evaluation.loss, score: evaluation.report.accuracy, metrics };
+        let evaluation = evaluate::score(self.model, parameters, rows, None)?;
+        let score = evaluation.score(self.model.form.spec());
+        let metrics = evaluation.metrics.values.clone();
+        let evaluated = Evaluated { loss: evaluation.loss, score, metrics };
         self.latest = Some(evaluation);
         Ok(Some(evaluated))
     }
@@ -172,26 +152,4 @@ pub(crate) fn restore(parameters: &mut Parameters, path: &Path) -> Result<(), Er
 /// The trained parameters, by name.
 pub(crate) fn trained(parameters: &Parameters) -> Vec<(String, ParamId)> {
     parameters.trainable().map(|(id, parameter)| (parameter.name.clone(), id)).collect()
-}
-
-/// A weight for each class by what `--class-weights` says: `balanced` gives rows / (classes * rows of the class), as
-/// scikit-learn.
-pub(crate) fn class_weights(
-    name: Option<&str>,
-    targets: &[u32],
-    classes: usize,
-) -> Result<Option<Vec<f32>>, Error> {
-    match name {
-        None | Some("none") => Ok(None),
-        Some("balanced") => {
-            let mut counts = vec![0usize; classes];
-            targets.iter().for_each(|target| counts[*target as usize] += 1);
-            let weight = |count: &usize| targets.len() as f32 / (classes * (*count).max(1)) as f32;
-            Ok(Some(counts.iter().map(weight).collect()))
-        }
-        Some(other) => {
-            let message = format!("expected none or balanced, got `{other}`");
-            Err(Error::Setting { flag: "class-weights", message })
-        }
-    }
 }

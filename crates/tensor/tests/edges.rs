@@ -10,8 +10,9 @@ use draw::draw;
 use pass::pass;
 use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
-    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, cross_entropy, dropout,
-    embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns, select_rows,
+    BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add,
+    attention, binary_cross_entropy, cross_entropy, dropout, embedding, gated, layer_norm, linear, mean_rows,
+    rotary, select_columns, select_rows, squared_error,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Result, Tape, Tensor, Var};
@@ -92,6 +93,10 @@ fn a_nan_in_the_input_reaches_the_output() {
             let options = CrossEntropyOptions { class_weights: None, label_smoothing: 0.0, denominator: 1.0 };
             has_nan("cross_entropy", cross_entropy(&tape, &x, &[target], options));
         }
+        let targets: Vec<f32> = (0..21).map(|place| (place % 2) as f32).collect();
+        let options = BinaryCrossEntropyOptions { positive_weights: None, denominator: 21.0 };
+        has_nan("binary_cross_entropy", binary_cross_entropy(&tape, &x, &targets, options));
+        has_nan("squared_error", squared_error(&tape, &x, &targets, 21.0));
         assert!(Device::Cpu.backend().sum_of_squares(&values).is_nan());
     }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use pass::{pass, weighted};
 use retune_tensor::backend::{Activation, AdamW, AttentionShape, Layout, Rotary};
 use retune_tensor::ops::{
-    CrossEntropyOptions, LayerNormOptions, Linear, attention, cross_entropy, gated, layer_norm, linear,
-    mean_rows, rotary,
+    BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, attention,
+    binary_cross_entropy, cross_entropy, gated, layer_norm, linear, mean_rows, rotary, squared_error,
 };
 use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
@@ -92,12 +92,14 @@ fn every_reference_belongs_to_a_test() {
         "activation",
         "adamw",
         "attention",
+        "binary_cross_entropy",
         "clip",
         "cross_entropy",
         "gated",
         "layer_norm",
         "mean_rows",
         "rotary",
+        "squared_error",
     ];
     assert_eq!(ops, BTreeSet::from(tested));
 }
@@ -177,6 +179,32 @@ fn cross_entropies() {
         golden.check(&format!("{case}.loss"), &loss);
         golden.check(&format!("{case}.dlogits"), &gradients[0]);
     }
+}
+
+#[test]
+fn binary_cross_entropies() {
+    let golden = Golden::of("binary_cross_entropy");
+    let (logits, targets) = (golden.tensor("logits"), golden.tensor("targets"));
+    let weights = golden.tensor("positive_weights");
+    for (case, positive_weights) in [("plain", None), ("weighted", Some(weights.f32()))] {
+        let (loss, gradients) = pass(std::slice::from_ref(&logits), None, |tape, vars| {
+            let options = BinaryCrossEntropyOptions { positive_weights, denominator: 35.0 };
+            binary_cross_entropy(tape, &vars[0], targets.f32(), options)
+        });
+        golden.check(&format!("{case}.loss"), &loss);
+        golden.check(&format!("{case}.dlogits"), &gradients[0]);
+    }
+}
+
+#[test]
+fn squared_errors() {
+    let golden = Golden::of("squared_error");
+    let (predictions, targets) = (golden.tensor("predictions"), golden.tensor("targets"));
+    let (loss, gradients) = pass(std::slice::from_ref(&predictions), None, |tape, vars| {
+        squared_error(tape, &vars[0], targets.f32(), 9.0)
+    });
+    golden.check("plain.loss", &loss);
+    golden.check("plain.dpredictions", &gradients[0]);
 }
 
 #[test]

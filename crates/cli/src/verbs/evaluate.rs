@@ -49,22 +49,16 @@ fn model(settings: &ModelSettings) -> String {
 }
 
 fn text(evaluation: &Evaluation) -> String {
-    let report = &evaluation.report;
-    let intervals = report.intervals.as_ref();
-    let within = |interval: Option<(f64, f64)>| match interval {
-        Some((low, high)) => format!("({low:.4} to {high:.4} in 95 of 100)"),
-        None => String::new(),
+    let metrics = &evaluation.metrics;
+    let within = |name: &str| {
+        let interval = metrics.intervals.as_ref().and_then(|intervals| intervals.scores.get(name));
+        interval.map(|ends| format!("({:.4} to {:.4} in 95 of 100)", ends.low, ends.high)).unwrap_or_default()
     };
-    let accuracy = intervals.map(|intervals| (intervals.accuracy.low, intervals.accuracy.high));
-    let f1_macro = intervals.map(|intervals| (intervals.f1_macro.low, intervals.f1_macro.high));
-    let row = |name: &str, value: f64, more: String| vec![name.to_string(), format!("{value:.4}"), more];
-    let mut text = table(&[
-        row("accuracy", report.accuracy, within(accuracy)),
-        row("macro F1", report.f1_macro, within(f1_macro)),
-        row("weighted F1", report.f1_weighted, String::new()),
-        row("Matthews", report.matthews, String::new()),
-        row("loss", evaluation.loss, String::new()),
-    ]);
+    let row = |words: &str, value: f64, more: String| vec![words.to_string(), format!("{value:.4}"), more];
+    let shown = retune::shown(&metrics.values).into_iter();
+    let mut rows: Vec<_> = shown.map(|(name, words, value)| row(words, value, within(name))).collect();
+    rows.push(row("loss", evaluation.loss, String::new()));
+    let mut text = table(&rows);
     let seconds = duration(evaluation.seconds);
     text.push_str(&format!("{} rows in {seconds}\n", thousands(evaluation.rows)));
     if !evaluation.most_confused.is_empty() {

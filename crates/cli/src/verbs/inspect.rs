@@ -48,6 +48,9 @@ fn text(inspected: &Inspected) -> String {
     if let Some(base) = &inspected.base {
         rows.push(row("base", base.display().to_string()));
     }
+    if let Some(problem_type) = inspected.problem_type {
+        rows.push(row("problem type", problem_type.to_string()));
+    }
     if let Some(labels) = &inspected.labels {
         let shown: Vec<_> = labels.iter().take(6).map(String::as_str).collect();
         let more = if labels.len() > shown.len() { " ..." } else { "" };
@@ -58,13 +61,9 @@ fn text(inspected: &Inspected) -> String {
         rows.push(row("method", card.method.clone()));
         rows.push(row("trained on", card.train.path.display().to_string()));
         if let Some(receipt) = &card.receipt {
-            let metrics =
-                ["accuracy", "f1_macro"].map(|name| receipt.metrics.get(name).copied().unwrap_or_default());
-            let on = &receipt.on;
-            rows.push(row(
-                "evaluation",
-                format!("accuracy {:.4}, macro F1 {:.4} on {on}", metrics[0], metrics[1]),
-            ));
+            let shown = retune::shown(&receipt.metrics).into_iter().take(2);
+            let shown: Vec<_> = shown.map(|(_, words, value)| format!("{words} {value:.4}")).collect();
+            rows.push(row("evaluation", format!("{} on {}", shown.join(", "), receipt.on)));
         }
     }
     table(&rows)

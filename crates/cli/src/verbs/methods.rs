@@ -32,7 +32,17 @@ pub(crate) fn run(_: &Args, output: &Output) -> Result<(), Failure> {
         .collect();
     let tasks: Vec<_> = retune::TASKS
         .iter()
-        .map(|task| json!({"name": task.name, "summary": task.summary, "metric": task.metric}))
+        .map(|task| {
+            let forms: Vec<_> = task
+                .forms
+                .iter()
+                .map(|form| {
+                    let (name, metric) = (form.problem_type.name(), form.decides);
+                    json!({"problem_type": name, "summary": form.summary, "metric": metric})
+                })
+                .collect();
+            json!({"name": task.name, "summary": task.summary, "forms": forms})
+        })
         .collect();
     let families: Vec<_> = retune::FAMILIES
         .iter()

@@ -14,7 +14,8 @@ use crate::verbs;
 #[command(after_help = "\
 examples:
   retune predict --model result --input new.csv --output labelled.csv
-  retune predict --model result --text \"where is my parcel?\" --text \"cancel it\"")]
+  retune predict --model result --text \"where is my parcel?\" --text \"cancel it\"
+  retune predict --model result --text \"a man sleeps\" --pair \"nobody is awake\"")]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelSettings,
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// A text to predict; may be given several times
     #[arg(long, value_name = "TEXT", conflicts_with = "input", required_unless_present = "input")]
     text: Vec<String>,
+    /// The second text that goes with a --text, where the model was trained on pairs; as many as these, in their order
+    #[arg(long, value_name = "TEXT", requires = "text", conflicts_with = "input")]
+    pair: Vec<String>,
     #[command(flatten)]
     file: FileSettings,
     /// Write the logits too, in the order of the labels
@@ -60,7 +64,19 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
             Answer { done, predictions: Vec::new() }
         }
         _ => {
-            let (predictions, done) = predict::texts(&local, &args.text, args.max_length, args.logits)?;
+            let (predictions, done) = match args.pair.as_slice() {
+                [] => predict::texts(&local, &args.text, args.max_length, args.logits)?,
+                pairs if pairs.len() == args.text.len() => {
+                    let both = args.text.iter().cloned().zip(pairs.iter().cloned()).collect::<Vec<_>>();
+                    predict::pairs(&local, &both, args.max_length, args.logits)?
+                }
+                pairs => {
+                    let (texts, pairs) = (args.text.len(), pairs.len());
+                    return Err(Failure::request(format!(
+                        "--pair: expected one for each --text, got {pairs} for {texts}"
+                    )));
+                }
+            };
             Answer { done, predictions }
         }
     };
@@ -70,10 +86,22 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     output.result(&answer, || {
         let rows = answer.predictions.iter().map(|prediction| {
             let logits = prediction.logits.as_ref().map(|logits| format!("{logits:?}"));
-            let cells =
-                [prediction.label.clone(), format!("{:.3}", prediction.score), prediction.text.clone()];
-            cells.into_iter().chain(logits).collect()
+            let texts = std::iter::once(&prediction.text).chain(&prediction.pair).cloned();
+            said(&prediction.answer).into_iter().chain(texts).chain(logits).collect()
         });
         table(&rows.collect::<Vec<_>>())
     })
+}
+
+/// What a person reads: labels with their probabilities, or the number.
+fn said(answer: &retune::Answer) -> Vec<String> {
+    match answer {
+        retune::Answer::Class { label, score } => vec![label.clone(), format!("{score:.3}")],
+        retune::Answer::Labels { labels, .. } if labels.is_empty() => vec!["(none)".into()],
+        retune::Answer::Labels { labels, scores } => {
+            let each = labels.iter().zip(scores).map(|(label, score)| format!("{label} {score:.3}"));
+            vec![each.collect::<Vec<_>>().join(", ")]
+        }
+        retune::Answer::Number { score } => vec![format!("{score:.4}")],
+    }
 }

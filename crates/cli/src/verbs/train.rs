@@ -69,12 +69,8 @@ fn text(report: &Report) -> String {
     rows.extend(report.peak_memory_bytes.map(|peak| row("peak of tensors", bytes(peak))));
     match &report.metrics {
         Some(metrics) => {
-            for (name, words) in
-                [("accuracy", "accuracy"), ("f1_macro", "macro F1"), ("matthews", "Matthews")]
-            {
-                if let Some(value) = metrics.get(name) {
-                    rows.push(row(words, format!("{value:.4}")));
-                }
+            for (_, words, value) in retune::shown(metrics) {
+                rows.push(row(words, format!("{value:.4}")));
             }
             rows.push(row("weights", format!("of step {} of {}", report.kept_step, report.steps)));
         }

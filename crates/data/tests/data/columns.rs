@@ -1,7 +1,9 @@
 //! Choosing columns and making examples.
 
 use crate::files::table_of;
-use retune_data::{Columns, DataError, choose_columns, labelled_examples, unlabelled_examples};
+use retune_data::{
+    Columns, DataError, Label, LabelReading, choose_columns, labelled_examples, unlabelled_examples,
+};
 
 fn found(text: &str) -> Result<Columns, DataError> {
     table_of(text).and_then(|table| choose_columns(&table, None, None, None))
@@ -61,7 +63,7 @@ fn what_cannot_be_decided_is_asked() {
     let columns = choose_columns(&table, None, None, None).unwrap();
     assert_eq!(columns.label, None);
     assert_eq!(unlabelled_examples(&table, &columns).len(), 4);
-    let error = labelled_examples(&table, &columns).unwrap_err();
+    let error = labelled_examples(&table, &columns, &LabelReading::default()).unwrap_err();
     assert!(
         error.message.contains("`--label-column`") && error.message.contains("`c` (such as: u)"),
         "{error}"
@@ -95,10 +97,10 @@ fn named_columns_must_be_there_and_differ() {
 fn examples_carry_rows_lines_and_trimmed_labels() {
     let table = table_of("text,label\n\" two\nlines \", x \nb,y\n").unwrap();
     let columns = choose_columns(&table, None, None, None).unwrap();
-    let examples = labelled_examples(&table, &columns).unwrap();
+    let examples = labelled_examples(&table, &columns, &LabelReading::default()).unwrap();
     assert_eq!((examples[0].row, examples[0].line, examples[1].row, examples[1].line), (0, 2, 1, 4));
     assert_eq!(examples[0].text, " two\nlines ");
-    assert_eq!(examples[0].label.as_deref(), Some("x"));
+    assert_eq!(examples[0].label, Some(Label::Class("x".to_owned())));
 }
 
 #[test]
@@ -110,7 +112,7 @@ fn gaps_are_errors_for_training_and_nothing_for_prediction() {
     file += "{\"text\": \" \", \"label\": \"x\"}\n{\"label\": \"y\"}\n";
     let table = table_of(&file).unwrap();
     let columns = choose_columns(&table, None, None, None).unwrap();
-    let error = labelled_examples(&table, &columns).unwrap_err();
+    let error = labelled_examples(&table, &columns, &LabelReading::default()).unwrap_err();
     assert!(
         error.message.contains("7 rows have nothing in column `label` (lines 2, 3, 4, 5, 6 and 2 more)")
             && error.message.contains("2 rows have nothing in column `text` (lines 9, 10)"),

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use crate::files::table_of;
-use retune_data::{DataError, Example, LabelMap, choose_columns, labelled_examples};
+use retune_data::{DataError, Example, LabelMap, LabelReading, choose_columns, labelled_examples};
 
 fn read(file: &str, label: Option<&str>) -> Result<(Vec<Example>, LabelMap), DataError> {
     let table = table_of(file)?;
     let columns = choose_columns(&table, None, label, None)?;
-    let examples = labelled_examples(&table, &columns)?;
+    let examples = labelled_examples(&table, &columns, &LabelReading::default())?;
     let labels = LabelMap::from_examples(&examples, &table, &columns)?;
     Ok((examples, labels))
 }
@@ -59,7 +59,7 @@ fn unseen_labels_are_named_with_the_nearest() {
     let (_, labels) = read("text,label\na,card_arrival\nb,refund\nc,refund\nd,card_arrival\n", None).unwrap();
     let table = table_of("text,label\na,refund\nb,card_arival\n\nc,zzz\nd,card_arival\n").unwrap();
     let columns = choose_columns(&table, None, None, None).unwrap();
-    let examples = labelled_examples(&table, &columns).unwrap();
+    let examples = labelled_examples(&table, &columns, &LabelReading::default()).unwrap();
     let error = labels.encode(&examples, table.path()).unwrap_err();
     assert_eq!((error.line, error.path.as_deref()), (Some(3), Some(table.path())));
     assert!(

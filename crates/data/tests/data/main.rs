@@ -5,6 +5,7 @@ mod csv;
 mod encodings;
 mod files;
 mod jsonl;
+mod label_forms;
 mod labels;
 mod profile;
 mod split;

@@ -1,6 +1,6 @@
 //! What is said about the data before training.
 
-use retune_data::{DataProfile, Example, LabelMap, Overlap};
+use retune_data::{DataProfile, Example, Label, LabelMap, Overlap};
 
 fn examples(rows: &[(&str, &str)]) -> Vec<Example> {
     let rows = rows.iter().zip(0_u64..);
@@ -9,7 +9,7 @@ fn examples(rows: &[(&str, &str)]) -> Vec<Example> {
         line: row + 2,
         text: (*text).to_owned(),
         pair: None,
-        label: Some((*label).to_owned()),
+        label: Some(Label::Class((*label).to_owned())),
     };
     rows.map(example).collect()
 }

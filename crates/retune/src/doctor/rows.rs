@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use retune_data::Example;
+use retune_data::{Example, Label};
 
 use super::{Examination, Finding, LISTED, percent, word_counts};
 
@@ -40,7 +40,10 @@ fn conflicts(train: &[Example], file: &str) -> Vec<Finding> {
     for example in train {
         labels.entry(key(example)).or_default().push(example);
     }
-    let contradicting = |same: &Vec<&Example>| same.iter().any(|example| example.label != same[0].label);
+    // Two people who give one text different numbers are no mistake.
+    let number = |example: &Example| matches!(example.label, Some(Label::Number(_)));
+    let contradicting =
+        |same: &Vec<&Example>| same.iter().any(|example| example.label != same[0].label && !number(example));
     let mut rows: Vec<&Example> = labels.into_values().filter(contradicting).flatten().collect();
     rows.sort_by_key(|example| example.line);
     if (rows.len() as f64) < FEW * train.len() as f64 {
@@ -97,7 +100,7 @@ fn imbalance(train: &[Example], file: &str) -> Vec<Finding> {
     const UNEVEN: usize = 20;
     const LEAST: usize = 3;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for label in train.iter().filter_map(|example| example.label.as_deref()) {
+    for label in train.iter().flat_map(Example::names) {
         *counts.entry(label).or_default() += 1;
     }
     let by_count = |(_, count): &(&&str, &usize)| **count;
@@ -109,7 +112,7 @@ fn imbalance(train: &[Example], file: &str) -> Vec<Finding> {
     if *most < UNEVEN * least && *least >= LEAST {
         return Vec::new();
     }
-    let rows = train.iter().filter(|example| example.label.as_deref() == Some(*rare));
+    let rows = train.iter().filter(|example| example.names().iter().any(|name| name == rare));
     found(
         "imbalance",
         format!("`{rare}` has {least} rows, the largest class {most}"),

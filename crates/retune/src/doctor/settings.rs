@@ -52,7 +52,7 @@ fn rate(prepared: &Prepared<'_>) -> Vec<Finding> {
 
 /// Batches that see one label only: each step unlearns the last.
 fn order(prepared: &Prepared<'_>, train: &[Example]) -> Vec<Finding> {
-    let mut labels: Vec<_> = train.iter().map(|example| &example.label).collect();
+    let mut labels: Vec<_> = train.iter().map(Example::class).collect();
     let steps = prepared.plan.epoch(0);
     let of_one = |step: &Vec<Vec<usize>>| {
         let mut rows = step.iter().flatten();
@@ -101,7 +101,7 @@ fn held(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
     let Some(largest) = prepared.plan.epoch(0).into_iter().max_by_key(tokens) else { return Ok(Vec::new()) };
     let mut model = prepared.model_on(Device::Meta)?;
     let mut parameters = std::mem::take(&mut model.parameters);
-    let shop = crate::workshop::ClassifierWorkshop { model: &model, ..prepared.workshop()? };
+    let shop = crate::workshop::ClassifierWorkshop { model: &model, ..prepared.workshop() };
     memory::reset_peak(Device::Meta);
     rehearse(&mut parameters, [largest], &shop, prepared.resolved.train.adamw, &mut |_| {})?;
     let needed = memory::usage(Device::Meta).touched + memory::kernel_buffers();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use retune_adapt::tasks::Answer;
+use retune_data::Label;
 use retune_tensor::{Gradients, Parameters, Tape};
 use retune_train::{Optimiser, Workshop};
 
@@ -20,15 +22,15 @@ pub(super) const OVERFIT: &str = "overfit";
 /// Gives the starting loss, and what it should be.
 pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Option<f64>)> {
     let prepared = examination.prepared;
-    let shop = prepared.workshop()?;
+    let shop = prepared.workshop();
     let parameters = &prepared.model.parameters;
     let rows = spread(prepared.train_rows.tokens.len(), ROWS);
     let (loss, logits) = first_loss(&shop, parameters, &rows)?;
-    let classes = prepared.model.labels.len();
-    let nothing_known = (classes as f64).ln();
-    let expected = prepared.model.has_fresh_head().then_some(nothing_known);
+    let nothing_known = prepared.model.form.uninformed_loss();
+    let fresh = prepared.model.has_fresh_head();
+    let expected = nothing_known.filter(|_| fresh);
     examination.check("starting-loss", starting_loss(prepared, loss, expected, nothing_known));
-    if expected.is_none() {
+    if !fresh {
         examination.check("swapped-labels", swapped(prepared, &rows, &logits));
     }
     examination.check("labels-decode", labels_decode(prepared));
@@ -56,7 +58,7 @@ fn starting_loss(
     prepared: &Prepared<'_>,
     loss: f64,
     expected: Option<f64>,
-    nothing_known: f64,
+    nothing_known: Option<f64>,
 ) -> Vec<Finding> {
     let place = prepared.model.source.folder.display().to_string();
     if !loss.is_finite() {
@@ -69,9 +71,9 @@ fn starting_loss(
             "start from another copy of the model".into(),
         );
     }
-    match expected {
+    match (expected, nothing_known) {
         // A new head says nothing yet; what is far above is a head or a norm of the wrong scale.
-        Some(expected) if loss > 1.5 * expected + 0.5 => found(
+        (Some(expected), _) if loss > 1.5 * expected + 0.5 => found(
             "starting-loss",
             format!("the loss starts at {loss:.2}, and a head that knows nothing has {expected:.2}"),
             &place,
@@ -79,7 +81,7 @@ fn starting_loss(
             "new weights are too large, or the hidden states under them are",
             "check that config.json belongs to these weights".into(),
         ),
-        None if loss > 1.5 * nothing_known + 0.5 => found(
+        (None, Some(nothing_known)) if loss > 1.5 * nothing_known + 0.5 => found(
             "starting-loss",
             format!(
                 "the trained head starts with a loss of {loss:.2}, worse than the {nothing_known:.2} of knowing nothing"
@@ -95,13 +97,16 @@ fn starting_loss(
 
 /// A trained head whose answers fit the labels well, but under other names.
 fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Vec<Finding> {
-    let classes = prepared.model.labels.len();
-    let targets = prepared.train_rows.targets(rows);
-    let mut taken: BTreeMap<u32, BTreeMap<usize, usize>> = BTreeMap::new();
+    let labels = prepared.model.labels();
+    let mut taken: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
     let mut right = 0;
-    for (target, row) in targets.iter().zip(retune_adapt::tasks::Classified::decode(logits, classes)) {
-        *taken.entry(*target).or_default().entry(row.class).or_default() += 1;
-        right += usize::from(row.class == *target as usize);
+    for (row, logits) in rows.iter().zip(logits.chunks_exact(labels.len())) {
+        // Several labels and numbers have no one name that could be another's.
+        let Answer::Class { label, .. } = prepared.model.form.answer(logits) else { return Vec::new() };
+        let Label::Class(name) = prepared.train_rows.targets.label(*row) else { return Vec::new() };
+        let (Some(target), Some(class)) = (labels.index(&name), labels.index(&label)) else { continue };
+        *taken.entry(target).or_default().entry(class).or_default() += 1;
+        right += usize::from(class == target);
     }
     let majority =
         |by: &BTreeMap<usize, usize>| by.iter().max_by_key(|(_, count)| **count).map(|(c, n)| (*c, *n));
@@ -110,8 +115,8 @@ fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Vec<Findi
     if rows.len() < 3 * taken.len() || mapped * 10 < rows.len() * 6 || right * 2 > mapped {
         return Vec::new();
     }
-    let name = |class: usize| prepared.model.labels.name(class).unwrap_or_default();
-    let pairs = taken.iter().filter_map(|(target, by)| Some((*target as usize, majority(by)?.0)));
+    let name = |class: usize| labels.name(class).unwrap_or_default();
+    let pairs = taken.iter().filter_map(|(target, by)| Some((*target, majority(by)?.0)));
     let pairs: Vec<_> = pairs
         .filter(|(a, b)| a != b)
         .take(3)
@@ -129,11 +134,10 @@ fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Vec<Findi
 
 /// Every label comes back from its number.
 fn labels_decode(prepared: &Prepared<'_>) -> Vec<Finding> {
-    let (labels, rows) = (&prepared.model.labels, &prepared.train_rows);
-    let wrong = prepared.examples.train.iter().zip(&rows.targets);
-    let mut wrong =
-        wrong.filter(|(example, target)| labels.name(**target as usize) != example.label.as_deref());
-    let Some((example, _)) = wrong.next() else { return Vec::new() };
+    let targets = &prepared.train_rows.targets;
+    let mut rows = (0..).zip(&prepared.examples.train);
+    let wrong = rows.find(|(row, example)| example.label.as_ref() != Some(&targets.label(*row)));
+    let Some((_, example)) = wrong else { return Vec::new() };
     found(
         "labels-decode",
         "a row's label does not come back from its number".into(),
@@ -196,7 +200,7 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     const STEPS: usize = 40;
     const LEARNT: f64 = 0.7;
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
-    let shop = prepared.workshop()?;
+    let shop = prepared.workshop();
     let rows = spread(prepared.train_rows.tokens.len(), 8);
     let settings = &prepared.resolved.train;
     let mut optimiser = Optimiser::new(&parameters, settings.adamw)?;

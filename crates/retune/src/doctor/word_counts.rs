@@ -17,8 +17,9 @@ const MOST: usize = 20_000;
 const FOLDS: usize = 5;
 
 pub(super) fn shuffled(train: &[Example], file: &str) -> Vec<Finding> {
-    // What relates two texts is not in their words.
-    if train.len() < ENOUGH || train.iter().any(|example| example.pair.is_some()) {
+    // What relates two texts is not in their words; and only one class a row is counted here.
+    let countable = |example: &Example| example.pair.is_none() && example.class().is_some();
+    if train.len() < ENOUGH || !train.iter().all(countable) {
         return Vec::new();
     }
     // Every k-th row, so that a sorted file gives all its labels.
@@ -26,10 +27,10 @@ pub(super) fn shuffled(train: &[Example], file: &str) -> Vec<Finding> {
     let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
     for example in &rows {
         let next = numbers.len();
-        numbers.entry(example.label.as_deref().unwrap_or_default()).or_insert(next);
+        numbers.entry(example.class().unwrap_or_default()).or_insert(next);
     }
     let labels: Vec<usize> =
-        rows.iter().map(|example| numbers[example.label.as_deref().unwrap_or_default()]).collect();
+        rows.iter().map(|example| numbers[example.class().unwrap_or_default()]).collect();
     let mut counts = vec![0usize; numbers.len()];
     labels.iter().for_each(|label| counts[*label] += 1);
     let largest = counts.iter().max().copied().unwrap_or_default() as f64 / rows.len() as f64;
@@ -119,7 +120,7 @@ mod tests {
                     ["late", "here"][row / 7 % 2]
                 ),
                 pair: None,
-                label: Some(label(row).into()),
+                label: Some(retune_data::Label::Class(label(row).into())),
             })
             .collect()
     }

@@ -66,7 +66,10 @@ fn the_last_weights_or_the_best_are_kept() {
     assert!(best.kept_step < best.steps, "the case does not tell: the best step is the last, {scores:?}");
     let [best, last] = ["best", "last"].map(|output| model(tiny.path(output)));
     assert!(difference(&answers(&best), &answers(&last)) > 1e-3);
-    assert!((crate::run::score(&best, &tiny, "test.csv").unwrap().report.accuracy - highest).abs() < 1e-12);
+    assert!(
+        (crate::run::score(&best, &tiny, "test.csv").unwrap().metrics.values["accuracy"] - highest).abs()
+            < 1e-12
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod choices;
 mod families;
 mod going_on;
 mod hub;
+mod label_forms;
 mod no_number;
 mod output;
 mod resume;

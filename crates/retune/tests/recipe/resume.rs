@@ -73,7 +73,7 @@ fn a_run_that_was_interrupted_becomes_the_run_that_was_not() {
             assert_eq!(told(&report), told(&expected), "{method} after {after}");
             // Also where the best evaluation was made by the process that is gone.
             let (now, then) = (report.evaluation.unwrap(), expected.evaluation.as_ref().unwrap());
-            assert_eq!((now.loss, &now.report), (then.loss, &then.report));
+            assert_eq!((now.loss, &now.metrics), (then.loss, &then.metrics));
         }
     }
 }

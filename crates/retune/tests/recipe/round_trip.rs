@@ -35,13 +35,22 @@ fn every_method_trains_and_its_result_answers() {
         let result = model(tiny.path(method));
         let evaluation = score(&result, &tiny, "test.csv").unwrap();
         let metrics = report.metrics.as_ref().unwrap();
-        assert_eq!(metrics["accuracy"].to_bits(), evaluation.report.accuracy.to_bits(), "{method}");
-        assert_eq!(metrics["f1_macro"].to_bits(), evaluation.report.f1_macro.to_bits(), "{method}");
+        assert_eq!(
+            metrics["accuracy"].to_bits(),
+            evaluation.metrics.values["accuracy"].to_bits(),
+            "{method}"
+        );
+        assert_eq!(
+            metrics["f1_macro"].to_bits(),
+            evaluation.metrics.values["f1_macro"].to_bits(),
+            "{method}"
+        );
         assert_eq!(report.evaluation.as_ref().unwrap().loss.to_bits(), evaluation.loss.to_bits(), "{method}");
         assert_eq!(report.evaluation.as_ref().unwrap().matrix, evaluation.matrix, "{method}");
-        let intervals = evaluation.report.intervals.unwrap();
+        let intervals = evaluation.metrics.intervals.unwrap();
         assert!(
-            intervals.accuracy.low <= metrics["accuracy"] && metrics["accuracy"] <= intervals.accuracy.high
+            intervals.scores["accuracy"].low <= metrics["accuracy"]
+                && metrics["accuracy"] <= intervals.scores["accuracy"].high
         );
 
         let card = Card::open(&tiny.path(method)).unwrap().unwrap();
@@ -59,7 +68,7 @@ fn enough_steps_learn_the_rows() {
         let long = TrainSettings { epochs: Some(24.0), ..settings(&tiny, method, method) };
         train(&long).unwrap();
         // Half of the rows have the commonest label.
-        let learnt = score(&model(tiny.path(method)), &tiny, "test.csv").unwrap().report.accuracy;
+        let learnt = score(&model(tiny.path(method)), &tiny, "test.csv").unwrap().metrics.values["accuracy"];
         assert!(learnt > least, "{method}: {learnt}");
     }
 }
@@ -101,7 +110,7 @@ fn predictions_are_those_that_were_counted() {
         assert!((line["score"].as_f64().unwrap() - score).abs() < 1e-5);
     }
     assert_eq!(lines.len(), 31);
-    assert!((right as f64 / 31.0 - evaluation.report.accuracy).abs() < 1e-12);
+    assert!((right as f64 / 31.0 - evaluation.metrics.values["accuracy"]).abs() < 1e-12);
 }
 
 #[test]

@@ -208,6 +208,17 @@ pub struct CrossEntropy<'a> {
     pub denominator: f32,
 }
 
+/// Binary cross-entropy of logits, each against its own target.
+#[derive(Clone, Copy)]
+pub struct BinaryCrossEntropy<'a> {
+    /// The wanted probability of each logit: as many as logits.
+    pub targets: &'a [f32],
+    /// What a target of 1 weighs against one of 0, a column each.
+    pub positive_weights: Option<&'a [f32]>,
+    /// What the sum is divided by: the whole step's, so that accumulation changes nothing.
+    pub denominator: f32,
+}
+
 /// One step of AdamW (Loshchilov and Hutter 2019), as PyTorch computes it.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamW {
@@ -320,6 +331,24 @@ pub trait Backend: Sync {
         loss: &CrossEntropy<'_>,
         out: &mut [f32],
         dlogits: Option<&mut [f32]>,
+    );
+    /// The same of binary cross-entropy; `columns` logits a row.
+    fn binary_cross_entropy(
+        &self,
+        logits: &[f32],
+        columns: usize,
+        loss: &BinaryCrossEntropy<'_>,
+        out: &mut [f32],
+        dlogits: Option<&mut [f32]>,
+    );
+    /// The same of `(prediction - target)^2`, one target a prediction.
+    fn squared_error(
+        &self,
+        predictions: &[f32],
+        targets: &[f32],
+        denominator: f32,
+        out: &mut [f32],
+        dpredictions: Option<&mut [f32]>,
     );
     /// Updates weight and moments.
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]);

@@ -1,5 +1,6 @@
+use super::loss::scalar_loss;
 use crate::backend::CrossEntropy;
-use crate::{Error, Result, Tape, Tensor, Var};
+use crate::{Error, Result, Tape, Var};
 
 /// What a cross-entropy is told beside its targets.
 #[derive(Debug, Clone, Copy)]
@@ -36,30 +37,10 @@ pub fn cross_entropy(
     {
         return Err(Error::shape(OP, format!("{classes} class weights"), weights.len()));
     }
-    let device = logits.value().device();
-    let backend = device.backend();
     let loss = CrossEntropy { targets, class_weights, label_smoothing, denominator };
-    let mut value = Tensor::zeros(device, &[])?;
-    // The gradient costs one more pass while the logits are in cache, and saves keeping them.
-    let mut dlogits = match logits.node() {
-        Some(_) if tape.is_recording() => Some(Tensor::empty(device, logits.value().shape())?),
-        _ => None,
-    };
-    let gradient = dlogits.as_mut().map(Tensor::f32_mut).transpose()?;
-    backend.cross_entropy(logits.value().f32(), classes, &loss, value.f32_mut()?, gradient);
-
-    Ok(tape.record(value, &[logits], || {
-        let node = logits.node();
-        move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
-            let Some(mut dlogits) = dlogits else { return Ok(()) };
-            if let Some(factor) = gradient.item()
-                && factor.to_bits() != 1.0f32.to_bits()
-            {
-                backend.scale(dlogits.f32_mut()?, factor);
-            }
-            sink.add(node, dlogits)
-        }
-    }))
+    scalar_loss(tape, logits, |backend, logits, out, gradient| {
+        backend.cross_entropy(logits, classes, &loss, out, gradient);
+    })
 }
 
 #[cfg(test)]

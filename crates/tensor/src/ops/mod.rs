@@ -2,6 +2,7 @@
 
 mod add;
 mod attention;
+mod binary_cross_entropy;
 #[cfg(test)]
 mod check;
 mod cross_entropy;
@@ -10,13 +11,16 @@ mod embedding;
 mod gated;
 mod layer_norm;
 mod linear;
+mod loss;
 mod mean_rows;
 mod rotary;
 mod select_columns;
 mod select_rows;
+mod squared_error;
 
 pub use add::add;
 pub use attention::{attention, attention_of_first};
+pub use binary_cross_entropy::{BinaryCrossEntropyOptions, binary_cross_entropy};
 pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
 pub use dropout::dropout;
 pub use embedding::{Lookup, embedding};
@@ -27,6 +31,7 @@ pub use mean_rows::mean_rows;
 pub use rotary::rotary;
 pub use select_columns::select_columns;
 pub use select_rows::select_rows;
+pub use squared_error::squared_error;
 
 use crate::backend::Dropout;
 use crate::{Device, Error, Result, Tensor, Var};

@@ -1,8 +1,8 @@
-//! Cross-entropy, with class weights and label smoothing as PyTorch defines them.
+//! The losses, with weights and label smoothing as PyTorch defines them. Each is summed in f64, row by row.
 
 use super::math;
 use super::parallel::vectorised;
-use crate::backend::CrossEntropy;
+use crate::backend::{BinaryCrossEntropy, CrossEntropy};
 
 /// With `w` the class weights, `e` the smoothing, `K` the classes and `p` the softmax, a row of class `y` adds
 /// `-(1 - e) w_y log p_y - e / K sum_c w_c log p_c`.
@@ -44,4 +44,51 @@ pub(super) fn cross_entropy(
         });
     }
     out[0] = (total / f64::from(loss.denominator)) as f32;
+}
+
+/// With `y` the target, `q` its column's weight and `s` the sigmoid, a logit `x` adds
+/// `-q y log s(x) - (1 - y) log s(-x)`.
+pub(super) fn binary_cross_entropy(
+    logits: &[f32],
+    columns: usize,
+    loss: &BinaryCrossEntropy<'_>,
+    out: &mut [f32],
+    mut dlogits: Option<&mut [f32]>,
+) {
+    let mut total = 0.0f64;
+    for (place, (x, y)) in logits.iter().zip(loss.targets).enumerate() {
+        let (x, y) = (f64::from(*x), f64::from(*y));
+        let weight = loss.positive_weights.map_or(1.0, |weights| f64::from(weights[place % columns]));
+        // -log s(x) and -log s(-x) without a large power: the one is the other plus x.
+        let small = (-x.abs()).exp();
+        let tail = small.ln_1p();
+        let (negative_log, negative_log_of_rest) = (tail + (-x).max(0.0), tail + x.max(0.0));
+        total += weight * y * negative_log + (1.0 - y) * negative_log_of_rest;
+        if let Some(dlogits) = dlogits.as_deref_mut() {
+            let [larger, smaller] = [1.0, small].map(|part| part / (1.0 + small));
+            let (s, rest) = if x >= 0.0 { (larger, smaller) } else { (smaller, larger) };
+            let gradient = (1.0 - y) * s - weight * y * rest;
+            dlogits[place] = (gradient / f64::from(loss.denominator)) as f32;
+        }
+    }
+    out[0] = (total / f64::from(loss.denominator)) as f32;
+}
+
+/// A prediction adds the square of its distance to the target.
+pub(super) fn squared_error(
+    predictions: &[f32],
+    targets: &[f32],
+    denominator: f32,
+    out: &mut [f32],
+    mut dpredictions: Option<&mut [f32]>,
+) {
+    let mut total = 0.0f64;
+    for (place, (x, y)) in predictions.iter().zip(targets).enumerate() {
+        let error = f64::from(*x) - f64::from(*y);
+        total += error * error;
+        if let Some(dpredictions) = dpredictions.as_deref_mut() {
+            dpredictions[place] = (2.0 * error / f64::from(denominator)) as f32;
+        }
+    }
+    out[0] = (total / f64::from(denominator)) as f32;
 }

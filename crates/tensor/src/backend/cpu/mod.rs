@@ -14,8 +14,8 @@ mod rotary;
 mod select;
 
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, CrossEntropy, Dropout, Ends,
-    LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
+    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Cpu`].
@@ -146,6 +146,26 @@ impl Backend for Cpu {
         dlogits: Option<&mut [f32]>,
     ) {
         loss::cross_entropy(logits, classes, loss, out, dlogits);
+    }
+    fn binary_cross_entropy(
+        &self,
+        logits: &[f32],
+        columns: usize,
+        loss: &BinaryCrossEntropy<'_>,
+        out: &mut [f32],
+        dlogits: Option<&mut [f32]>,
+    ) {
+        loss::binary_cross_entropy(logits, columns, loss, out, dlogits);
+    }
+    fn squared_error(
+        &self,
+        predictions: &[f32],
+        targets: &[f32],
+        denominator: f32,
+        out: &mut [f32],
+        dpredictions: Option<&mut [f32]>,
+    ) {
+        loss::squared_error(predictions, targets, denominator, out, dpredictions);
     }
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
         elementwise::adamw(step, gradient, weight, moments);

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, CrossEntropy, Dropout, Ends,
-    LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
+    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Meta`].
@@ -88,5 +88,15 @@ impl Backend for Meta {
     }
     fn cross_entropy(&self, _: &[f32], _: usize, _: &CrossEntropy<'_>, _: &mut [f32], _: Option<&mut [f32]>) {
     }
+    fn binary_cross_entropy(
+        &self,
+        _: &[f32],
+        _: usize,
+        _: &BinaryCrossEntropy<'_>,
+        _: &mut [f32],
+        _: Option<&mut [f32]>,
+    ) {
+    }
+    fn squared_error(&self, _: &[f32], _: &[f32], _: f32, _: &mut [f32], _: Option<&mut [f32]>) {}
     fn adamw(&self, _: AdamW, _: &[f32], _: &mut [f32], _: [&mut [f32]; 2]) {}
 }

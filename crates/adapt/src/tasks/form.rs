@@ -1,0 +1,257 @@
+//! What a task's forms have in common: what a row's target is, the loss, how logits are read, and how good they are.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+
+use retune_data::{Example, Label, LabelMap, ProblemType};
+use retune_metrics::{Bootstrap, ClassScore, ConfusionMatrix, Intervals, MetricError};
+use retune_tensor::{Result as TensorResult, Tape, Var};
+use serde::{Serialize, Serializer};
+
+use crate::AdaptError;
+
+/// What is known of a form before there are rows.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FormSpec {
+    /// How it is called.
+    pub problem_type: ProblemType,
+    /// What a row gets, in one line.
+    pub summary: &'static str,
+    /// The metric that decides between two checkpoints: higher is better.
+    pub decides: &'static str,
+    /// The metrics that people are shown, and their words.
+    pub shown: &'static [(&'static str, &'static str)],
+}
+
+/// One form of a task, with its labels: all that the recipe knows of what is learnt.
+pub trait Form: Debug + Send + Sync {
+    /// What is known without rows.
+    fn spec(&self) -> &'static FormSpec;
+
+    /// The outputs of the head, in the order of the logits.
+    fn labels(&self) -> &LabelMap;
+
+    /// The mean loss of a head that knows nothing; none where it depends on the rows.
+    fn uninformed_loss(&self) -> Option<f64>;
+
+    /// The targets of `examples`, which come from the file `path`, and how they are weighed. Errors if a label is not
+    /// one of the form's, or a loss option has no meaning for it.
+    fn targets(
+        &self,
+        examples: &[Example],
+        path: &Path,
+        options: LossOptions,
+    ) -> Result<Box<dyn Targets>, AdaptError>;
+
+    /// What the logits of one row say: `[labels]`.
+    fn answer(&self, logits: &[f32]) -> Answer;
+}
+
+/// The targets of a file's rows.
+pub trait Targets: Debug + Send + Sync {
+    /// The label of a row, made from its target again: what the file says.
+    fn label(&self, row: usize) -> Label;
+
+    /// What the sum of the losses of `rows` is divided by.
+    fn denominator(&self, rows: &[usize]) -> f32;
+
+    /// The loss of `rows`, whose `logits` are `[rows, labels]`, divided by `denominator`; a scalar.
+    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var>;
+
+    /// An evaluation of these rows, with nothing counted yet.
+    fn score(&self) -> Box<dyn Score + '_>;
+}
+
+/// What an evaluation adds up, a batch at a time: the logits are never kept.
+pub trait Score {
+    /// Counts a batch: `logits` is `[rows, labels]`.
+    fn add(&mut self, rows: &[usize], logits: &[f32]);
+
+    /// What all batches came to, with intervals where a bootstrap is given.
+    fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured;
+}
+
+/// What a loss is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LossOptions {
+    /// Rare labels weigh more.
+    pub balanced: bool,
+    /// How much of each target is spread over all classes.
+    pub label_smoothing: f32,
+}
+
+impl LossOptions {
+    pub(super) fn refuse_balanced(self, why: &str) -> Result<(), AdaptError> {
+        refuse(self.balanced, "class-weights", why)
+    }
+
+    pub(super) fn refuse_smoothing(self, why: &str) -> Result<(), AdaptError> {
+        refuse(self.label_smoothing > 0.0, "label-smoothing", why)
+    }
+}
+
+fn refuse(given: bool, option: &str, message: &str) -> Result<(), AdaptError> {
+    match given {
+        true => Err(AdaptError::Option { option: option.into(), message: message.into() }),
+        false => Ok(()),
+    }
+}
+
+/// What was predicted for one row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// One class.
+    Class {
+        /// The most probable one; the first of several equal ones.
+        label: String,
+        /// Its probability.
+        score: f32,
+    },
+    /// Any number of labels.
+    Labels {
+        /// Those that reach their thresholds, in the order of the logits.
+        labels: Vec<String>,
+        /// The probability of each of them.
+        scores: Vec<f32>,
+    },
+    /// A number.
+    Number {
+        /// It.
+        score: f32,
+    },
+}
+
+impl Answer {
+    /// The columns of a table, by name; a list is JSON.
+    pub fn cells(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Answer::Class { label, score } => vec![("label", label.clone()), ("score", score.to_string())],
+            Answer::Labels { labels, scores } => vec![("labels", json(labels)), ("scores", json(scores))],
+            Answer::Number { score } => vec![("score", score.to_string())],
+        }
+    }
+}
+
+/// Texts and finite numbers always have a form in JSON.
+fn json(list: &impl Serialize) -> String {
+    serde_json::to_string(list).unwrap_or_default()
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// The mean loss, without weights or smoothing.
+    pub loss: f64,
+    /// How good it is.
+    pub metrics: Metrics,
+    /// Each label's precision, recall and F1; empty for a number.
+    pub labels: Vec<LabelScore>,
+    /// How many rows of each class were predicted as each, where a row has one.
+    pub matrix: Option<ConfusionMatrix>,
+    /// The thresholds that were tuned on these rows, if any were.
+    pub thresholds: Option<Vec<f32>>,
+}
+
+/// Numbers by name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Metrics {
+    /// Each metric, higher or lower.
+    #[serde(flatten)]
+    pub values: BTreeMap<String, f64>,
+    /// Rows they are over.
+    pub rows: u64,
+    /// How far they may be trusted; left out where it was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Intervals>,
+}
+
+impl Metrics {
+    /// The fields of a report that are numbers.
+    pub(super) fn of(
+        report: &impl Serialize,
+        rows: u64,
+        intervals: Option<Result<Intervals, MetricError>>,
+    ) -> Self {
+        let value = serde_json::to_value(report).unwrap_or_default();
+        let numbers = value.as_object().into_iter().flatten().filter(|(name, _)| *name != "rows");
+        let values = numbers.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?))).collect();
+        // No rows have no intervals.
+        Metrics { values, rows, intervals: intervals.and_then(Result::ok) }
+    }
+
+    /// The metric called `name`, if the form has it.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).copied()
+    }
+}
+
+/// One label's scores.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LabelScore {
+    /// Its name.
+    pub label: String,
+    /// Of the rows predicted as it, the share that are.
+    pub precision: f64,
+    /// Of its rows, the share predicted as it.
+    pub recall: f64,
+    /// The harmonic mean of both.
+    pub f1: f64,
+    /// Its rows.
+    pub support: u64,
+}
+
+impl LabelScore {
+    pub(super) fn all(labels: &LabelMap, scores: Vec<ClassScore>) -> Vec<Self> {
+        let named = labels.names().iter().zip(scores);
+        let score = |(label, score): (&String, ClassScore)| LabelScore {
+            label: label.clone(),
+            precision: score.precision,
+            recall: score.recall,
+            f1: score.f1,
+            support: score.support,
+        };
+        named.map(score).collect()
+    }
+}
+
+/// The whole table of a matrix, for a document.
+pub fn serialize_counts<S: Serializer>(
+    matrix: &Option<ConfusionMatrix>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    matrix.as_ref().map(ConfusionMatrix::counts).serialize(serializer)
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use retune_data::{Example, Label, LabelMap, ProblemType};
+
+    use super::Form;
+
+    pub(crate) fn form_of(problem_type: ProblemType, labels: &[&str]) -> Box<dyn Form> {
+        let labels = LabelMap::new(labels.iter().map(|name| (*name).to_string()).collect()).unwrap();
+        crate::tasks::form(problem_type, labels, crate::tasks::Thresholds::Tune)
+    }
+
+    pub(crate) fn class(name: &str) -> Label {
+        Label::Class(name.to_string())
+    }
+
+    pub(crate) fn labels(names: &[&str]) -> Label {
+        Label::Labels(names.iter().map(|name| (*name).to_string()).collect())
+    }
+
+    pub(crate) fn rows(labels: &[Label]) -> Vec<Example> {
+        let rows = (0..).zip(labels);
+        let example = |(row, label): (u64, &Label)| Example {
+            row,
+            line: row + 2,
+            text: format!("text {row}"),
+            pair: None,
+            label: Some(label.clone()),
+        };
+        rows.map(example).collect()
+    }
+}

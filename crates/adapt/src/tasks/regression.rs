@@ -1,0 +1,150 @@
+//! A number for each row: one output and the squared error.
+
+use std::path::Path;
+
+use retune_data::{Example, Label, LabelMap, ProblemType};
+use retune_metrics::{Bootstrap, RegressionPairs};
+use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+
+use super::form::{Answer, Form, FormSpec, LossOptions, Measured, Metrics, Score, Targets};
+use crate::AdaptError;
+
+pub(super) static SPEC: FormSpec = FormSpec {
+    problem_type: ProblemType::Regression,
+    summary: "a number for each row",
+    // It falls with the squared error. A correlation would keep weights of an early step, whose numbers are in the right
+    // order and of the wrong size.
+    decides: "r2",
+    shown: &[
+        ("pearson", "Pearson"),
+        ("spearman", "Spearman"),
+        ("mse", "mean squared error"),
+        ("mae", "mean absolute error"),
+        ("r2", "R2"),
+    ],
+};
+
+#[derive(Debug)]
+pub(super) struct Regression {
+    labels: LabelMap,
+}
+
+impl Regression {
+    pub fn new() -> Self {
+        Regression { labels: LabelMap::of_number() }
+    }
+}
+
+impl Form for Regression {
+    fn spec(&self) -> &'static FormSpec {
+        &SPEC
+    }
+
+    fn labels(&self) -> &LabelMap {
+        &self.labels
+    }
+
+    fn uninformed_loss(&self) -> Option<f64> {
+        None
+    }
+
+    fn targets(
+        &self,
+        examples: &[Example],
+        _: &Path,
+        options: LossOptions,
+    ) -> Result<Box<dyn Targets>, AdaptError> {
+        options.refuse_balanced("it weighs classes, and the labels are numbers; leave it out")?;
+        options
+            .refuse_smoothing("it spreads a target over classes, and the labels are numbers; leave it out")?;
+        // Reading has made numbers of all of them; what is none would show in the loss.
+        let number = |example: &Example| match example.label {
+            Some(Label::Number(number)) => number,
+            _ => f64::NAN,
+        };
+        Ok(Box::new(Numbers { numbers: examples.iter().map(number).collect() }))
+    }
+
+    fn answer(&self, logits: &[f32]) -> Answer {
+        Answer::Number { score: logits.first().copied().unwrap_or(f32::NAN) }
+    }
+}
+
+/// The number of each row, as it stands in the file: so losses are those of other trainers.
+#[derive(Debug)]
+struct Numbers {
+    numbers: Vec<f64>,
+}
+
+impl Targets for Numbers {
+    fn label(&self, row: usize) -> Label {
+        Label::Number(self.numbers[row])
+    }
+
+    fn denominator(&self, rows: &[usize]) -> f32 {
+        rows.len() as f32
+    }
+
+    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let targets: Vec<f32> = rows.iter().map(|row| self.numbers[*row] as f32).collect();
+        ops::squared_error(tape, logits, &targets, denominator)
+    }
+
+    fn score(&self) -> Box<dyn Score + '_> {
+        Box::new(NumberScores { targets: self, pairs: RegressionPairs::default() })
+    }
+}
+
+struct NumberScores<'a> {
+    targets: &'a Numbers,
+    pairs: RegressionPairs,
+}
+
+impl Score for NumberScores<'_> {
+    fn add(&mut self, rows: &[usize], logits: &[f32]) {
+        for (row, predicted) in rows.iter().zip(logits) {
+            self.pairs.record(self.targets.numbers[*row], f64::from(*predicted));
+        }
+    }
+
+    fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
+        let (report, rows) = (self.pairs.report(), self.pairs.rows());
+        let intervals = bootstrap.map(|bootstrap| self.pairs.intervals(&bootstrap));
+        Measured {
+            loss: report.mse,
+            metrics: Metrics::of(&report, rows, intervals),
+            labels: Vec::new(),
+            matrix: None,
+            thresholds: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::form::testing::rows;
+
+    #[test]
+    fn the_loss_is_the_mean_squared_error() {
+        let examples = rows(&[Label::Number(2.5), Label::Number(-1.0)]);
+        let targets = Regression::new().targets(&examples, Path::new("x"), LossOptions::default()).unwrap();
+        let mut score = targets.score();
+        score.add(&[1, 0], &[1.0, 2.0]);
+        let measured = score.measure(Some(Bootstrap::default()));
+        assert!((measured.loss - (4.0 + 0.25) / 2.0).abs() < 1e-12);
+        assert!((measured.metrics.get("mae").unwrap() - 1.25).abs() < 1e-12);
+        assert!(measured.metrics.intervals.is_some());
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        for (balanced, label_smoothing, flag) in
+            [(true, 0.0, "--class-weights: "), (false, 0.2, "--label-smoothing: ")]
+        {
+            let options = LossOptions { balanced, label_smoothing };
+            let error = Regression::new().targets(&[], Path::new("x"), options).unwrap_err();
+            assert!(error.to_string().starts_with(flag), "{error}");
+        }
+    }
+}

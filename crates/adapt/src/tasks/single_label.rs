@@ -1,0 +1,182 @@
+//! One of several classes for each row: softmax and cross-entropy.
+
+use std::path::Path;
+
+use retune_data::{Example, Label, LabelMap, ProblemType};
+use retune_metrics::{Bootstrap, ConfusionMatrix};
+use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+
+use super::form::{Answer, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets};
+use crate::AdaptError;
+
+pub(super) static SPEC: FormSpec = FormSpec {
+    problem_type: ProblemType::SingleLabel,
+    summary: "one of several classes for each row",
+    decides: "accuracy",
+    shown: &[
+        ("accuracy", "accuracy"),
+        ("f1_macro", "macro F1"),
+        ("f1_weighted", "weighted F1"),
+        ("matthews", "Matthews"),
+    ],
+};
+
+#[derive(Debug)]
+pub(super) struct SingleLabel {
+    labels: LabelMap,
+}
+
+impl SingleLabel {
+    pub fn new(labels: LabelMap) -> Self {
+        SingleLabel { labels }
+    }
+}
+
+impl Form for SingleLabel {
+    fn spec(&self) -> &'static FormSpec {
+        &SPEC
+    }
+
+    fn labels(&self) -> &LabelMap {
+        &self.labels
+    }
+
+    fn uninformed_loss(&self) -> Option<f64> {
+        Some((self.labels.len() as f64).ln())
+    }
+
+    fn targets(
+        &self,
+        examples: &[Example],
+        path: &Path,
+        options: LossOptions,
+    ) -> Result<Box<dyn Targets>, AdaptError> {
+        let classes = self.labels.encode(examples, path)?;
+        Ok(Box::new(Classes {
+            class_weights: options.balanced.then(|| balanced(&classes, self.labels.len())),
+            label_smoothing: options.label_smoothing,
+            classes: classes.into_iter().map(|class| u32::try_from(class).unwrap_or(u32::MAX)).collect(),
+            labels: self.labels.clone(),
+        }))
+    }
+
+    fn answer(&self, logits: &[f32]) -> Answer {
+        let (class, score) = decode(logits);
+        Answer::Class { label: self.labels.name(class).unwrap_or_default().to_string(), score }
+    }
+}
+
+/// The most probable class, the first of several equal ones, and its probability.
+fn decode(logits: &[f32]) -> (usize, f32) {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (class, logit) in logits.iter().enumerate() {
+        if *logit > best.1 {
+            best = (class, *logit);
+        }
+    }
+    let total: f64 = logits.iter().map(|logit| f64::from(logit - best.1).exp()).sum();
+    (best.0, (1.0 / total) as f32)
+}
+
+/// A weight for each class: rows / (classes * rows of the class), as scikit-learn.
+fn balanced(targets: &[usize], classes: usize) -> Vec<f32> {
+    let mut counts = vec![0usize; classes];
+    targets.iter().for_each(|class| counts[*class] += 1);
+    counts.iter().map(|count| targets.len() as f32 / (classes * (*count).max(1)) as f32).collect()
+}
+
+/// The class of each row.
+#[derive(Debug)]
+struct Classes {
+    classes: Vec<u32>,
+    class_weights: Option<Vec<f32>>,
+    label_smoothing: f32,
+    labels: LabelMap,
+}
+
+impl Targets for Classes {
+    fn label(&self, row: usize) -> Label {
+        Label::Class(self.labels.name(self.classes[row] as usize).unwrap_or_default().to_string())
+    }
+
+    fn denominator(&self, rows: &[usize]) -> f32 {
+        match &self.class_weights {
+            None => rows.len() as f32,
+            Some(weights) => rows.iter().map(|row| weights[self.classes[*row] as usize]).sum(),
+        }
+    }
+
+    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let targets: Vec<u32> = rows.iter().map(|row| self.classes[*row]).collect();
+        let options = ops::CrossEntropyOptions {
+            class_weights: self.class_weights.as_deref(),
+            label_smoothing: self.label_smoothing,
+            denominator,
+        };
+        ops::cross_entropy(tape, logits, &targets, options)
+    }
+
+    fn score(&self) -> Box<dyn Score + '_> {
+        Box::new(ClassScores { targets: self, matrix: ConfusionMatrix::new(self.labels.len()), loss: 0.0 })
+    }
+}
+
+struct ClassScores<'a> {
+    targets: &'a Classes,
+    matrix: ConfusionMatrix,
+    loss: f64,
+}
+
+impl Score for ClassScores<'_> {
+    fn add(&mut self, rows: &[usize], logits: &[f32]) {
+        let classes = self.targets.labels.len().max(1);
+        for (row, logits) in rows.iter().zip(logits.chunks_exact(classes)) {
+            let target = self.targets.classes[*row] as usize;
+            let (class, score) = decode(logits);
+            let lse = f64::from(logits[class]) - f64::from(score).ln();
+            self.loss += lse - logits.get(target).map_or(f64::NAN, |logit| f64::from(*logit));
+            // Both are classes of the labels: the targets were encoded by them, and the head has one logit for each.
+            let counted = self.matrix.record(target, class);
+            debug_assert!(counted.is_ok(), "{counted:?}");
+        }
+    }
+
+    fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
+        let ClassScores { targets, matrix, loss } = *self;
+        let intervals = bootstrap.map(|bootstrap| bootstrap.intervals(&matrix));
+        Measured {
+            loss: loss / (matrix.rows() as f64).max(1.0),
+            metrics: Metrics::of(&matrix.report(), matrix.rows(), intervals),
+            labels: LabelScore::all(&targets.labels, matrix.per_class()),
+            matrix: Some(matrix),
+            thresholds: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::form::testing::{class, form_of, rows};
+
+    #[test]
+    fn a_row_is_decoded_as_softmax_says() {
+        let (class, score) = decode(&[0.0, 2.0, 1.0]);
+        let expected = 2.0f64.exp() / (1.0 + 2.0f64.exp() + 1.0f64.exp());
+        assert!(class == 1 && (f64::from(score) - expected).abs() < 1e-6);
+        assert_eq!(decode(&[3.0, 3.0, -1.0]).0, 0);
+    }
+
+    #[test]
+    fn the_loss_is_the_mean_cross_entropy() {
+        let form = form_of(ProblemType::SingleLabel, &["a", "b"]);
+        let examples = rows(&[class("a"), class("a")]);
+        let targets = form.targets(&examples, Path::new("x"), LossOptions::default()).unwrap();
+        let mut score = targets.score();
+        score.add(&[0, 1], &[1.0, 3.0, 2.0, -1.0]);
+        let measured = score.measure(None);
+        let expected = (f64::ln_1p(2.0f64.exp()) + f64::ln_1p((-3.0f64).exp())) / 2.0;
+        assert!((measured.loss - expected).abs() < 1e-6, "{} {expected}", measured.loss);
+        assert!((measured.metrics.get("accuracy").unwrap() - 0.5).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,154 @@
+//! A field of the label column as what it says.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use crate::problem_type::ProblemType;
+use crate::wording::excerpt;
+
+/// What a row is labelled with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Label {
+    /// The name of its class, without white space around it.
+    Class(String),
+    /// The names of its labels, each once, ordered by bytes; there may be none.
+    Labels(Vec<String>),
+    /// Its number, finite in f32 too.
+    Number(f64),
+}
+
+impl Label {
+    /// The names that it gives: of one class, of several labels, none for a number.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Label::Class(name) => std::slice::from_ref(name),
+            Label::Labels(names) => names,
+            Label::Number(_) => &[],
+        }
+    }
+}
+
+/// How the label column of a file is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LabelReading {
+    /// What a label is.
+    pub problem_type: ProblemType,
+    /// What stands between the labels of a row, where they are no JSON list.
+    pub separator: Option<String>,
+}
+
+impl LabelReading {
+    /// Whether an empty field says something: that a row has no label, where there is no `[]` to say so.
+    pub(crate) fn takes_empty(&self) -> bool {
+        self.problem_type == ProblemType::MultiLabel && self.separator.is_some()
+    }
+
+    /// The label that `field` says. Errors with what was expected, what came and what to do.
+    pub(crate) fn read(&self, field: &str) -> Result<Label, String> {
+        let field = field.trim();
+        match (self.problem_type, self.separator.as_deref()) {
+            (ProblemType::SingleLabel, _) => Ok(Label::Class(field.to_owned())),
+            (ProblemType::Regression, _) => {
+                match as_number(field).filter(|number| (*number as f32).is_finite()) {
+                    Some(number) => Ok(Label::Number(number)),
+                    None => Err(format!(
+                        "expected a number such as 3.5, got `{}`: correct it, or give --problem-type single-label \
+                     if the labels are classes",
+                        excerpt(field, 40)
+                    )),
+                }
+            }
+            (ProblemType::MultiLabel, Some(separator)) if !looks_like_list(field) => {
+                let names = field.split(separator).map(str::trim).filter(|name| !name.is_empty());
+                Ok(labels(names.map(str::to_owned)))
+            }
+            (ProblemType::MultiLabel, _) => list(field),
+        }
+    }
+}
+
+/// Whether a field is a list by its brackets; whether it is a good one, reading it will say.
+pub(crate) fn looks_like_list(field: &str) -> bool {
+    field.starts_with('[') && field.ends_with(']')
+}
+
+/// The field as a number. What is infinite or none is no number to learn.
+pub(crate) fn as_number(field: &str) -> Option<f64> {
+    field.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+fn labels(names: impl Iterator<Item = String>) -> Label {
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    Label::Labels(names)
+}
+
+/// A JSON list of texts; a number or boolean in it is a name as it is written.
+fn list(field: &str) -> Result<Label, String> {
+    let wrong = |got: String| {
+        format!(
+            "expected a JSON list of labels such as [\"a\", \"b\"], got {got}: correct it, or name what stands \
+             between the labels with --label-separator"
+        )
+    };
+    let items: Vec<&RawValue> = serde_json::from_str(field).map_err(|_| {
+        let python = looks_like_list(field) && field.contains('\'');
+        let hint = if python { ", which is Python's way of writing a list and not JSON's" } else { "" };
+        wrong(format!("`{}`{hint}", excerpt(field, 40)))
+    })?;
+    let name = |item: &&RawValue| match item.get().as_bytes().first() {
+        Some(b'"') => {
+            serde_json::from_str::<Cow<'_, str>>(item.get()).ok().map(|name| name.trim().to_owned())
+        }
+        Some(b'n' | b'[' | b'{') | None => None,
+        Some(_) => Some(item.get().to_owned()),
+    };
+    let named = |item: &&RawValue| {
+        name(item)
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| wrong(format!("`{}` in it", excerpt(item.get(), 40))))
+    };
+    let names: Vec<String> = items.iter().map(named).collect::<Result<_, _>>()?;
+    Ok(labels(names.into_iter()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(problem_type: ProblemType, separator: Option<&str>, field: &str) -> Result<Label, String> {
+        LabelReading { problem_type, separator: separator.map(str::to_owned) }.read(field)
+    }
+
+    fn names(names: &[&str]) -> Result<Label, String> {
+        Ok(Label::Labels(names.iter().map(|name| (*name).to_owned()).collect()))
+    }
+
+    #[test]
+    fn lists_are_json_or_split() {
+        let multi = |separator, field| read(ProblemType::MultiLabel, separator, field);
+        assert_eq!(multi(None, r#" ["é", "a b" ,"é"] "#), names(&["a b", "é"]));
+        assert_eq!(multi(None, "[]"), names(&[]));
+        assert_eq!(multi(None, r#"[3, true, "\u00e9\n"]"#), names(&["3", "true", "é"]));
+        assert_eq!(multi(Some(";"), "b; a;;b ;"), names(&["a", "b"]));
+        assert_eq!(multi(Some(" | "), ""), names(&[]));
+        // A list in a file that is split elsewhere is a list still.
+        assert_eq!(multi(Some(";"), r#"["x;y"]"#), names(&["x;y"]));
+        for field in ["a", "['a']", r#"["a""#, r#"["a", null]"#, r#"[["a"]]"#, r#"[""]"#, r#"{"a": 1}"#, ""] {
+            let error = multi(None, field).unwrap_err();
+            assert!(error.starts_with("expected a JSON list of labels"), "{field}: {error}");
+        }
+        assert!(multi(None, "['a']").unwrap_err().contains("Python"));
+    }
+
+    #[test]
+    fn numbers_are_finite() {
+        let number = |field| read(ProblemType::Regression, None, field);
+        assert_eq!(number(" -1.5e2 "), Ok(Label::Number(-150.0)));
+        for field in ["nan", "inf", "1e39", "1,5", "3 stars", ""] {
+            assert!(number(field).unwrap_err().contains(&format!("got `{field}`")), "{field}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Which rows are alike in their labels, for splits and samples that keep the mixture.
+
+use std::path::Path;
+
+use crate::error::DataError;
+use crate::examples::Example;
+use crate::label::Label;
+use crate::labels::LabelMap;
+
+/// A stratum for each row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strata {
+    /// The stratum of each row.
+    pub of_row: Vec<usize>,
+    /// How many strata there are.
+    pub count: usize,
+    /// What makes rows alike, in words.
+    pub by: &'static str,
+}
+
+/// Numbers are parted into this many strata of about as many rows.
+const QUANTILES: usize = 10;
+
+impl Strata {
+    /// The strata of `examples`, which have labels and come from the file `path`.
+    ///
+    /// One class a row: the class. Several labels: the row's rarest label, since frequent ones spread by themselves,
+    /// and one more for rows without any. A number: its tenth, equal numbers together.
+    ///
+    /// # Errors
+    /// A label that is not among `labels`.
+    pub fn of(examples: &[Example], labels: &LabelMap, path: &Path) -> Result<Self, DataError> {
+        match examples.first().and_then(|example| example.label.as_ref()) {
+            Some(Label::Labels(_)) => {
+                let rows = labels.encode_many(examples, path)?;
+                let mut counts = vec![0_usize; labels.len()];
+                rows.iter().flatten().for_each(|label| counts[*label] += 1);
+                let rarest =
+                    |row: &Vec<usize>| row.iter().copied().min_by_key(|label| (counts[*label], *label));
+                let of_row = rows.iter().map(|row| rarest(row).unwrap_or(labels.len())).collect();
+                Ok(Strata { of_row, count: labels.len() + 1, by: "stratified by each row's rarest label" })
+            }
+            Some(Label::Number(_)) => {
+                let number = |example: &Example| match example.label {
+                    Some(Label::Number(number)) => number,
+                    _ => f64::NAN,
+                };
+                let mut order: Vec<(f64, usize)> = examples.iter().map(number).zip(0..).collect();
+                order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+                let mut of_row = vec![0; examples.len()];
+                let mut before = 0;
+                for equal in order.chunk_by(|(a, _), (b, _)| b <= a) {
+                    let stratum = before * QUANTILES / examples.len().max(1);
+                    equal.iter().for_each(|(_, row)| of_row[*row] = stratum);
+                    before += equal.len();
+                }
+                Ok(Strata { of_row, count: QUANTILES, by: "stratified by tenths of the numbers" })
+            }
+            _ => Ok(Strata {
+                of_row: labels.encode(examples, path)?,
+                count: labels.len(),
+                by: "stratified by label",
+            }),
+        }
+    }
+}
