@@ -35,8 +35,8 @@ fn there_and_back(tiny: &Tiny, last: &str, class: &str, modules: &Value) {
     for method in ["full", "lora"] {
         let (report, ear) = train(&settings(tiny, method, method)).unwrap();
         assert!(ear.heard(&format!("{last}, ")) || ear.heard(&format!(", {last}")), "{:?}", ear.said);
-        let evaluated = score(&model(tiny.path(method)), tiny, "test.csv").unwrap().report;
-        assert_eq!(report.metrics.unwrap()["accuracy"].to_bits(), evaluated.accuracy.to_bits(), "{method}");
+        let evaluated = score(&model(tiny.path(method)), tiny, "test.csv").unwrap().metrics;
+        assert_eq!(report.metrics.unwrap()["accuracy"].to_bits(), evaluated.values["accuracy"].to_bits(), "{method}");
         // Trained on, from its own head: at a rate that moves nothing, the answers stay.
         let mut next = settings(tiny, method, "next");
         (next.model, next.learning_rate, next.overwrite) =
@@ -54,7 +54,7 @@ fn there_and_back(tiny: &Tiny, last: &str, class: &str, modules: &Value) {
     // Without the card, its head alone says how many classes there are.
     std::fs::remove_file(tiny.path("lora/retune.json")).unwrap();
     let opened = retune::TextModel::open(&model(tiny.path("lora"))).unwrap();
-    assert_eq!(opened.labels.names(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    assert_eq!(opened.labels().names(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
 }
 
 #[test]
