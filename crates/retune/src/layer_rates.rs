@@ -59,9 +59,14 @@ mod tests {
             "model.layers.11.mlp.Wi.weight",
             "model.embeddings.tok_embeddings.weight",
             "model.final_norm.weight",
+            "electra.embeddings_project.bias",
+            "distilbert.transformer.layer.5.ffn.lin1.weight",
         ];
         let rates = LayerRates::new(0.5, others.iter().copied());
-        assert_eq!(bits(&others.map(|name| rates.of(name))), bits(&[0.5, 0.5f64.powi(13), 1.0]));
+        assert_eq!(
+            bits(&others.map(|name| rates.of(name))),
+            bits(&[0.5, 0.5f64.powi(13), 1.0, 0.5f64.powi(13), 0.5f64.powi(7)])
+        );
         // A sentence of nobody's making.
         assert_eq!(LayerRates::new(0.5, ["layer", "layer.x", "h."].into_iter()).layers, 0);
     }

@@ -442,3 +442,14 @@ fn a_spike_that_stops_it_names_the_line_and_can_be_passed() {
     let spike = ear.events.iter().find(|event| matches!(event, Event::Spike { .. }));
     assert!(matches!(spike, Some(Event::Spike { step: 51, rewound_to: Some(40), .. })), "{spike:?}");
 }
+
+#[test]
+fn a_healthy_run_has_nothing_to_tell() {
+    let tiny = Tiny::new();
+    for method in retune::METHODS.iter().map(|method| method.name()) {
+        let (_, ear) =
+            train(&TrainSettings { epochs: Some(6.0), ..settings(&tiny, method, method) }).unwrap();
+        let odd = |event: &&Event| matches!(event, Event::Spike { .. } | Event::DeadGradients { .. });
+        assert_eq!(ear.events.iter().find(odd), None, "{method}");
+    }
+}
