@@ -111,7 +111,7 @@ impl Bootstrap {
         Intervals { confidence: self.confidence, resamples: self.resamples, scores }
     }
 
-    fn check(&self, rows: u64) -> Result<(), MetricError> {
+    pub(crate) fn check(&self, rows: u64) -> Result<(), MetricError> {
         if rows == 0 {
             return Err(MetricError::NoRows);
         }
@@ -126,7 +126,7 @@ impl Bootstrap {
 }
 
 /// The interval that leaves out as many of the values below as above; there must be at least one.
-fn central_interval(mut values: Vec<f64>, confidence: f64) -> Interval {
+pub(crate) fn central_interval(mut values: Vec<f64>, confidence: f64) -> Interval {
     values.sort_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
     Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail) }
@@ -141,10 +141,10 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 /// Counter-based generator (Steele, Lea and Flood 2014): the state steps by a constant, so the n-th number is a
 /// function of the seed and n alone. Enough for resampling, and not worth a dependency.
-struct SplitMix64(u64);
+pub(crate) struct SplitMix64(pub(crate) u64);
 
 impl SplitMix64 {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -153,7 +153,7 @@ impl SplitMix64 {
     }
 
     /// Uniform in `0..bound` to within `bound / 2^64`.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 }

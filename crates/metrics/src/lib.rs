@@ -19,6 +19,7 @@
 mod bootstrap;
 mod classification;
 mod multi_label;
+mod paired;
 mod ratio;
 mod regression;
 
@@ -27,6 +28,7 @@ use std::fmt;
 pub use bootstrap::{Bootstrap, Interval, Intervals};
 pub use classification::{ClassScore, ClassificationReport, ConfusionMatrix};
 pub use multi_label::{MultiLabelCounts, MultiLabelReport, best_threshold};
+pub use paired::{Paired, Tally, paired};
 pub use regression::{RegressionPairs, RegressionReport};
 
 /// Why a metric could not be computed.

@@ -1,16 +1,17 @@
 //! How good a model is on a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::{
     ClassifierRows, FormSpec, LabelScore, LossOptions, Measured, Metrics, serialize_counts,
 };
 use retune_data::Table;
-use retune_metrics::{Bootstrap, ConfusionMatrix};
+use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, paired};
 use retune_tensor::{Parameters, Tape};
 use serde::Serialize;
 
+use crate::dataset::Labelled;
 use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
 /// Tokens that are computed at once: enough to fill the machine, little enough to need no memory to speak of.
@@ -33,6 +34,9 @@ pub struct Evaluation {
     pub most_confused: Vec<(String, String, u64)>,
     /// Each label's precision, recall and F1.
     pub labels: Vec<LabelScore>,
+    /// Another model on the same rows, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// Sentences for the user: which columns were read, what looks odd.
     #[serde(skip)]
     pub said: Vec<String>,
@@ -62,13 +66,7 @@ pub fn evaluate(
     file: &FileSettings,
     max_length: Option<usize>,
 ) -> Result<Evaluation> {
-    let model = TextModel::open(settings)?;
-    let max_length = model.max_length(max_length)?;
-    let problem_type = model.form.spec().problem_type;
-    let prefer = |file: &FileSettings, table: &Table| model.file_settings(file, table);
-    let read = dataset::read_labelled(data, file, prefer, |_, _, _| Ok(problem_type))?;
-    model.check_pair(read.columns.pair.is_some(), "pair-column")?;
-    let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
+    let (model, read, rows) = open_rows(settings, data, file, max_length)?;
     let mut evaluation = score(&model, &model.parameters, &rows, Some(Bootstrap::default()))?;
     if !evaluation.loss.is_finite() {
         return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
@@ -77,9 +75,74 @@ pub fn evaluate(
     evaluation.said.extend(model.thresholds_said());
     let cut = rows.tokens.truncated();
     if cut > 0 {
-        evaluation.said.push(format!("{cut} rows were cut to {max_length} tokens"));
+        evaluation.said.push(format!("{cut} rows were cut to {} tokens", model.max_length(max_length)?));
     }
     Ok(evaluation)
+}
+
+/// The model at `settings`, and the rows of the file `data` as it sees them.
+fn open_rows(
+    settings: &ModelSettings,
+    data: &Path,
+    file: &FileSettings,
+    max_length: Option<usize>,
+) -> Result<(TextModel, Labelled, ClassifierRows)> {
+    let model = TextModel::open(settings)?;
+    let max_length = model.max_length(max_length)?;
+    let problem_type = model.form.spec().problem_type;
+    let prefer = |file: &FileSettings, table: &Table| model.file_settings(file, table);
+    let read = dataset::read_labelled(data, file, prefer, |_, _, _| Ok(problem_type))?;
+    model.check_pair(read.columns.pair.is_some(), "pair-column")?;
+    let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
+    Ok((model, read, rows))
+}
+
+/// Two models on the same rows, by the metric that decides.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Where the other model is.
+    pub other: PathBuf,
+    /// The metric.
+    pub metric: &'static str,
+    /// The numbers; this model is the first.
+    #[serde(flatten)]
+    pub paired: Paired,
+}
+
+/// Compares the model at `settings` with the one at `other` on the rows of the file `data`, row by row. Errors as
+/// [`evaluate`], and if the models answer in different forms.
+pub fn compare(
+    settings: &ModelSettings,
+    other: &ModelSettings,
+    data: &Path,
+    file: &FileSettings,
+    max_length: Option<usize>,
+) -> Result<Comparison> {
+    let tallies = |settings: &ModelSettings| {
+        let (model, _, rows) = open_rows(settings, data, file, max_length)?;
+        let mut tallies = Vec::with_capacity(rows.tokens.len());
+        for batch in batches(&rows) {
+            let tokens = rows.tokens.batch(&batch);
+            let logits = model.logits_with(&model.parameters, &Tape::inference(), &tokens, None)?;
+            let logits = logits.value().f32().chunks_exact(model.labels().len().max(1));
+            tallies.extend(batch.iter().zip(logits).map(|(row, logits)| rows.targets.tally(*row, logits)));
+        }
+        Ok::<_, Error>((model.form.spec(), tallies, model.source.folder))
+    };
+    let ((form, first, _), (other_form, second, folder)) = (tallies(settings)?, tallies(other)?);
+    if form.problem_type != other_form.problem_type {
+        let message = format!(
+            "expected a model for {} as the first one is, got one for {}",
+            form.problem_type, other_form.problem_type
+        );
+        return Err(Error::place(&folder, message));
+    }
+    // As many draws as make the p-value's second digit sure, and fewer where rows are very many.
+    let resamples = (200_000_000 / first.len().max(1)).clamp(1000, 10_000);
+    let bootstrap = Bootstrap { resamples, ..Bootstrap::default() };
+    let paired = paired(&first, &second, form.decided, &bootstrap)
+        .map_err(|error| Error::place(data, error.to_string()))?;
+    Ok(Comparison { other: folder, metric: form.decides, paired })
 }
 
 /// Scores `rows` with weights that may still be in training.
@@ -111,6 +174,7 @@ pub(crate) fn score(
         labels,
         matrix,
         thresholds,
+        comparison: None,
         said: Vec::new(),
     })
 }

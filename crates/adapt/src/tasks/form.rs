@@ -5,14 +5,14 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use retune_data::{Example, Label, LabelMap, ProblemType};
-use retune_metrics::{Bootstrap, ClassScore, ConfusionMatrix, Intervals, MetricError};
+use retune_metrics::{Bootstrap, ClassScore, ConfusionMatrix, Intervals, MetricError, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var};
 use serde::{Serialize, Serializer};
 
 use crate::AdaptError;
 
 /// What is known of a form before there are rows.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct FormSpec {
     /// How it is called.
     pub problem_type: ProblemType,
@@ -20,6 +20,8 @@ pub struct FormSpec {
     pub summary: &'static str,
     /// The metric that decides between two checkpoints: higher is better.
     pub decides: &'static str,
+    /// The deciding metric of rows, from the sum of their tallies: what a comparison of two models draws anew.
+    pub decided: fn(&Tally) -> f64,
     /// The metrics that people are shown, and their words.
     pub shown: &'static [(&'static str, &'static str)],
 }
@@ -58,6 +60,9 @@ pub trait Targets: Debug + Send + Sync {
 
     /// The loss of `rows`, whose `logits` are `[rows, labels]`, divided by `denominator`; a scalar.
     fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var>;
+
+    /// What a row with these logits `[labels]` adds to the deciding metric: see [`FormSpec::decided`].
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally;
 
     /// An evaluation of these rows, with nothing counted yet.
     fn score(&self) -> Box<dyn Score + '_>;

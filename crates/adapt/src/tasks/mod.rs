@@ -20,7 +20,7 @@ pub use text_classification::{ClassifierRows, TextClassifier};
 use crate::{AdaptError, nearest};
 
 /// What is known of a task before it is built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Task {
     /// Its name on the command line.
     pub name: &'static str,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use retune_data::{Example, Label, LabelMap, ProblemType};
-use retune_metrics::{Bootstrap, MultiLabelCounts, best_threshold};
+use retune_metrics::{Bootstrap, MultiLabelCounts, Tally, best_threshold};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
 use super::form::{Answer, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets};
@@ -13,6 +13,8 @@ pub(super) static SPEC: FormSpec = FormSpec {
     problem_type: ProblemType::MultiLabel,
     summary: "any number of labels for each row",
     decides: "f1_micro",
+    // Labels given and right, given, and right.
+    decided: |[both, given, gold, _]| if given + gold > 0.0 { 2.0 * both / (given + gold) } else { 0.0 },
     shown: &[
         ("f1_micro", "micro F1"),
         ("f1_macro", "macro F1"),
@@ -150,6 +152,18 @@ impl Targets for LabelSets {
         let positive_weights = self.positive_weights.as_deref();
         let options = ops::BinaryCrossEntropyOptions { positive_weights, denominator };
         ops::binary_cross_entropy(tape, logits, &targets, options)
+    }
+
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
+        let given = logits.iter().enumerate().map(|(label, x)| sigmoid(*x) >= self.thresholds.of(label));
+        let mut tally = Tally::default();
+        for (given, gold) in given.zip(self.has(row)) {
+            let add = |yes: bool| f64::from(u8::from(yes));
+            tally[0] += add(given && gold);
+            tally[1] += add(given);
+            tally[2] += add(gold);
+        }
+        tally
     }
 
     fn score(&self) -> Box<dyn Score + '_> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use retune_data::{Example, Label, LabelMap, ProblemType};
-use retune_metrics::{Bootstrap, RegressionPairs};
+use retune_metrics::{Bootstrap, RegressionPairs, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
 use super::form::{Answer, Form, FormSpec, LossOptions, Measured, Metrics, Score, Targets};
@@ -15,6 +15,11 @@ pub(super) static SPEC: FormSpec = FormSpec {
     // It falls with the squared error. A correlation would keep weights of an early step, whose numbers are in the right
     // order and of the wrong size.
     decides: "r2",
+    // Squared errors, numbers, their squares, rows. Numbers that do not vary have no R2: 0, as in the report.
+    decided: |[errors, sum, squares, rows]| {
+        let spread = squares - sum * sum / rows.max(1.0);
+        if spread > 0.0 { 1.0 - errors / spread } else { 0.0 }
+    },
     shown: &[
         ("pearson", "Pearson"),
         ("spearman", "Spearman"),
@@ -88,6 +93,11 @@ impl Targets for Numbers {
     fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
         let targets: Vec<f32> = rows.iter().map(|row| self.numbers[*row] as f32).collect();
         ops::squared_error(tape, logits, &targets, denominator)
+    }
+
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
+        let (number, predicted) = (self.numbers[row], logits.first().map_or(f64::NAN, |x| f64::from(*x)));
+        [(number - predicted).powi(2), number, number * number, 1.0]
     }
 
     fn score(&self) -> Box<dyn Score + '_> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use retune_data::{Example, Label, LabelMap, ProblemType};
-use retune_metrics::{Bootstrap, ConfusionMatrix};
+use retune_metrics::{Bootstrap, ConfusionMatrix, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
 use super::form::{Answer, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets};
@@ -13,6 +13,8 @@ pub(super) static SPEC: FormSpec = FormSpec {
     problem_type: ProblemType::SingleLabel,
     summary: "one of several classes for each row",
     decides: "accuracy",
+    // Right rows and all rows.
+    decided: |[right, rows, ..]| right / rows.max(1.0),
     shown: &[
         ("accuracy", "accuracy"),
         ("f1_macro", "macro F1"),
@@ -114,6 +116,10 @@ impl Targets for Classes {
             denominator,
         };
         ops::cross_entropy(tape, logits, &targets, options)
+    }
+
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
+        [f64::from(u8::from(decode(logits).0 == self.classes[row] as usize)), 1.0, 0.0, 0.0]
     }
 
     fn score(&self) -> Box<dyn Score + '_> {

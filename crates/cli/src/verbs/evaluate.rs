@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use retune::evaluate::Evaluation;
+use retune::evaluate::{Comparison, Evaluation};
 use retune::{FileSettings, ModelSettings};
 
 use crate::failure::Failure;
@@ -13,6 +13,7 @@ use crate::verbs;
 #[command(after_help = "\
 examples:
   retune evaluate --model result --data test.csv
+  retune evaluate --model result --data test.csv --compare other-result    is the difference more than chance?
   retune evaluate --model result --data test.csv --json")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -22,6 +23,9 @@ pub(crate) struct Args {
     data: PathBuf,
     #[command(flatten)]
     file: FileSettings,
+    /// Another model, for the same rows: how far apart the two are, and whether that may be chance
+    #[arg(long, value_name = "DIR")]
+    compare: Option<PathBuf>,
     /// Longer texts are cut to this many tokens [default: as in training]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
@@ -33,7 +37,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     verbs::use_threads(args.threads)?;
     let local = retune::fetch(&args.model, &mut Progress::new(output))?;
-    let evaluation = retune::evaluate::evaluate(&local, &args.data, &args.file, args.max_length)?;
+    let mut evaluation = retune::evaluate::evaluate(&local, &args.data, &args.file, args.max_length)?;
+    if let Some(other) = &args.compare {
+        let other = ModelSettings { model: Some(other.clone()), ..ModelSettings::default() };
+        let other = retune::fetch(&other, &mut Progress::new(output))?;
+        let compared = retune::evaluate::compare(&local, &other, &args.data, &args.file, args.max_length)?;
+        evaluation.comparison = Some(compared);
+    }
     evaluation.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
     output.result(&evaluation, || text(&evaluation))?;
     output.say("next:");
@@ -61,6 +71,17 @@ fn text(evaluation: &Evaluation) -> String {
     let mut text = table(&rows);
     let seconds = duration(evaluation.seconds);
     text.push_str(&format!("{} rows in {seconds}\n", thousands(evaluation.rows)));
+    if let Some(Comparison { other, metric, paired }) = &evaluation.comparison {
+        let chance = match paired.p_value {
+            p if p < 0.05 => "more than chance",
+            _ => "may be chance",
+        };
+        text.push_str(&format!(
+            "\n{metric} beside {}: {:.4} and {:.4}, difference {:+.4} ({:+.4} to {:+.4} in 95 of 100), p = {:.4}: {chance}\n",
+            other.display(), paired.first, paired.second, paired.difference, paired.interval.low, paired.interval.high,
+            paired.p_value
+        ));
+    }
     if !evaluation.most_confused.is_empty() {
         text.push_str("\nmost often confused (label, taken for, rows)\n");
         let confused = evaluation.most_confused.iter().take(5);

@@ -146,3 +146,27 @@ fn a_training_whose_reader_left_keeps_its_result() {
     assert!(failed.stderr.contains("error: cannot write the output: "), "{}", failed.stderr);
     retune(&["predict", "--model", &path("result"), "--text", "my card"]).succeeded();
 }
+
+#[test]
+fn two_models_are_compared_row_by_row() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    train(&tiny, "one", &["--eval-split", "0", "--epochs", "9"]).succeeded();
+    train(&tiny, "other", &["--eval-split", "0", "--method", "head"]).succeeded();
+    let compare = |one: &str, other: &str| {
+        let models = ["evaluate", "--model", &path(one), "--compare", &path(other)];
+        retune(&[&models[..], &["--data", &path("test.csv"), "--json"]].concat()).succeeded().json()
+    };
+    let there = compare("one", "other");
+    let comparison = &there["comparison"];
+    assert_eq!(
+        (&comparison["metric"], &comparison["first"]),
+        (&"accuracy".into(), &there["metrics"]["accuracy"])
+    );
+    let number = |document: &serde_json::Value, key: &str| document["comparison"][key].as_f64().unwrap();
+    let back = compare("other", "one");
+    assert!((number(&there, "difference") + number(&back, "difference")).abs() < 1e-12);
+    assert!(number(&there, "p_value") > 0.0 && number(&there, "p_value") <= 1.0);
+    let same = compare("one", "one");
+    assert_eq!((number(&same, "difference"), number(&same, "p_value")), (0.0, 1.0));
+}
