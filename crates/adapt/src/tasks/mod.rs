@@ -62,3 +62,38 @@ pub fn find(name: &str) -> Result<Task, AdaptError> {
         known: names().collect::<Vec<_>>().join(", "),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::form::testing::{class, form_of, labels, rows};
+    use super::*;
+    use retune_data::Label;
+    use std::path::Path;
+
+    #[test]
+    fn tallies_add_up_to_the_metric_that_decides() {
+        let logits = [0.5, -2.0, 1.5, 0.1, 0.2, -0.3, 2.0, -1.0, -0.5, -0.1, 1.0, 0.7];
+        let classes = ["a", "b", "a", "b"].map(class);
+        let sets = [&["a", "c"][..], &[], &["b"], &["a", "b", "c"]].map(labels);
+        let numbers = [1.5, -0.25, 2.0, 0.5].map(Label::Number);
+        for (problem_type, names, targets, metric) in [
+            (ProblemType::SingleLabel, &["a", "b", "c"][..], &classes, "accuracy"),
+            // Untuned thresholds, as the tallies have them.
+            (ProblemType::MultiLabel, &["a", "b", "c"], &sets, "f1_micro_at_half"),
+            (ProblemType::Regression, &["LABEL_0"], &numbers, "r2"),
+        ] {
+            let form = form_of(problem_type, names);
+            let targets = form.targets(&rows(targets), Path::new("file"), LossOptions::default()).unwrap();
+            let logits = &logits[..4 * names.len()];
+            let mut score = targets.score();
+            score.add(&[0, 1, 2, 3], logits);
+            let expected = score.measure(None).metrics.get(metric).unwrap();
+            let mut sum = [0.0; 4];
+            for (row, logits) in logits.chunks_exact(names.len()).enumerate() {
+                sum.iter_mut().zip(targets.tally(row, logits)).for_each(|(sum, more)| *sum += more);
+            }
+            let found = (form.spec().decided)(&sum);
+            assert!((found - expected).abs() < 1e-12 && found != 0.0, "{metric}: {found} for {expected}");
+        }
+    }
+}
