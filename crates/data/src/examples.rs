@@ -35,9 +35,10 @@ impl Example {
         self.label.as_ref().map_or(&[], Label::names)
     }
 
-    /// What makes two examples the same to a reader: their texts without white space around them.
-    pub(crate) fn key(&self) -> (&str, &str) {
-        (self.text.trim(), self.pair.as_deref().unwrap_or_default().trim())
+    /// What makes two examples the same to a reader: their texts, but for case and white space.
+    pub fn key(&self) -> (String, String) {
+        let words = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
+        (words(&self.text), self.pair.as_deref().map(words).unwrap_or_default())
     }
 }
 

@@ -80,7 +80,7 @@ pub struct Lengths {
     pub truncated_tokens: usize,
 }
 
-/// Rows whose text (and second text), white space around it aside, came before.
+/// Rows whose text (and second text), case and white space aside, came before.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Duplicates {
     /// How many rows repeat an earlier one.
@@ -149,7 +149,7 @@ impl DataProfile {
 
     /// Adds what `eval` shares with the profiled examples, which are `train`.
     pub fn with_eval(mut self, train: &[Example], eval: &[Example]) -> Self {
-        let known: HashSet<(&str, &str)> = train.iter().map(Example::key).collect();
+        let known: HashSet<(String, String)> = train.iter().map(Example::key).collect();
         let rows = eval.iter().filter(|example| known.contains(&example.key())).count();
         self.overlap = Some(Overlap { rows, eval_rows: eval.len() });
         self
@@ -308,7 +308,7 @@ impl Lengths {
 
 impl Duplicates {
     fn of(examples: &[Example]) -> Self {
-        let mut seen: HashMap<(&str, &str), &Example> = HashMap::with_capacity(examples.len());
+        let mut seen: HashMap<(String, String), &Example> = HashMap::with_capacity(examples.len());
         // The line of a text's first row, and of the first row that disagrees; ordered as in the file.
         let mut conflicts: BTreeMap<u64, u64> = BTreeMap::new();
         let mut rows = 0;

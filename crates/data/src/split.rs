@@ -21,7 +21,7 @@ pub struct Split {
 /// Rows of one group must not be divided between training and evaluation: a model that has seen the text
 /// would be praised for its memory.
 pub fn duplicate_groups(examples: &[Example]) -> Vec<usize> {
-    let mut first: HashMap<(&str, &str), usize> = HashMap::with_capacity(examples.len());
+    let mut first: HashMap<(String, String), usize> = HashMap::with_capacity(examples.len());
     let places = examples.iter().enumerate();
     places.map(|(index, example)| *first.entry(example.key()).or_insert(index)).collect()
 }

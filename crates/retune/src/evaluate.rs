@@ -7,11 +7,10 @@ use retune_adapt::tasks::{
     ClassifierRows, FormSpec, LabelScore, LossOptions, Measured, Metrics, serialize_counts,
 };
 use retune_data::Table;
-use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, paired};
+use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, Tally, paired};
 use retune_tensor::{Parameters, Tape};
 use serde::Serialize;
 
-use crate::dataset::Labelled;
 use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
 /// Tokens that are computed at once: enough to fill the machine, little enough to need no memory to speak of.
@@ -59,34 +58,45 @@ impl Evaluation {
     }
 }
 
-/// Evaluates the model at `settings` on the file `data`, with confidence intervals.
+/// Evaluates the model at `settings` on the file `data`, with confidence intervals; and the model at `other` on the same
+/// rows, to compare the two row by row.
+///
+/// Errors if a model or the file cannot be read, if answers are no numbers, or if the two answer in different forms.
 pub fn evaluate(
     settings: &ModelSettings,
+    other: Option<&ModelSettings>,
     data: &Path,
     file: &FileSettings,
     max_length: Option<usize>,
 ) -> Result<Evaluation> {
-    let (model, read, rows) = open_rows(settings, data, file, max_length)?;
-    let mut evaluation = score(&model, &model.parameters, &rows, Some(Bootstrap::default()))?;
-    if !evaluation.loss.is_finite() {
-        return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
+    let (model, mut evaluation, first) = tallied(settings, data, file, max_length)?;
+    let Some(other) = other else { return Ok(evaluation) };
+    let (other, _, second) = tallied(other, data, file, max_length)?;
+    let (form, folder) = (model.form.spec(), other.source.folder);
+    if form.problem_type != other.form.spec().problem_type {
+        let message = format!(
+            "expected a model for {} as the first one is, got one for {}",
+            form.problem_type,
+            other.form.spec().problem_type
+        );
+        return Err(Error::place(&folder, message));
     }
-    evaluation.said = dataset::said(&read.table, &read.columns);
-    evaluation.said.extend(model.thresholds_said());
-    let cut = rows.tokens.truncated();
-    if cut > 0 {
-        evaluation.said.push(format!("{cut} rows were cut to {} tokens", model.max_length(max_length)?));
-    }
+    // As many draws as make the p-value's second digit sure, and fewer where rows are very many.
+    let resamples = (200_000_000 / first.len().max(1)).clamp(1000, 10_000);
+    let bootstrap = Bootstrap { resamples, ..Bootstrap::default() };
+    let paired = paired(&first, &second, form.decided, &bootstrap)
+        .map_err(|error| Error::place(data, error.to_string()))?;
+    evaluation.comparison = Some(Comparison { other: folder, metric: form.decides, paired });
     Ok(evaluation)
 }
 
-/// The model at `settings`, and the rows of the file `data` as it sees them.
-fn open_rows(
+/// One model's evaluation, and each row's part in the metric that decides.
+fn tallied(
     settings: &ModelSettings,
     data: &Path,
     file: &FileSettings,
     max_length: Option<usize>,
-) -> Result<(TextModel, Labelled, ClassifierRows)> {
+) -> Result<(TextModel, Evaluation, Vec<Tally>)> {
     let model = TextModel::open(settings)?;
     let max_length = model.max_length(max_length)?;
     let problem_type = model.form.spec().problem_type;
@@ -94,7 +104,19 @@ fn open_rows(
     let read = dataset::read_labelled(data, file, prefer, |_, _, _| Ok(problem_type))?;
     model.check_pair(read.columns.pair.is_some(), "pair-column")?;
     let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
-    Ok((model, read, rows))
+    let mut tallies = Vec::with_capacity(rows.tokens.len());
+    let keep = Some(&mut tallies);
+    let mut evaluation = score(&model, &model.parameters, &rows, Some(Bootstrap::default()), keep)?;
+    if !evaluation.loss.is_finite() {
+        return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
+    }
+    evaluation.said = dataset::said(&read.table, &read.columns);
+    evaluation.said.extend(model.thresholds_said());
+    let cut = rows.tokens.truncated();
+    if cut > 0 {
+        evaluation.said.push(format!("{cut} rows were cut to {max_length} tokens"));
+    }
+    Ok((model, evaluation, tallies))
 }
 
 /// Two models on the same rows, by the metric that decides.
@@ -109,54 +131,23 @@ pub struct Comparison {
     pub paired: Paired,
 }
 
-/// Compares the model at `settings` with the one at `other` on the rows of the file `data`, row by row. Errors as
-/// [`evaluate`], and if the models answer in different forms.
-pub fn compare(
-    settings: &ModelSettings,
-    other: &ModelSettings,
-    data: &Path,
-    file: &FileSettings,
-    max_length: Option<usize>,
-) -> Result<Comparison> {
-    let tallies = |settings: &ModelSettings| {
-        let (model, _, rows) = open_rows(settings, data, file, max_length)?;
-        let mut tallies = Vec::with_capacity(rows.tokens.len());
-        for batch in batches(&rows) {
-            let tokens = rows.tokens.batch(&batch);
-            let logits = model.logits_with(&model.parameters, &Tape::inference(), &tokens, None)?;
-            let logits = logits.value().f32().chunks_exact(model.labels().len().max(1));
-            tallies.extend(batch.iter().zip(logits).map(|(row, logits)| rows.targets.tally(*row, logits)));
-        }
-        Ok::<_, Error>((model.form.spec(), tallies, model.source.folder))
-    };
-    let ((form, first, _), (other_form, second, folder)) = (tallies(settings)?, tallies(other)?);
-    if form.problem_type != other_form.problem_type {
-        let message = format!(
-            "expected a model for {} as the first one is, got one for {}",
-            form.problem_type, other_form.problem_type
-        );
-        return Err(Error::place(&folder, message));
-    }
-    // As many draws as make the p-value's second digit sure, and fewer where rows are very many.
-    let resamples = (200_000_000 / first.len().max(1)).clamp(1000, 10_000);
-    let bootstrap = Bootstrap { resamples, ..Bootstrap::default() };
-    let paired = paired(&first, &second, form.decided, &bootstrap)
-        .map_err(|error| Error::place(data, error.to_string()))?;
-    Ok(Comparison { other: folder, metric: form.decides, paired })
-}
-
-/// Scores `rows` with weights that may still be in training.
+/// Scores `rows` with weights that may still be in training; `tallies` takes each row's part in the metric that decides.
 pub(crate) fn score(
     model: &TextModel,
     parameters: &Parameters,
     rows: &ClassifierRows,
     bootstrap: Option<Bootstrap>,
+    mut tallies: Option<&mut Vec<Tally>>,
 ) -> Result<Evaluation> {
     let start = Instant::now();
     let mut score = rows.targets.score();
     for batch in batches(rows) {
         let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
         score.add(&batch, logits.value().f32());
+        if let Some(tallies) = &mut tallies {
+            let logits = logits.value().f32().chunks_exact(model.labels().len().max(1));
+            tallies.extend(batch.iter().zip(logits).map(|(row, logits)| rows.targets.tally(*row, logits)));
+        }
     }
     let Measured { loss, metrics, labels, matrix, thresholds } = score.measure(bootstrap);
     let name = |class: usize| model.labels().name(class).unwrap_or_default().to_string();

@@ -83,7 +83,7 @@ impl Workshop for ClassifierWorkshop<'_> {
 
     fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {
         let Some(rows) = self.eval else { return Ok(None) };
-        let evaluation = evaluate::score(self.model, parameters, rows, None)?;
+        let evaluation = evaluate::score(self.model, parameters, rows, None, None)?;
         let score = evaluation.score(self.model.form.spec());
         let metrics = evaluation.metrics.values.clone();
         let evaluated = Evaluated { loss: evaluation.loss, score, metrics };

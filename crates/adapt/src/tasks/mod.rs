@@ -75,7 +75,8 @@ mod tests {
         let logits = [0.5, -2.0, 1.5, 0.1, 0.2, -0.3, 2.0, -1.0, -0.5, -0.1, 1.0, 0.7];
         let classes = ["a", "b", "a", "b"].map(class);
         let sets = [&["a", "c"][..], &[], &["b"], &["a", "b", "c"]].map(labels);
-        let numbers = [1.5, -0.25, 2.0, 0.5].map(Label::Number);
+        // Far from 0, where squares would lose their differences.
+        let numbers = [1.5, -0.25, 2.0, 0.5].map(|x| Label::Number(x + 1e7));
         for (problem_type, names, targets, metric) in [
             (ProblemType::SingleLabel, &["a", "b", "c"][..], &classes, "accuracy"),
             // Untuned thresholds, as the tallies have them.
@@ -93,7 +94,10 @@ mod tests {
                 sum.iter_mut().zip(targets.tally(row, logits)).for_each(|(sum, more)| *sum += more);
             }
             let found = (form.spec().decided)(&sum);
-            assert!((found - expected).abs() < 1e-12 && found != 0.0, "{metric}: {found} for {expected}");
+            assert!(
+                (found - expected).abs() < 1e-9 * expected.abs() && found != 0.0,
+                "{metric}: {found} for {expected}"
+            );
         }
     }
 }

@@ -15,10 +15,12 @@ pub(super) static SPEC: FormSpec = FormSpec {
     // It falls with the squared error. A correlation would keep weights of an early step, whose numbers are in the right
     // order and of the wrong size.
     decides: "r2",
-    // Squared errors, numbers, their squares, rows. Numbers that do not vary have no R2: 0, as in the report.
-    decided: |[errors, sum, squares, rows]| {
-        let spread = squares - sum * sum / rows.max(1.0);
-        if spread > 0.0 { 1.0 - errors / spread } else { 0.0 }
+    // Squared errors, numbers from their mean, the squares of these, rows. Numbers that do not vary have no spread to
+    // explain: R2 is then as in the report.
+    decided: |[errors, sum, squares, rows]| match squares - sum * sum / rows.max(1.0) {
+        spread if spread > 0.0 => 1.0 - errors / spread,
+        _ if *errors > 0.0 => 0.0,
+        _ => 1.0,
     },
     shown: &[
         ("pearson", "Pearson"),
@@ -67,7 +69,9 @@ impl Form for Regression {
             Some(Label::Number(number)) => number,
             _ => f64::NAN,
         };
-        Ok(Box::new(Numbers { numbers: examples.iter().map(number).collect() }))
+        let numbers: Vec<f64> = examples.iter().map(number).collect();
+        let mean = numbers.iter().sum::<f64>() / (numbers.len() as f64).max(1.0);
+        Ok(Box::new(Numbers { numbers, mean }))
     }
 
     fn answer(&self, logits: &[f32]) -> Answer {
@@ -79,6 +83,8 @@ impl Form for Regression {
 #[derive(Debug)]
 struct Numbers {
     numbers: Vec<f64>,
+    /// What tallies count from: sums of squares of large numbers would lose their spread.
+    mean: f64,
 }
 
 impl Targets for Numbers {
@@ -97,7 +103,8 @@ impl Targets for Numbers {
 
     fn tally(&self, row: usize, logits: &[f32]) -> Tally {
         let (number, predicted) = (self.numbers[row], logits.first().map_or(f64::NAN, |x| f64::from(*x)));
-        [(number - predicted).powi(2), number, number * number, 1.0]
+        let apart = number - self.mean;
+        [(number - predicted).powi(2), apart, apart * apart, 1.0]
     }
 
     fn score(&self) -> Box<dyn Score + '_> {

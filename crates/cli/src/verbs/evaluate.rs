@@ -37,13 +37,15 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     verbs::use_threads(args.threads)?;
     let local = retune::fetch(&args.model, &mut Progress::new(output))?;
-    let mut evaluation = retune::evaluate::evaluate(&local, &args.data, &args.file, args.max_length)?;
-    if let Some(other) = &args.compare {
-        let other = ModelSettings { model: Some(other.clone()), ..ModelSettings::default() };
-        let other = retune::fetch(&other, &mut Progress::new(output))?;
-        let compared = retune::evaluate::compare(&local, &other, &args.data, &args.file, args.max_length)?;
-        evaluation.comparison = Some(compared);
-    }
+    let other = args.compare.as_ref().map(|other| {
+        // All but the place is as for the first, or the two would not be equal.
+        let other =
+            ModelSettings { model: Some(other.clone()), base: None, revision: None, ..args.model.clone() };
+        retune::fetch(&other, &mut Progress::new(output))
+    });
+    let other = other.transpose()?;
+    let evaluation =
+        retune::evaluate::evaluate(&local, other.as_ref(), &args.data, &args.file, args.max_length)?;
     evaluation.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
     output.result(&evaluation, || text(&evaluation))?;
     output.say("next:");

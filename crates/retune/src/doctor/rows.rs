@@ -25,20 +25,14 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) {
     examination.check("shuffled-labels", word_counts::shuffled(train, &file));
 }
 
-/// What makes two texts the same to a model: case and white space rarely matter.
-fn key(example: &Example) -> String {
-    let words = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
-    format!("{}\0{}", words(&example.text), example.pair.as_deref().map(words).unwrap_or_default())
-}
-
 fn lines<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Vec<u64> {
     examples.into_iter().take(LISTED).map(|example| example.line).collect()
 }
 
 fn conflicts(train: &[Example], file: &str) -> Vec<Finding> {
-    let mut labels: HashMap<String, Vec<&Example>> = HashMap::new();
+    let mut labels: HashMap<(String, String), Vec<&Example>> = HashMap::new();
     for example in train {
-        labels.entry(key(example)).or_default().push(example);
+        labels.entry(example.key()).or_default().push(example);
     }
     // Two people who give one text different numbers are no mistake.
     let number = |example: &Example| matches!(example.label, Some(Label::Number(_)));
@@ -62,7 +56,7 @@ fn conflicts(train: &[Example], file: &str) -> Vec<Finding> {
 fn duplicates(train: &[Example], file: &str) -> Vec<Finding> {
     const MANY: f64 = 0.1;
     let mut seen = HashMap::new();
-    let again: Vec<_> = train.iter().filter(|example| seen.insert(key(example), ()).is_some()).collect();
+    let again: Vec<_> = train.iter().filter(|example| seen.insert(example.key(), ()).is_some()).collect();
     if (again.len() as f64) <= MANY * train.len() as f64 {
         return Vec::new();
     }
@@ -81,8 +75,8 @@ fn duplicates(train: &[Example], file: &str) -> Vec<Finding> {
 }
 
 fn leaks(train: &[Example], eval: &[Example], file: &str) -> Vec<Finding> {
-    let known: HashMap<String, ()> = train.iter().map(|example| (key(example), ())).collect();
-    let leaked: Vec<_> = eval.iter().filter(|example| known.contains_key(&key(example))).collect();
+    let known: HashMap<_, ()> = train.iter().map(|example| (example.key(), ())).collect();
+    let leaked: Vec<_> = eval.iter().filter(|example| known.contains_key(&example.key())).collect();
     if leaked.is_empty() || (leaked.len() as f64) < FEW * eval.len() as f64 {
         return Vec::new();
     }

@@ -13,8 +13,10 @@ use crate::Result;
 use crate::recipe::Prepared;
 use crate::workshop::ClassifierWorkshop;
 
-/// Rows for the first loss.
-const ROWS: usize = 64;
+/// Rows for the first loss: enough of each label that its most frequent answer means something.
+fn enough(labels: usize) -> usize {
+    (5 * labels).clamp(64, 512)
+}
 
 /// The check that needs training steps.
 pub(super) const OVERFIT: &str = "overfit";
@@ -24,7 +26,7 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
     let prepared = examination.prepared;
     let shop = prepared.workshop();
     let parameters = &prepared.model.parameters;
-    let rows = spread(prepared.train_rows.tokens.len(), ROWS);
+    let rows = spread(prepared.train_rows.tokens.len(), enough(prepared.model.labels().len()));
     let (loss, logits) = first_loss(&shop, parameters, &rows)?;
     let nothing_known = prepared.model.form.uninformed_loss();
     let fresh = prepared.model.has_fresh_head();
@@ -159,7 +161,7 @@ fn gradients(prepared: &Prepared<'_>, shop: &ClassifierWorkshop<'_>) -> Result<V
     let mut groups: BTreeMap<&str, bool> = BTreeMap::new();
     for (id, parameter) in parameters.trainable() {
         let reached = gradients.get(id).is_some_and(|gradient| gradient.f32().iter().any(|x| *x != 0.0));
-        *groups.entry(group(&parameter.name)).or_default() |= reached;
+        *groups.entry(shop.group(&parameter.name)).or_default() |= reached;
     }
     let dead: Vec<_> = groups.iter().filter(|(_, reached)| !**reached).map(|(name, _)| *name).collect();
     let mut all = Vec::new();
@@ -186,13 +188,6 @@ fn gradients(prepared: &Prepared<'_>, shop: &ClassifierWorkshop<'_>) -> Result<V
         ));
     }
     Ok(all)
-}
-
-/// The layer that a parameter belongs to. The two matrices of a low-rank branch are one: the first gets no gradient while
-/// the second is zero, as it is at the start.
-fn group(name: &str) -> &str {
-    let layer = name.rsplit_once('.').map_or(name, |(layer, _)| layer);
-    layer.rsplit_once(".lora_").map_or(layer, |(layer, _)| layer)
 }
 
 /// A few rows are learnt by heart in a few steps, with the run's own method and rate; the weights of `prepared` are used up.

@@ -231,7 +231,8 @@ fn numbers_are_learnt_and_given() {
     let mut bare = config;
     bare.as_object_mut().unwrap().remove("problem_type");
     tiny.write("full/config.json", bare.to_string());
-    let again = evaluate(&model(tiny.path("full")), &tiny.path("test.csv"), &FileSettings::default(), None);
+    let again =
+        evaluate(&model(tiny.path("full")), None, &tiny.path("test.csv"), &FileSettings::default(), None);
     assert!(again.unwrap().metrics.get("pearson").unwrap() > 0.9);
     let on = TrainSettings { model: model(tiny.path("full")), ..regression(&tiny, "full", "on") };
     let (_, ear) = train(&on).unwrap();

@@ -86,7 +86,7 @@ pub(crate) fn model(folder: impl Into<PathBuf>) -> ModelSettings {
 }
 
 pub(crate) fn score(model: &ModelSettings, tiny: &Tiny, data: &str) -> Result<Evaluation, Error> {
-    evaluate(model, &tiny.path(data), &FileSettings::default(), None)
+    evaluate(model, None, &tiny.path(data), &FileSettings::default(), None)
 }
 
 /// Predictions, logits included, for texts that no training saw.
