@@ -13,8 +13,9 @@ use crate::Result;
 use crate::recipe::Prepared;
 use crate::workshop::ClassifierWorkshop;
 
-/// Rows for the first loss: enough of each label that its most frequent answer means something.
-fn enough(labels: usize) -> usize {
+/// Rows for the first loss: of a head that was trained, enough of each label that its most frequent answer means something.
+fn enough(prepared: &Prepared<'_>) -> usize {
+    let labels = if prepared.model.has_fresh_head() { 0 } else { prepared.model.labels().len() };
     (5 * labels).clamp(64, 512)
 }
 
@@ -26,7 +27,7 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
     let prepared = examination.prepared;
     let shop = prepared.workshop();
     let parameters = &prepared.model.parameters;
-    let rows = spread(prepared.train_rows.tokens.len(), enough(prepared.model.labels().len()));
+    let rows = spread(prepared.train_rows.tokens.len(), enough(prepared));
     let (loss, logits) = first_loss(&shop, parameters, &rows)?;
     let nothing_known = prepared.model.form.uninformed_loss();
     let fresh = prepared.model.has_fresh_head();
