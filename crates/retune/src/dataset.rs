@@ -136,9 +136,17 @@ pub(crate) fn load(
             (eval, Some(path.clone()), absolute(path).display().to_string())
         }
         (None, share) => {
-            let share = share.unwrap_or(if train.len() < ENOUGH_TO_SPLIT { 0.0 } else { 0.1 });
+            let usual = if train.len() < ENOUGH_TO_SPLIT { 0.0 } else { 0.1 };
             let strata = Strata::of(&train, &labels, path)?;
-            let (kept, held) = split(&train, &strata, share, seed(settings))?;
+            let (kept, held) = match split(&train, &strata, share.unwrap_or(usual), seed(settings)) {
+                // Nobody asked for it, so it need not be.
+                Err(_) if share.is_none() => {
+                    said.push("evaluation: no row can be held back, as rows with the same text must stay together and \
+                               every label must stay in training".into());
+                    (train.clone(), Vec::new())
+                }
+                split => split?,
+            };
             if held.is_empty() {
                 said.push("no evaluation rows: the last weights are the result, and nothing is known of their quality; \
                            give --eval FILE or --eval-split 0.1".into());

@@ -6,7 +6,7 @@ use std::time::Instant;
 use retune_adapt::peft::Applied;
 use retune_tensor::backend::meta;
 use retune_tensor::{Parameters, Tape, memory};
-use retune_train::{Batching, EvalEvery, Plan, Settings, rehearse};
+use retune_train::{Batching, EvalEvery, OnSpike, Plan, Settings, rehearse};
 use serde::Serialize;
 
 use crate::evaluate;
@@ -69,7 +69,7 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
         _ => 0,
     };
     let (total_parameters, trainable_parameters) = prepared.model.parameters.count();
-    let result_bytes = result_bytes(&prepared);
+    let (result_bytes, disk_bytes) = (result_bytes(&prepared), disk_bytes(&prepared)?);
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
     let rehearsed = rehearsal(&prepared, &mut parameters, &prepared.plan, &run)?;
     let resident = |touched: usize| touched + around + memory::kernel_buffers();
@@ -88,8 +88,6 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
     } else {
         Some(calibrate(&prepared, &mut parameters, &run, rehearsed.flops)?)
     };
-    // The best weights are kept while training, and the result is written beside them.
-    let kept = if run.keep_best { 4 * trainable_parameters as u64 } else { 0 };
     Ok(Cost {
         method: prepared.resolved.method.name(),
         trainable_parameters,
@@ -105,7 +103,7 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
         available_bytes,
         seconds,
         result_bytes,
-        disk_bytes: result_bytes + kept,
+        disk_bytes,
         memory_bytes: memory,
         largest_batch,
         batching: prepared.resolved.batching,
@@ -158,27 +156,43 @@ fn rehearsal(
     Ok(Rehearsed { peak, touched, steps, tokens, flops })
 }
 
-/// The largest batch that fits, by bisection: a larger batch never takes less.
+/// The largest batch that fits.
 fn largest(
     prepared: &Prepared<'_>,
     parameters: &mut Parameters,
     run: &Settings,
     fits: &dyn Fn(usize) -> bool,
 ) -> Result<usize> {
-    // One epoch tells: every epoch has the same rows.
     let once = Settings { epochs: run.epochs.min(1.0), ..run.clone() };
-    let mut fits = |size: usize| -> Result<bool> {
+    let fits = |size: usize, all: bool| -> Result<bool> {
         let batching = match prepared.resolved.batching {
             Batching::Rows(_) => Batching::Rows(size),
             Batching::Tokens(_) => Batching::Tokens(size),
         };
-        Ok(fits(rehearsal(prepared, parameters, &prepared.plan.with_batching(batching)?, &once)?.touched))
+        let run = if all { run } else { &once };
+        Ok(fits(rehearsal(prepared, parameters, &prepared.plan.with_batching(batching)?, run)?.touched))
     };
     let most = match prepared.resolved.batching {
         Batching::Rows(_) => prepared.train_rows.tokens.len(),
         Batching::Tokens(_) => prepared.train_rows.tokens.total(),
     };
-    let (mut good, mut bad) = (0, most + 1);
+    largest_size(most, fits)
+}
+
+/// The largest size up to `most` that fits, 0 where none does, by bisection; `fits` is asked about the first epoch or
+/// about all. What is given back fits in all, though a larger one may too: batches are drawn anew for each epoch, so that
+/// a larger size takes less now and then.
+fn largest_size(most: usize, mut fits: impl FnMut(usize, bool) -> Result<bool>) -> Result<usize> {
+    // The first epoch tells nearly all, in a part of the time.
+    let first = bisect(most, most + 1, &mut |size| fits(size, false))?;
+    if first == 0 || fits(first, true)? {
+        return Ok(first);
+    }
+    bisect(most, first, &mut |size| fits(size, true))
+}
+
+fn bisect(most: usize, mut bad: usize, fits: &mut dyn FnMut(usize) -> Result<bool>) -> Result<usize> {
+    let mut good = 0;
     while bad - good > 1 {
         // Doubled while it fits, halved between what fits and what does not.
         let size = if bad > most { (2 * good).clamp(1, most) } else { good + (bad - good) / 2 };
@@ -238,4 +252,41 @@ fn result_bytes(prepared: &Prepared<'_>) -> u64 {
         }
     };
     4 * values as u64
+}
+
+/// The most on disk while it runs: the result beside all checkpoints that are kept and the one being written, each with
+/// weights, two moments and, as links to older files take their place too, the best weights of its time.
+pub(crate) fn disk_bytes(prepared: &Prepared<'_>) -> Result<u64> {
+    let Prepared { resolved, examples, model, .. } = prepared;
+    let run = resolved.train_settings(!examples.eval.is_empty())?;
+    // The one to rewind to stays beside those that are kept.
+    let checkpoints = resolved.keep_checkpoints as u64 + 1 + u64::from(run.on_spike == OnSpike::Rewind);
+    let values = if run.keep_best { 4 } else { 3 };
+    let (_, trained) = model.parameters.count();
+    // Any number may be asked to be kept.
+    let kept = checkpoints.saturating_mul(4 * values * trained as u64);
+    Ok(result_bytes(prepared).saturating_add(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest_size;
+
+    #[test]
+    fn the_largest_size_fits_in_every_epoch() {
+        // The later epochs take a little more than the first.
+        let fits = |size: usize, all: bool| size * if all { 108 } else { 100 } <= 9000;
+        for (most, expected) in [(7, 7), (83, 83), (84, 83), (90, 83), (1000, 83)] {
+            assert_eq!(largest_size(most, |size, all| Ok(fits(size, all))).unwrap(), expected, "{most}");
+        }
+        assert_eq!(largest_size(1000, |_, all| Ok(!all)).unwrap(), 0);
+        assert_eq!(largest_size(1000, |_, _| Ok(false)).unwrap(), 0);
+        // Where nothing is missing, all epochs are gone through once.
+        let mut whole = 0;
+        let counted = |size: usize, all: bool| {
+            whole += usize::from(all);
+            Ok(size <= 321)
+        };
+        assert_eq!((largest_size(1000, counted).unwrap(), whole), (321, 1));
+    }
 }

@@ -8,6 +8,7 @@ use retune_model::formats::write_atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::located::Located;
 use crate::run_folder::{CHECKPOINTS, EVENTS};
 use crate::{Card, Error, Report, Result, TrainSettings, artefact};
 
@@ -30,6 +31,10 @@ impl Record {
         let mut settings = settings.clone();
         // Where nothing is said it is chosen by the memory that is free, which may be other the next time.
         settings.method = Some(card.method.clone());
+        // A branch may be at another commit by then.
+        if settings.model.model.as_ref() == Some(&card.base.path) && card.base.revision.is_some() {
+            settings.model.revision = card.base.revision.clone();
+        }
         (settings.resume, settings.overwrite) = (None, None);
         let folder = std::env::current_dir().unwrap_or_default();
         Record { format_version: Self::VERSION, folder, settings, card: card.clone() }
@@ -111,7 +116,11 @@ impl Record {
                 return Err(Error::place(&now.path, message));
             }
         }
-        refuse(&differences(&comparable(&self.card), &comparable(card)), output)
+        let mut differences = differences(&comparable(&self.card), &comparable(card));
+        if let (Some(then), Some(now)) = (rewinds_to(&self.card), rewinds_to(card)) {
+            differences.extend(difference("save-every", &plain(then), &plain(now)));
+        }
+        refuse(&differences, output)
     }
 }
 
@@ -125,10 +134,17 @@ pub(crate) fn settings(given: &TrainSettings) -> Result<TrainSettings> {
         return Err(Error::Setting { flag: "overwrite", message: message.into() });
     }
     let Some(record) = Record::open(output)? else { return Ok(given.clone()) };
-    let mut layers = as_map(&record.settings());
+    let mut begun = record.settings();
+    if given.model.model.as_ref().is_some_and(|model| Some(model) != begun.model.model.as_ref()) {
+        // It was that of another model.
+        begun.model.revision = None;
+    }
+    let mut layers = as_map(&begun);
     layers.extend(as_map(given));
-    serde_json::from_value(Value::Object(layers))
-        .map_err(|error| Error::place(&Record::path(output), error.to_string()))
+    let mut settings: TrainSettings = serde_json::from_value(Value::Object(layers))
+        .map_err(|error| Error::place(&Record::path(output), error.to_string()))?;
+    settings.model.hub = given.model.hub.clone();
+    Ok(settings)
 }
 
 /// The settings that are there.
@@ -152,7 +168,7 @@ pub(crate) fn fingerprint(card: &Card) -> String {
 }
 
 /// What must be the same when a run goes on. Paths may change, and so may what is done about spikes: one that stopped a
-/// run would else stop it for ever.
+/// run would else stop it for ever. When checkpoints are made matters where both rewind to them: see [`rewinds_to`].
 fn comparable(card: &Card) -> Value {
     let mut settings = card.settings.clone();
     if let Some(settings) = settings.as_object_mut() {
@@ -174,6 +190,11 @@ fn comparable(card: &Card) -> Value {
     })
 }
 
+/// After how many steps there is a checkpoint to rewind to, in a run that rewinds.
+fn rewinds_to(card: &Card) -> Option<&Value> {
+    card.settings.get("save_every").filter(|steps| !steps.is_null())
+}
+
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
@@ -193,10 +214,13 @@ fn differences(then: &Value, now: &Value) -> Vec<String> {
     names
         .filter_map(|name| {
             let [then, now] = [&flat_then, &flat_now].map(|flat| flat.get(name).unwrap_or(&none));
-            let flag = name.replace('_', "-");
-            (then != now).then(|| format!("--{flag} was {} and is {}", said(then), said(now)))
+            (then != now).then(|| difference(&name.replace('_', "-"), &said(then), &said(now))).flatten()
         })
         .collect()
+}
+
+fn difference(flag: &str, then: &str, now: &str) -> Option<String> {
+    (then != now).then(|| format!("--{flag} was {then} and is {now}"))
 }
 
 fn said(value: &Value) -> String {
@@ -216,7 +240,7 @@ fn refuse(differences: &[String], output: &Path) -> Result<()> {
 }
 
 /// The report of the run in `output`, if it is asked to be resumed and is finished. Errors if it was made with other
-/// settings than those that are given now.
+/// settings, rows or weights than those that are given now.
 pub(crate) fn finished(given: &TrainSettings, output: &Path) -> Result<Option<Report>> {
     let Some(card) = (given.resume == Some(true)).then(|| Card::open(output)).transpose()?.flatten() else {
         return Ok(None);
@@ -245,8 +269,52 @@ pub(crate) fn finished(given: &TrainSettings, output: &Path) -> Result<Option<Re
     if let Some(options) = now.pointer_mut("/settings/method_options").and_then(Value::as_object_mut) {
         options.extend(given.method_options.iter().map(|(name, value)| (name.clone(), plain(value).into())));
     }
-    refuse(&differences(&known, &now), output)?;
+    let mut differences = differences(&known, &now);
+    let rewinds = given.on_spike.as_deref().is_none_or(|what| what == "rewind");
+    if let (Some(then), Some(now), true) = (rewinds_to(&card), &given.save_every, rewinds) {
+        differences.extend(difference("save-every", &plain(then), now));
+    }
+    differences.extend(other_inputs(given, &card)?);
+    refuse(&differences, output)?;
     report(card, output).map(Some)
+}
+
+/// Which of the inputs that are given are not those of the card, in words: by their bytes where they are there, else by
+/// their names.
+fn other_inputs(given: &TrainSettings, card: &Card) -> Result<Vec<String>> {
+    let model = given.model.model.as_deref();
+    let inputs = [
+        ("train", given.train.as_deref(), Some(&card.train)),
+        ("eval", given.eval.as_deref(), card.eval.as_ref()),
+        ("model", model, Some(&card.base)),
+    ];
+    let mut differences = Vec::new();
+    for (flag, path, then) in inputs {
+        let Some(path) = path else { continue };
+        let now = path.display();
+        let Some(then) = then else {
+            differences.push(format!("--{flag} was not given and is {now}"));
+            continue;
+        };
+        let sha256 = if flag == "model" && path.exists() {
+            // Of an adapter, the card has the base.
+            Some(artefact::hash_weights(&Located::find(&given.model, &mut ())?.base)?)
+        } else if path.is_file() {
+            Some(artefact::hash_file(path)?)
+        } else {
+            None
+        };
+        let named = path == then.path || std::path::absolute(path).is_ok_and(|path| path == then.path);
+        match sha256 {
+            Some(sha256) if sha256 == then.sha256 => {}
+            None if named => {}
+            Some(_) if artefact::absolute(path) == then.path => {
+                differences.push(format!("{now} of --{flag} has changed since"));
+            }
+            _ => differences.push(format!("--{flag} was {} and is {now}", then.path.display())),
+        }
+    }
+    Ok(differences)
 }
 
 /// What a finished run came to: its card, and the events that it told.

@@ -24,8 +24,11 @@ pub(crate) struct TensorBoard {
 
 impl TensorBoard {
     /// Begins a file in `folder`. A run that goes on begins another one: `done` are the steps that lie behind it, and whatever
-    /// older files have of later ones is no longer shown.
+    /// older files have of later ones is no longer shown. Where none lie behind it, the older files go.
     pub fn create(folder: &Path, done: u64) -> Result<Self> {
+        if done == 0 {
+            Self::remove(folder)?;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let mut part = 0;
         let (path, file) = loop {
@@ -223,6 +226,9 @@ mod tests {
             board.event(&Event::Evaluation { step: 30, epoch: 1.0, loss, metrics, best, seconds }).unwrap();
         }
         assert_eq!(names().len(), 3);
+        // It starts again at the beginning.
+        TensorBoard::create(folder.path(), 0).unwrap();
+        assert_eq!(names().len(), 2);
         TensorBoard::remove(folder.path()).unwrap();
         assert_eq!(names(), ["events.out.tfevents.1.other.7.0"]);
     }

@@ -32,6 +32,10 @@ fn a_plan_is_what_the_training_takes() {
         let saved = std::fs::metadata(tiny.path("result").join(name)).unwrap().len();
         let planned = plan["result_bytes"].as_u64().unwrap();
         assert!(planned <= saved && saved < planned + 16_384, "{planned} planned, {saved} saved");
+        // Three checkpoints of weights, two moments and the best weights, where there is an evaluation.
+        let values = if train["eval_rows"] == 0 { 3 } else { 4 };
+        let kept = 3 * 4 * values * plan["trainable_parameters"].as_u64().unwrap();
+        assert_eq!(plan["disk_bytes"].as_u64().unwrap(), planned + kept, "{forms:?}");
     }
     assert!(!tiny.path("planned").exists());
 }

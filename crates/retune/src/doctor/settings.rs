@@ -9,7 +9,7 @@ use retune_train::rehearse;
 use super::rows::found;
 use super::{Examination, Finding, percent};
 use crate::recipe::Prepared;
-use crate::{Device, Result, choices};
+use crate::{Device, Result, choices, plan};
 
 pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     let prepared = examination.prepared;
@@ -17,7 +17,7 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     examination.check("order-of-rows", order(prepared, &prepared.examples.train));
     examination.check("steps", steps(prepared));
     examination.check("memory", held(prepared)?);
-    examination.check("disk", disk(prepared));
+    examination.check("disk", disk(prepared)?);
     Ok(())
 }
 
@@ -122,24 +122,22 @@ fn held(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
     ))
 }
 
-fn disk(prepared: &Prepared<'_>) -> Vec<Finding> {
-    let Some(output) = prepared.resolved.output() else { return Vec::new() };
-    let Some(free) = free_space(output) else { return Vec::new() };
-    let (total, trained) = prepared.model.parameters.count();
-    // The result, and a checkpoint with moments beside it while it runs.
-    let needed = 4 * (total + 3 * trained) as u64;
+fn disk(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
+    let Some(output) = prepared.resolved.output() else { return Ok(Vec::new()) };
+    let Some(free) = free_space(output) else { return Ok(Vec::new()) };
+    let needed = plan::disk_bytes(prepared)?;
     if needed <= free {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let mib = |bytes: u64| bytes / (1 << 20);
-    found(
+    Ok(found(
         "disk",
         format!("result and checkpoints need {} MiB, and {} MiB are free", mib(needed), mib(free)),
         &output.display().to_string(),
         Vec::new(),
         "the run would end when it saves, after all of its time",
         "free some space, or give an --output elsewhere".into(),
-    )
+    ))
 }
 
 /// Bytes that can be written at `path`, or where it will be.

@@ -2,7 +2,7 @@
 
 use retune::{Card, TrainSettings};
 
-use crate::run::{answers, difference, model, settings, train};
+use crate::run::{answers, difference, model, refused, settings, train};
 use crate::tiny::{Tiny, csv};
 
 #[test]
@@ -186,4 +186,24 @@ fn what_was_chosen_is_said_and_on_the_card() {
     assert_eq!((&card.settings["seed"], &card.settings["schedule"]), (&1.into(), &"linear".into()));
     let hash = |hash: &str| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
     assert!(hash(&card.base.sha256) && hash(&card.train.sha256) && card.base.path.is_absolute());
+}
+
+#[test]
+fn rows_that_cannot_be_parted_are_all_trained_on() {
+    let tiny = Tiny::new();
+    tiny.write("same.csv", format!("text,label\n{}", "pay,pay\nmy card is lost,lost\n".repeat(30)));
+    let same = |share| TrainSettings {
+        train: Some(tiny.path("same.csv")),
+        eval: None,
+        eval_split: share,
+        ..settings(&tiny, "head", "result")
+    };
+    assert!(refused(&same(Some(0.1))).contains("got 0.1 of 60 rows"));
+    let (report, ear) = train(&same(None)).unwrap();
+    assert_eq!((report.train_rows, report.eval_rows, report.metrics), (60, 0, None));
+    assert!(
+        ear.heard("evaluation: no row can be held back") && ear.heard("no evaluation rows"),
+        "{:?}",
+        ear.said
+    );
 }

@@ -3,7 +3,7 @@
 use retune::{ModelSettings, Source, TrainSettings};
 use serde_json::{Value, json};
 
-use crate::run::{answers, model, settings, train};
+use crate::run::{Ear, answers, model, settings, train};
 use crate::server::{COMMIT, Hub};
 use crate::tiny::Tiny;
 
@@ -100,4 +100,30 @@ fn an_adapter_on_the_hub_brings_its_base() {
         answers(&by_id("owner/tiny-lora")),
         answers(&ModelSettings { hub: Some(hub.clone()), ..model(tiny.path("lora")) })
     );
+}
+
+#[test]
+fn a_run_goes_on_from_the_commit_that_it_was_begun_with() {
+    let tiny = Tiny::new();
+    let (server, hub) = hub(&tiny);
+    let begun = TrainSettings {
+        model: ModelSettings { hub: Some(hub.clone()), ..model(ID) },
+        ..settings(&tiny, "head", "result")
+    };
+    let mut ear = Ear { interrupt_after: Some(3), ..Ear::default() };
+    retune::train(&begun, &mut ear).unwrap_err();
+    server.requests();
+    let resume = TrainSettings {
+        model: ModelSettings { hub: Some(hub), ..ModelSettings::default() },
+        output: begun.output,
+        resume: Some(true),
+        ..TrainSettings::default()
+    };
+    assert_eq!(resume.resumed().unwrap().model.revision.as_deref(), Some(COMMIT));
+    // A folder in its place has no revisions.
+    let local = TrainSettings { model: model(tiny.path("base")), ..resume.clone() };
+    assert_eq!(local.resumed().unwrap().model.revision, None);
+    // The branch is not asked for again.
+    train(&resume).unwrap();
+    assert!(server.requests().is_empty());
 }

@@ -210,6 +210,10 @@ fn where_no_checkpoint_is_whole_it_starts_again() {
     let (_, ear) = train(&resume(&tiny, "early")).unwrap();
     assert!(ear.heard("no checkpoint was written yet: the training starts again"), "{:?}", ear.said);
     same(&tiny, "early", "whole");
+    // TensorBoard does not see the attempt that came to nothing.
+    let boards = fs::read_dir(tiny.path("early")).unwrap().flatten();
+    let boards = boards.filter(|entry| entry.file_name().to_string_lossy().contains("tfevents"));
+    assert_eq!(boards.count(), 1);
 
     // Killed before it had begun, or never there: the settings must then be given.
     for (output, left) in [("made", true), ("nothing", false)] {
@@ -276,10 +280,50 @@ fn a_finished_run_gives_its_report_and_changes_nothing() {
     let mut ranked = resume(&tiny, "result");
     ranked.method_options.insert("rank".into(), 3.into());
     assert!(refused(&ranked).contains("--rank was not given and is 3"));
+    // Other rows or weights, whether they are there or not; the same ones under another name are the same.
+    tiny.model("other", 2, |_| ());
+    tiny.model("copy", 1, |_| ());
+    tiny.write("other.csv", "text,label\npay,pay\n");
+    fs::copy(tiny.path("train.csv"), tiny.path("copy.csv")).unwrap();
+    let inputs = |train: &str, eval: &str, base: &str| TrainSettings {
+        train: Some(tiny.path(train)),
+        eval: Some(tiny.path(eval)),
+        model: model(tiny.path(base)),
+        ..resume(&tiny, "result")
+    };
+    for other in ["other", "nowhere"] {
+        let rows = format!("{other}.csv");
+        let error = refused(&inputs(&rows, &rows, other));
+        for words in ["--train was ", "--eval was ", "--model was "] {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+    train(&inputs("copy.csv", "test.csv", "copy")).unwrap();
+    fs::rename(tiny.path("train.csv"), tiny.path("away.csv")).unwrap();
+    train(&inputs("train.csv", "test.csv", "base")).unwrap();
+    tiny.write("train.csv", "text,label\npay,pay\n");
+    assert!(refused(&inputs("train.csv", "test.csv", "base")).contains("train.csv of --train has changed"));
+    fs::rename(tiny.path("away.csv"), tiny.path("train.csv")).unwrap();
     // Held back rows are counted too.
     let held = TrainSettings { eval: None, eval_split: Some(0.2), ..saved(&tiny, "head", "held") };
     let (expected, _) = train(&held).unwrap();
     assert_eq!(told(&train(&resume(&tiny, "held")).unwrap().0), told(&expected));
+    let error = refused(&TrainSettings { eval: Some(tiny.path("test.csv")), ..resume(&tiny, "held") });
+    assert!(error.contains("--eval was not given and is "), "{error}");
+}
+
+#[test]
+fn where_it_rewinds_to_stays() {
+    let tiny = Tiny::new();
+    let rewinds = TrainSettings { on_spike: Some("rewind".into()), ..saved(&tiny, "head", "result") };
+    interrupted(&rewinds, 5);
+    let every = |steps: &str| TrainSettings { save_every: Some(steps.into()), ..resume(&tiny, "result") };
+    for finished in [false, true] {
+        assert!(refused(&every("4")).contains("--save-every was 3 and is 4"), "finished: {finished}");
+        train(&every("3")).unwrap();
+    }
+    // What is done about spikes may change.
+    train(&TrainSettings { on_spike: Some("skip".into()), ..every("4") }).unwrap();
 }
 
 #[test]
