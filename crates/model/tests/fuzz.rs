@@ -180,7 +180,7 @@ fn config() {
         "is_decoder",
         "problem_type",
     ];
-    Target { name: "config", cost: 4, seeds, dictionary: &dictionary }.run(|input| {
+    Target { name: "config", cost: 20, seeds, dictionary: &dictionary }.run(|input| {
         let folder = folder.path().join(MODELS[input.seed]);
         fuzz::write(&folder.join("config.json"), input.bytes);
         let Ok(config) = HfConfig::open(&folder) else { return };
@@ -320,7 +320,7 @@ fn vocab_txt() {
     ];
     let folder = fuzz::folder();
     let dictionary = ["\n", "\r\n", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "##", "\u{a0}", "\u{2028}", "é", " "];
-    Target { name: "vocab-txt", cost: 4, seeds, dictionary: &dictionary }.run(|input| {
+    Target { name: "vocab-txt", cost: 20, seeds, dictionary: &dictionary }.run(|input| {
         fuzz::write(&folder.path().join("vocab.txt"), input.bytes);
         is_said(encode(folder.path()));
     });
