@@ -6,6 +6,7 @@ mod output;
 mod progress;
 mod run_file;
 mod signals;
+mod size;
 mod verbs;
 
 use std::process::ExitCode;

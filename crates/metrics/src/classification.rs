@@ -198,7 +198,9 @@ impl ConfusionMatrix {
         let covariance = correct * rows - dot(&margins.gold, &margins.predicted);
         let gold_variance = rows * rows - dot(&margins.gold, &margins.gold);
         let predicted_variance = rows * rows - dot(&margins.predicted, &margins.predicted);
+        // The product of two rounded roots may be a little too small.
         ratio(covariance as f64, (gold_variance as f64).sqrt() * (predicted_variance as f64).sqrt())
+            .clamp(-1.0, 1.0)
     }
 
     /// All the scores; [`crate::Bootstrap`] makes their intervals.

@@ -85,3 +85,11 @@ fn intervals_agree_with_numpy() {
         }
     }
 }
+
+#[test]
+fn a_perfect_correlation_is_no_more_than_one() {
+    // Eight rows, all right, whose variance has a root that rounds down.
+    let gold = [0, 0, 0, 0, 0, 0, 1, 2];
+    let matrix = ConfusionMatrix::from_pairs(&gold, &gold, 3).unwrap();
+    assert_eq!(matrix.matthews().to_bits(), 1.0_f64.to_bits());
+}

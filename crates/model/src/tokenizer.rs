@@ -4,9 +4,11 @@ mod bert;
 mod roberta;
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokenizers::utils::truncation::{
     TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
@@ -69,8 +71,8 @@ impl Tokenizer {
         let path = folder.join(TOKENIZER);
         let mut inner = match fs::read(&path) {
             Ok(text) => {
-                let mut inner = tokenizers::Tokenizer::from_bytes(text)
-                    .map_err(|e| failed(&path, format!("cannot be read as a tokenizer: {e}")))?;
+                let mut inner = parse(&text)
+                    .map_err(|words| failed(&path, format!("cannot be read as a tokenizer: {words}")))?;
                 bert::apply_settings(&mut inner, &settings).map_err(|e| failed(&path, e.to_string()))?;
                 roberta::apply_settings(&mut inner, &settings);
                 inner
@@ -81,7 +83,11 @@ impl Tokenizer {
         let direction = direction(&inner, &settings, folder)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| failed(&path, e.to_string()))?;
-        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let known = inner.get_vocab(true).into_values();
+        // A template gives special tokens the ids that it likes; what fails here fails again at a text, with words.
+        let special = guarded(|| [inner.encode_fast("", true), inner.encode_fast(("", ""), true)]);
+        let special = special.into_iter().flatten().flatten().flat_map(|given| given.get_ids().to_vec());
+        let vocab_size = known.chain(special).max().map_or(0, |id| id as usize + 1);
         let types = roberta::gives_types(&settings);
         Ok(Self { path: folder.to_path_buf(), inner, direction, vocab_size, types })
     }
@@ -98,11 +104,11 @@ impl Tokenizer {
             return Err(failed(&self.path, message));
         };
         let failed = |e: tokenizers::Error| failed(&self.path, format!("cannot encode: {e}"));
-        let whole = match pair {
+        let whole = guarded(|| match pair {
             None => self.inner.encode_fast(text, true),
             Some(pair) => self.inner.encode_fast((text, pair), true),
-        };
-        let whole = whole.map_err(failed)?;
+        });
+        let whole = whole.map_err(Into::into).flatten().map_err(failed)?;
         if whole.len() <= max_length {
             return Ok(self.encoded(&whole, 0));
         }
@@ -112,13 +118,16 @@ impl Tokenizer {
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
-        let part = |text: &str| self.inner.encode_fast(text, false).map_err(failed);
+        let part = |text: &str| {
+            guarded(|| self.inner.encode_fast(text, false)).map_err(Into::into).flatten().map_err(failed)
+        };
         let (mut first, mut second) =
             truncate_encodings(part(text)?, pair.map(part).transpose()?, &params).map_err(failed)?;
         // The pieces that were cut off would otherwise be combined, each of one text with each of the other.
         first.take_overflowing();
         second.as_mut().map(Encoding::take_overflowing);
-        let cut = self.inner.post_process(first, second, true).map_err(failed)?;
+        let cut = guarded(|| self.inner.post_process(first, second, true));
+        let cut = cut.map_err(Into::into).flatten().map_err(failed)?;
         Ok(self.encoded(&cut, whole.len() - cut.len()))
     }
 
@@ -218,6 +227,57 @@ fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, ModelError> {
     })
 }
 
+fn parse(text: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    serde_json::from_slice::<IgnoredAny>(text).map_err(|e| e.to_string())?;
+    let inner = guarded(|| tokenizers::Tokenizer::from_bytes(text))?.map_err(|e| e.to_string())?;
+    // What a template refers to and does not have is only missed here.
+    guarded(|| {
+        if let Some(processor) = inner.get_post_processor() {
+            let _ = (processor.added_tokens(false), processor.added_tokens(true));
+        }
+    })?;
+    Ok(inner)
+}
+
+/// What the `tokenizers` crate does. It panics where parts of a file do not fit each other: that is an error of the file.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+        format!("parts of the tokenizer do not fit each other: {words}")
+    })
+}
+
 fn failed(path: &Path, message: impl Into<String>) -> ModelError {
     ModelError::Tokenizer { path: path.to_path_buf(), message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_parser_would_panic_at_is_an_error_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, words) in [
+            (r#"{"version": "1.0", "decoder": {"type" "WordPiece"}}"#, "expected `:`"),
+            (
+                r#"{"version": "1.0", "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}"#,
+                "",
+            ),
+        ] {
+            fs::write(folder.path().join(TOKENIZER), text).unwrap();
+            let error = Tokenizer::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("cannot be read as a tokenizer: ") && error.contains(words), "{error}");
+        }
+        // A template whose tokens the vocabulary does not have.
+        let template = r#"{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "?": 1}, "unk_token": "?"},
+            "post_processor": {"type": "RobertaProcessing", "sep": ["</s>", 4294967295], "cls": ["<s>", 7],
+            "trim_offsets": true, "add_prefix_space": false}}"#;
+        fs::write(folder.path().join(TOKENIZER), template).unwrap();
+        let tokenizer = Tokenizer::open(folder.path()).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 1 << 32);
+        assert_eq!(tokenizer.encode("a b", None, 9).unwrap().input_ids[0], 7);
+        assert_eq!(guarded(|| Vec::<u8>::new()[0]).unwrap_err().split(':').count(), 3);
+    }
 }

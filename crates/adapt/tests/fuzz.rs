@@ -1,0 +1,117 @@
+//! Adapters that lie, put on a sound model: loaded or refused with words.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+#[path = "../../../tests/fuzz/mod.rs"]
+mod fuzz;
+#[path = "golden/mod.rs"]
+mod models;
+
+use std::path::{Path, PathBuf};
+
+use fuzz::{Target, golden, read};
+use models::Case;
+use retune_adapt::peft;
+
+/// Models with an adapter each.
+const ADAPTERS: [(&str, &str); 6] = [
+    ("bert-classifier", "lora"),
+    ("bert-classifier", "lora-rslora"),
+    ("distilbert-classifier", "lora"),
+    ("electra-classifier", "lora"),
+    ("modernbert-classifier", "lora"),
+    ("roberta-classifier", "lora"),
+];
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// A folder for each adapter.
+fn copies(folder: &Path) -> Vec<PathBuf> {
+    let copy = |(number, (model, adapter)): (usize, (&str, &str))| {
+        let to = folder.join(number.to_string());
+        std::fs::create_dir(&to).unwrap();
+        for file in [CONFIG, WEIGHTS] {
+            std::fs::copy(golden(model).join(adapter).join(file), to.join(file)).unwrap();
+        }
+        to
+    };
+    ADAPTERS.into_iter().enumerate().map(copy).collect()
+}
+
+fn load(model: &str, folder: &Path) {
+    let case = Case::open(model, true, |model| {
+        let (method, files) = peft::open_adapter(folder)?;
+        let _ = (files.base().is_some(), files.head_rows(&model.classifier.name));
+        method.load(model, &files)
+    });
+    match case {
+        Ok(case) => assert!(!case.trained().is_empty() || case.saved().is_empty()),
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "{error}")
+        }
+    }
+}
+
+#[test]
+fn adapter_config() {
+    let seeds = ADAPTERS.map(|(model, adapter)| read(golden(model).join(adapter).join(CONFIG))).to_vec();
+    let folder = fuzz::folder();
+    let folders = copies(folder.path());
+    let dictionary = [
+        "peft_type",
+        "\"LORA\"",
+        "\"VERA\"",
+        "target_modules",
+        "\"all-linear\"",
+        "[\"query\"]",
+        "\"(a|b)+\"",
+        "r",
+        "lora_alpha",
+        "rank_pattern",
+        "alpha_pattern",
+        "{\"query\": 0}",
+        "use_rslora",
+        "use_dora",
+        "bias",
+        "\"lora_only\"",
+        "fan_in_fan_out",
+        "modules_to_save",
+        "exclude_modules",
+        "layers_to_transform",
+        "lora_dropout",
+        "1e300",
+        "true",
+        "null",
+        "4294967296",
+        "18446744073709551615",
+    ];
+    Target { name: "adapter-config", cost: 30, seeds, dictionary: &dictionary }.run(|input| {
+        fuzz::write(&folders[input.seed].join(CONFIG), input.bytes);
+        load(ADAPTERS[input.seed].0, &folders[input.seed]);
+    });
+}
+
+#[test]
+fn adapter_weights() {
+    let seeds = ADAPTERS.map(|(model, adapter)| read(golden(model).join(adapter).join(WEIGHTS))).to_vec();
+    let folder = fuzz::folder();
+    let folders = copies(folder.path());
+    let dictionary = [
+        "lora_A",
+        "lora_B",
+        ".weight",
+        "base_model.model.",
+        "classifier",
+        "\"F16\"",
+        "\"I32\"",
+        "[0,0]",
+        "shape",
+        "}}",
+    ];
+    Target { name: "adapter-weights", cost: 30, seeds, dictionary: &dictionary }.run(|input| {
+        let mended = (input.random.below(4) > 0).then(|| fuzz::with_length(input.bytes)).flatten();
+        fuzz::write(&folders[input.seed].join(WEIGHTS), mended.as_deref().unwrap_or(input.bytes));
+        load(ADAPTERS[input.seed].0, &folders[input.seed]);
+    });
+}
