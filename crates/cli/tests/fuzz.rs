@@ -1,6 +1,6 @@
 //! Run files and `--set`: settings, or an error that has a place.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::panic, reason = "a test may stop at the first surprise")]
 
 #[path = "../../../tests/fuzz/mod.rs"]
 mod fuzz;

@@ -1,6 +1,6 @@
 //! Predictions of every kind, numbers that are none among them: scores stay in their bounds, and nothing panics.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::panic, reason = "a test may stop at the first surprise")]
 
 #[path = "../../../tests/fuzz/mod.rs"]
 mod fuzz;
