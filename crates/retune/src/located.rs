@@ -123,6 +123,10 @@ fn place(
         Some(revision) => id.at(revision)?,
         None => id,
     };
+    watch.say(&format!(
+        "there is no folder {} here: it is taken for the id of a model on the hub",
+        name.display()
+    ));
     let hub = settings.hub.clone().map_or_else(HubSettings::from_env, Ok)?;
     let snapshot =
         hub::fetch(&id, &[Card::FILE], &hub, watch).map_err(|error| match (error, neighbour(name)) {

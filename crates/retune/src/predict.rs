@@ -113,6 +113,13 @@ impl Place {
                 false => Ok(Place::Stream(there)),
             };
         }
+        // A link to a pipe has no path at its end, such as /dev/stdout in a pipeline, and can be written to all the same.
+        if std::fs::metadata(output).is_ok() {
+            return Ok(Place::Stream(output.to_path_buf()));
+        }
+        if output.is_symlink() {
+            return Err(Error::place(output, "it is a link to what is not there; give the file itself"));
+        }
         match output.parent() {
             Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
                 Err(Error::place(output, "its folder is not there; make it first"))

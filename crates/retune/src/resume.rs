@@ -133,7 +133,14 @@ pub(crate) fn settings(given: &TrainSettings) -> Result<TrainSettings> {
         let message = "--resume goes on with what is there and --overwrite removes it; give one of them";
         return Err(Error::Setting { flag: "overwrite", message: message.into() });
     }
-    let Some(record) = Record::open(output)? else { return Ok(given.clone()) };
+    let Some(record) = Record::open(output)? else {
+        if given.model.model.is_none() && !output.join(Card::FILE).is_file() {
+            let message =
+                "there is no run to go on with; check the name, or give --model and --train to begin one";
+            return Err(Error::place(output, message));
+        }
+        return Ok(given.clone());
+    };
     let mut begun = record.settings();
     if given.model.model.as_ref().is_some_and(|model| Some(model) != begun.model.model.as_ref()) {
         // It was that of another model.

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "output")]
     input: Option<PathBuf>,
     /// One prediction a row, order kept: CSV or TSV if the name ends so, else JSONL
-    #[arg(long, value_name = "FILE", requires = "input")]
+    #[arg(long, value_name = "FILE", requires = "input", conflicts_with = "text")]
     output: Option<PathBuf>,
     /// A text to predict; may be given several times
     #[arg(long, value_name = "TEXT", conflicts_with = "input", required_unless_present = "input")]

@@ -144,3 +144,25 @@ fn a_place_for_predictions_that_is_not_there() {
     assert_eq!(std::fs::read_to_string(tiny.path("test.csv")).unwrap(), csv(100..131));
     assert!(!tiny.path("no").exists());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_pipe_is_written_to_and_stays_a_link() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    train(&tiny, "result", &["--eval-split", "0"]).succeeded();
+    let (link, dangling) = (tiny.path("out"), tiny.path("nowhere"));
+    std::os::unix::fs::symlink("/proc/self/fd/1", &link).unwrap();
+    std::os::unix::fs::symlink(tiny.path("none"), &dangling).unwrap();
+    let predict = |output: &str| {
+        retune(&["predict", "--model", &path("result"), "--input", &path("test.csv"), "--output", output])
+    };
+    let written = predict(&path("out")).succeeded().stdout;
+    assert_eq!(written.lines().count(), 31, "{written}");
+    assert!(link.is_symlink());
+    predict(&path("nowhere")).refused("it is a link to what is not there");
+    assert!(dangling.is_symlink());
+    retune(&["predict", "--model", &path("result"), "--text", "hi", "--output", &path("z.csv")])
+        .refused("cannot be used with");
+    retune(&["train", "--resume", "--output", &path("typo")]).refused("there is no run to go on with");
+}

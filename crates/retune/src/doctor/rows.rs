@@ -103,13 +103,15 @@ fn imbalance(train: &[Example], file: &str) -> Vec<Finding> {
     else {
         return Vec::new();
     };
-    if *most < UNEVEN * least && *least >= LEAST {
+    // One row beside two is no matter of balance but of few rows.
+    let few = *least < LEAST && *most >= 5 * least;
+    if *most < UNEVEN * least && !few {
         return Vec::new();
     }
     let rows = train.iter().filter(|example| example.names().iter().any(|name| name == rare));
     found(
         "imbalance",
-        format!("`{rare}` has {least} rows, the largest class {most}"),
+        format!("rows of `{rare}`: {least}, of the largest class: {most}"),
         file,
         lines(rows),
         "a model that never says the rare label loses almost nothing, and accuracy does not show it",

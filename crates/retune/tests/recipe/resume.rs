@@ -221,7 +221,7 @@ fn where_no_checkpoint_is_whole_it_starts_again() {
             fs::create_dir(tiny.path(output)).unwrap();
             tiny.write(&format!("{output}/events.jsonl"), "");
         }
-        assert!(refused(&resume(&tiny, output)).contains("--model: which model?"));
+        assert!(refused(&resume(&tiny, output)).contains("there is no run to go on with"));
         train(&TrainSettings { resume: Some(true), ..saved(&tiny, "full", output) }).unwrap();
         same(&tiny, output, "whole");
     }
