@@ -48,6 +48,7 @@ enum Verb {
     Predict(verbs::predict::Args),
     Inspect(verbs::inspect::Args),
     Methods(verbs::methods::Args),
+    Bench(verbs::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Predict(args) => verbs::predict::run(&args, &output),
         Verb::Inspect(args) => verbs::inspect::run(&args, &output),
         Verb::Methods(args) => verbs::methods::run(&args, &output),
+        Verb::Bench(args) => verbs::bench::run(&args, &output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

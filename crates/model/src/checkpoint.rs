@@ -4,7 +4,7 @@ use std::path::Path;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Parameters, Tensor};
 
-use crate::formats::Weights;
+use crate::formats::{TensorInfo, Weights};
 use crate::{ModelError, TensorProblem};
 
 /// How a tensor is drawn that the checkpoint lacks.
@@ -53,7 +53,8 @@ pub type Aliases = fn(&str) -> Vec<String>;
 /// that one error names all of it.
 #[derive(Debug)]
 pub struct Checkpoint {
-    weights: Weights,
+    /// None where every tensor is drawn.
+    weights: Option<Weights>,
     device: Device,
     aliases: Aliases,
     seed: Key,
@@ -77,8 +78,16 @@ pub struct Loaded {
 impl Checkpoint {
     /// Opens the weights of `folder`. `seed` draws what is not there.
     pub fn open(folder: &Path, device: Device, aliases: Aliases, seed: Key) -> Result<Self, ModelError> {
-        let weights = Weights::open(folder)?;
-        Ok(Checkpoint {
+        Ok(Self::new(Some(Weights::open(folder)?), device, aliases, seed))
+    }
+
+    /// Weights of any shape that a layer asks for, none of them trained: to measure, not to use.
+    pub fn random(device: Device, seed: Key) -> Self {
+        Self::new(None, device, |_| Vec::new(), seed)
+    }
+
+    fn new(weights: Option<Weights>, device: Device, aliases: Aliases, seed: Key) -> Self {
+        Checkpoint {
             weights,
             device,
             aliases,
@@ -87,12 +96,16 @@ impl Checkpoint {
             problems: Vec::new(),
             taken: BTreeSet::new(),
             fresh: Vec::new(),
-        })
+        }
+    }
+
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.weights.as_ref()?.info(name)
     }
 
     /// The shape that the checkpoint has for `name` or one of its aliases.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        Some(&self.weights.info(&self.stored_as(name)?)?.shape)
+        Some(&self.info(&self.stored_as(name)?)?.shape)
     }
 
     /// Takes the tensor `name`. If it is missing, of another shape or of a type that is not read,
@@ -126,24 +139,27 @@ impl Checkpoint {
         if !self.problems.is_empty() {
             return Err(self.error());
         }
-        let unused =
-            self.weights.names().filter(|name| !self.taken.contains(*name)).map(str::to_string).collect();
+        let names = self.weights.iter().flat_map(Weights::names);
+        let unused = names.filter(|name| !self.taken.contains(*name)).map(str::to_string).collect();
         Ok(Loaded { parameters: self.parameters, fresh: self.fresh, unused })
     }
 
     fn stored_as(&self, name: &str) -> Option<String> {
-        let known = |name: &String| self.weights.info(name).is_some();
+        let known = |name: &String| self.info(name).is_some();
         Some(name.to_string()).filter(known).or_else(|| (self.aliases)(name).into_iter().find(known))
     }
 
     fn take(&mut self, name: &str, stored: &str, shape: &[usize]) -> Result<ParamId, ModelError> {
+        let Some(weights) = &self.weights else {
+            return self.init(name, shape, Init::Normal(0.02));
+        };
         self.taken.insert(stored.to_string());
-        if let Err(problem) = self.weights.check(stored, shape) {
+        if let Err(problem) = weights.check(stored, shape) {
             return self.problem(problem, name);
         }
         let mut value = Tensor::empty(self.device, shape)?;
         if self.device != Device::Meta {
-            self.weights.read_f32_into(stored, value.f32_mut()?)?;
+            weights.read_f32_into(stored, value.f32_mut()?)?;
         }
         Ok(self.parameters.add(name, value)?)
     }
@@ -163,7 +179,8 @@ impl Checkpoint {
     }
 
     fn error(&self) -> ModelError {
-        let path = self.weights.files().next().map(Path::to_path_buf).unwrap_or_default();
+        let file = self.weights.as_ref().and_then(|weights| weights.files().next());
+        let path = file.map(Path::to_path_buf).unwrap_or_default();
         ModelError::Tensors { path, problems: self.problems.clone() }
     }
 }

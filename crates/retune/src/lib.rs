@@ -4,6 +4,7 @@
 //! A result is opened again with [`TextModel::open`], and then [`evaluate`]d or used to [`predict`].
 
 mod artefact;
+pub mod bench;
 mod checkpoints;
 mod choices;
 mod dataset;

@@ -2,6 +2,7 @@
 //! time), products by the `gemm` crate, work cut into blocks fixed by shape and shared out by rayon.
 
 mod attention;
+pub mod ceiling;
 mod elementwise;
 mod embedding;
 mod gemm;

@@ -16,6 +16,12 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     ARCH.dispatch(work)
 }
 
+/// Runs `work` with the vectors of this machine's instruction set as types.
+#[inline]
+pub(super) fn dispatch<W: pulp::WithSimd>(work: W) -> W::Output {
+    ARCH.dispatch(work)
+}
+
 /// Rows a block, for rows of `columns` values.
 pub(super) fn rows_per_block(columns: usize) -> usize {
     (BLOCK / columns.max(1)).max(1)

@@ -1,0 +1,185 @@
+use std::time::Instant;
+
+use retune_adapt::Options;
+use retune_adapt::peft;
+use retune_adapt::tasks::TextClassifier;
+use retune_model::formats::HfConfig;
+use retune_model::{Batch, BatchRow, Checkpoint, Forward, Hooks, families};
+use retune_tensor::backend::meta::take_flops;
+use retune_tensor::random::Key;
+use retune_tensor::{Device, Gradients, Parameters, Tape, Var, memory, ops};
+use retune_train::{AdamWSettings, Optimiser};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Shape;
+use crate::Result;
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepSettings {
+    /// One of [`super::SHAPES`].
+    pub shape: String,
+    /// One of [`crate::METHODS`]; `lora` has rank 8 and alpha 16 here, on the layers that its paper chose.
+    pub method: String,
+    /// Rows a step.
+    pub batch: usize,
+    /// Tokens a row.
+    pub length: usize,
+    /// How many steps are timed, after one that is not.
+    pub steps: usize,
+}
+
+/// What a step costs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepCost {
+    /// The shape's name.
+    pub shape: String,
+    /// The method's name.
+    pub method: String,
+    /// Rows a step.
+    pub batch: usize,
+    /// Tokens a row.
+    pub length: usize,
+    /// Threads that computed.
+    pub threads: usize,
+    /// The median of the timed steps.
+    pub seconds_per_step: f64,
+    /// Each of them.
+    pub seconds: Vec<f64>,
+    /// By the median.
+    pub tokens_per_second: f64,
+    /// Of the products of a step, by the median; what is recomputed is not counted twice.
+    pub flops_per_second: f64,
+    /// Multiplications with additions in registers alone, all threads: no step can be faster.
+    pub ceiling_flops_per_second: f64,
+    /// The most that tensors held.
+    pub peak_memory_bytes: usize,
+    /// The most that the process held, as the system counts it.
+    pub peak_rss_bytes: usize,
+    /// Values that are trained.
+    pub trainable_parameters: usize,
+    /// The loss of the last step.
+    pub loss: f64,
+}
+
+/// A model of random weights, to be trained on random rows.
+struct Bench {
+    classifier: TextClassifier,
+    hooks: Hooks,
+    parameters: Parameters,
+    rows: Vec<Vec<u32>>,
+    labels: Vec<u32>,
+}
+
+/// Trains a model of random weights and a real shape, every row full, and says what a step takes: forward, backward and
+/// AdamW, with the dropouts of the shape. Errors if shape or method is unknown, or where the memory is too small.
+pub fn step(settings: &StepSettings) -> Result<StepCost> {
+    let flops = {
+        let mut bench = Bench::new(settings, Device::Meta)?;
+        let mut optimiser = Optimiser::new(&bench.parameters, AdamWSettings::default())?;
+        take_flops();
+        bench.step(&mut optimiser, 0)?;
+        take_flops()
+    };
+    let ceiling = super::gemm::ceiling();
+    let mut bench = Bench::new(settings, Device::Cpu)?;
+    let mut optimiser = Optimiser::new(&bench.parameters, AdamWSettings::default())?;
+    let mut loss = bench.step(&mut optimiser, 0)?;
+    let mut seconds = Vec::new();
+    for step in 0..settings.steps.max(1) {
+        let start = Instant::now();
+        loss = bench.step(&mut optimiser, step as u64 + 1)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let mut sorted = seconds.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted[sorted.len() / 2];
+    Ok(StepCost {
+        shape: settings.shape.clone(),
+        method: settings.method.clone(),
+        batch: settings.batch,
+        length: settings.length,
+        threads: rayon::current_num_threads(),
+        seconds_per_step: median,
+        seconds,
+        tokens_per_second: (settings.batch * settings.length) as f64 / median,
+        flops_per_second: flops as f64 / median,
+        ceiling_flops_per_second: ceiling,
+        peak_memory_bytes: memory::usage(Device::Cpu).peak,
+        peak_rss_bytes: memory::resident().map_or(0, |resident| resident.peak),
+        trainable_parameters: bench.parameters.count().1,
+        loss,
+    })
+}
+
+impl Bench {
+    fn new(settings: &StepSettings, device: Device) -> Result<Self> {
+        let shape = Shape::find(&settings.shape)?;
+        let method = peft::find(&settings.method)?;
+        let key = Key::new(0).with_name("bench");
+        let config = HfConfig::from_map(shape.name, shape.config());
+        let mut checkpoint = Checkpoint::random(device, key);
+        let encoder = families::find(&config)?.build(&config, &mut checkpoint)?;
+        let vocabulary = config.require_usize("vocab_size")? as u32;
+        let classifier = TextClassifier::build(encoder, &mut checkpoint, false, 2)?;
+        let loaded = checkpoint.finish()?;
+        let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
+        let mut options = Options::default();
+        if method.options().iter().any(|option| option.name == "target-modules") {
+            let targets: Vec<Value> = shape.targets.split(',').map(Value::from).collect();
+            options.0.insert("target-modules".into(), targets.into());
+        }
+        if method.name() == "lora" {
+            options.0.insert("dropout".into(), json!(0.0));
+        }
+        // A base lacks no tensor, but for the head.
+        let fresh: Vec<String> =
+            classifier.classifier().parameters().map(|id| parameters.get(id).name.clone()).collect();
+        let mut model = peft::Model {
+            parameters: &mut parameters,
+            hooks: &mut hooks,
+            encoder: classifier.encoder(),
+            classifier: classifier.classifier(),
+            fresh: &fresh,
+            seed: key,
+        };
+        method.apply(&mut model, &options)?;
+        let stream = &mut key.with_name("rows").stream();
+        let rows = (0..settings.batch)
+            .map(|_| (0..settings.length).map(|_| stream.below(vocabulary)).collect())
+            .collect();
+        let labels = (0..settings.batch).map(|_| stream.below(2)).collect();
+        Ok(Bench { classifier, hooks, parameters, rows, labels })
+    }
+
+    fn step(&mut self, optimiser: &mut Optimiser, step: u64) -> Result<f64> {
+        let tape = Tape::recording();
+        let loss = self.loss(&tape, Key::new(0).with_name("dropout").with(step))?;
+        let value = loss.value().item().map_or(f64::NAN, f64::from);
+        let mut gradients = Gradients::new();
+        tape.backward(&loss, &mut gradients)?;
+        drop(loss);
+        optimiser.step(&mut self.parameters, &gradients, 1e-4, 1.0)?;
+        Ok(value)
+    }
+
+    fn loss(&self, tape: &Tape, dropout: Key) -> retune_tensor::Result<Var> {
+        let rows = self.rows.iter().zip(0..);
+        let batch = Batch::new(rows.map(|(ids, id)| BatchRow { id, input_ids: ids, token_type_ids: &[] }));
+        let forward = Forward {
+            tape,
+            parameters: &self.parameters,
+            hooks: &self.hooks,
+            batch: &batch,
+            dropout: Some(dropout),
+        };
+        let logits = self.classifier.logits(&forward)?;
+        let options = ops::CrossEntropyOptions {
+            class_weights: None,
+            label_smoothing: 0.0,
+            denominator: self.rows.len() as f32,
+        };
+        ops::cross_entropy(tape, &logits, &self.labels, options)
+    }
+}
