@@ -13,6 +13,7 @@ impl Device {
     /// The kernels of this device.
     pub fn backend(self) -> &'static dyn Backend {
         match self {
+            Device::Cpu if backend::profile::is_running() => &backend::profile::PROFILED,
             Device::Cpu => &backend::cpu::CPU,
             Device::Meta => &backend::meta::META,
         }

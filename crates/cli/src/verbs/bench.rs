@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use retune::bench::{Products, StepCost, StepSettings};
 
@@ -39,6 +41,9 @@ examples:
         /// Steps that are timed, after one that is not
         #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         steps: u32,
+        /// Time each kernel too, and show a table; with a FILE write their calls there for a trace viewer
+        #[arg(long, value_name = "FILE", num_args = 0..=1)]
+        profile: Option<Option<PathBuf>>,
         /// Threads [default: one a processor]
         #[arg(long, value_name = "N")]
         threads: Option<usize>,
@@ -56,7 +61,7 @@ example:
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     match &args.what {
-        What::Step { shape, method, batch, length, steps, threads } => {
+        What::Step { shape, method, batch, length, steps, profile, threads } => {
             use_threads(*threads)?;
             let settings = StepSettings {
                 shape: shape.clone(),
@@ -64,6 +69,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
                 batch: *batch as usize,
                 length: *length as usize,
                 steps: *steps as usize,
+                profile: profile.is_some(),
+                trace: profile.clone().flatten(),
             };
             let cost = retune::bench::step(&settings)?;
             output.result(&cost, || step_text(&cost))
@@ -79,7 +86,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
 fn step_text(cost: &StepCost) -> String {
     let row = |name: &str, value: String| vec![name.to_string(), value];
     let share = 100.0 * cost.flops_per_second / cost.ceiling_flops_per_second;
-    table(&[
+    let summary = table(&[
         row("step", format!("{} {}, {} x {} tokens", cost.shape, cost.method, cost.batch, cost.length)),
         row("time", format!("{:.3} s a step, {} threads", cost.seconds_per_step, cost.threads)),
         row("speed", format!("{} tokens/s", thousands(cost.tokens_per_second as usize))),
@@ -94,7 +101,26 @@ fn step_text(cost: &StepCost) -> String {
         row("peak of tensors", bytes(cost.peak_memory_bytes)),
         row("peak of the process", bytes(cost.peak_rss_bytes)),
         row("trained", format!("{} parameters", thousands(cost.trainable_parameters))),
-    ])
+    ]);
+    if cost.kernels.is_empty() {
+        return summary;
+    }
+    let heads = ["kernel", "calls", "ms a step", "share", "GFLOP/s", "of the ceiling", "GB/s"];
+    let mut rows = vec![heads.map(String::from).to_vec()];
+    for kernel in &cost.kernels {
+        let flops = kernel.flops_per_second;
+        let of_products = |text: String| if flops > 0.0 { text } else { String::new() };
+        rows.push(vec![
+            kernel.name.clone(),
+            kernel.calls.to_string(),
+            format!("{:.1}", 1e3 * kernel.seconds),
+            format!("{:.1}%", 100.0 * kernel.share),
+            of_products(format!("{:.1}", flops / 1e9)),
+            of_products(format!("{:.0}%", 100.0 * flops / cost.ceiling_flops_per_second)),
+            format!("{:.1}", kernel.bytes_per_second / 1e9),
+        ]);
+    }
+    format!("{summary}\n{}", table(&rows))
 }
 
 fn products_text(found: &Products) -> String {

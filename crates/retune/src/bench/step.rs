@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Instant;
 
 use retune_adapt::Options;
@@ -6,6 +7,7 @@ use retune_adapt::tasks::TextClassifier;
 use retune_model::formats::HfConfig;
 use retune_model::{Batch, BatchRow, Checkpoint, Forward, Hooks, families};
 use retune_tensor::backend::meta::take_flops;
+use retune_tensor::backend::profile;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Parameters, Tape, Var, memory, ops};
 use retune_train::{AdamWSettings, Optimiser};
@@ -13,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Shape;
+use super::profile::{OpCost, by_kernel, write_trace};
 use crate::Result;
 
 /// What is measured.
@@ -28,6 +31,10 @@ pub struct StepSettings {
     pub length: usize,
     /// How many steps are timed, after one that is not.
     pub steps: usize,
+    /// Whether the kernels are timed, one by one.
+    pub profile: bool,
+    /// Where each of their calls is written for a trace viewer.
+    pub trace: Option<PathBuf>,
 }
 
 /// What a step costs.
@@ -61,6 +68,9 @@ pub struct StepCost {
     pub trainable_parameters: usize,
     /// The loss of the last step.
     pub loss: f64,
+    /// What each kernel takes in a step, where that was asked for: the slowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<OpCost>,
 }
 
 /// A model of random weights, to be trained on random rows.
@@ -87,10 +97,17 @@ pub fn step(settings: &StepSettings) -> Result<StepCost> {
     let mut optimiser = Optimiser::new(&bench.parameters, AdamWSettings::default())?;
     let mut loss = bench.step(&mut optimiser, 0)?;
     let mut seconds = Vec::new();
+    if settings.profile {
+        profile::start();
+    }
     for step in 0..settings.steps.max(1) {
         let start = Instant::now();
         loss = bench.step(&mut optimiser, step as u64 + 1)?;
         seconds.push(start.elapsed().as_secs_f64());
+    }
+    let spans = profile::stop();
+    if let Some(path) = &settings.trace {
+        write_trace(&spans, path)?;
     }
     let mut sorted = seconds.clone();
     sorted.sort_by(f64::total_cmp);
@@ -110,6 +127,7 @@ pub fn step(settings: &StepSettings) -> Result<StepCost> {
         peak_rss_bytes: memory::resident().map_or(0, |resident| resident.peak),
         trainable_parameters: bench.parameters.count().1,
         loss,
+        kernels: by_kernel(&spans, settings.steps.max(1)),
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod meta;
+pub mod profile;
 
 use crate::random::Key;
 
@@ -378,6 +379,16 @@ pub struct LayerNormSaved<'a> {
     pub rstd: &'a [f32],
     /// `[columns]`
     pub weight: &'a [f32],
+}
+
+/// Floating point operations of one product of queries and keys over all rows and heads.
+fn attention_product(shape: AttentionShape, inputs: &AttentionInputs<'_>) -> usize {
+    let (queries, keys) = (inputs.queries.cu_seqlens(), inputs.layout.cu_seqlens());
+    let pairs = queries.windows(2).zip(keys.windows(2)).map(|(q, k)| {
+        let (queries, keys) = (q[1] - q[0], k[1] - k[0]);
+        if shape.causal { queries * (keys + 1) / 2 } else { queries * keys }
+    });
+    2 * pairs.sum::<usize>() * shape.heads * shape.head_size
 }
 
 /// What attention keeps for its backward.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
-    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary, attention_product,
 };
 
 /// The kernels of [`crate::Device::Meta`].
@@ -24,16 +24,6 @@ pub fn take_flops() -> u64 {
 
 fn count(flops: usize) {
     FLOPS.fetch_add(flops as u64, Ordering::Relaxed);
-}
-
-/// Of one product of queries and keys over all rows and heads.
-fn attention_product(shape: AttentionShape, inputs: &AttentionInputs<'_>) -> usize {
-    let (queries, keys) = (inputs.queries.cu_seqlens(), inputs.layout.cu_seqlens());
-    let pairs = queries.windows(2).zip(keys.windows(2)).map(|(q, k)| {
-        let (queries, keys) = (q[1] - q[0], k[1] - k[0]);
-        if shape.causal { queries * (keys + 1) / 2 } else { queries * keys }
-    });
-    2 * pairs.sum::<usize>() * shape.heads * shape.head_size
 }
 
 impl Backend for Meta {

@@ -1,0 +1,261 @@
+//! What each kernel takes: the processor's kernels behind a stopwatch. Off, it costs nothing but a flag that is read.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::cpu::CPU;
+use super::{
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
+    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+};
+
+/// One call of a kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// The kernel.
+    pub name: &'static str,
+    /// The sizes that tell its calls apart: rows, columns, depth of a product; nothing for others.
+    pub sizes: Option<[usize; 3]>,
+    /// When it began, from the start of the profile.
+    pub start: Duration,
+    /// What it took.
+    pub duration: Duration,
+    /// Floating point operations of its products.
+    pub flops: usize,
+    /// Read and written, each operand once.
+    pub bytes: usize,
+}
+
+static RUNNING: AtomicBool = AtomicBool::new(false);
+static SPANS: Mutex<Option<(Instant, Vec<Span>)>> = Mutex::new(None);
+
+fn spans() -> MutexGuard<'static, Option<(Instant, Vec<Span>)>> {
+    SPANS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins to note what the kernels of [`crate::Device::Cpu`] take.
+pub fn start() {
+    *spans() = Some((Instant::now(), Vec::new()));
+    RUNNING.store(true, Ordering::Relaxed);
+}
+
+/// Ends it: all calls since [`start`], in order.
+pub fn stop() -> Vec<Span> {
+    RUNNING.store(false, Ordering::Relaxed);
+    spans().take().map(|(_, spans)| spans).unwrap_or_default()
+}
+
+pub(crate) fn is_running() -> bool {
+    RUNNING.load(Ordering::Relaxed)
+}
+
+/// The kernels of the processor, timed.
+pub(crate) struct Profiled;
+
+/// The one instance.
+pub(crate) static PROFILED: Profiled = Profiled;
+
+fn timed<R>(
+    name: &'static str,
+    sizes: Option<[usize; 3]>,
+    flops: usize,
+    values: usize,
+    work: impl FnOnce() -> R,
+) -> R {
+    let begun = Instant::now();
+    let result = work();
+    let duration = begun.elapsed();
+    if let Some((start, spans)) = &mut *spans() {
+        let start = begun.duration_since(*start);
+        spans.push(Span { name, sizes, start, duration, flops, bytes: values * size_of::<f32>() });
+    }
+    result
+}
+
+/// The values of an optional output.
+fn len(values: Option<&[f32]>) -> usize {
+    values.map_or(0, <[f32]>::len)
+}
+
+impl Backend for Profiled {
+    fn zero(&self, values: &mut [f32]) {
+        timed("zero", None, 0, values.len(), || CPU.zero(values));
+    }
+    fn copy(&self, from: &[f32], to: &mut [f32]) {
+        timed("copy", None, 0, 2 * to.len(), || CPU.copy(from, to));
+    }
+    fn add_assign(&self, sum: &mut [f32], more: &[f32]) {
+        timed("add_assign", None, 0, 3 * sum.len(), || CPU.add_assign(sum, more));
+    }
+    fn scale(&self, values: &mut [f32], factor: f32) {
+        timed("scale", None, 0, 2 * values.len(), || CPU.scale(values, factor));
+    }
+    fn sum_of_squares(&self, values: &[f32]) -> f64 {
+        timed("sum_of_squares", None, 0, values.len(), || CPU.sum_of_squares(values))
+    }
+    fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
+        let sizes = products.first().map(|p| [p.left.shape[0], p.right.shape[1], p.left.shape[1]]);
+        let area = |m: [usize; 2]| m[0] * m[1];
+        let flops = products.iter().map(|p| 2 * area(p.left.shape) * p.right.shape[1]).sum();
+        let read: usize = products.iter().map(|p| area(p.left.shape) + area(p.right.shape)).sum();
+        let outputs = 1 + usize::from(accumulate) + usize::from(ends.before_activation.is_some());
+        let values = read + outputs * out.len();
+        timed("gemm", sizes, flops, values, || CPU.gemm(out, products, accumulate, ends));
+    }
+    fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]) {
+        timed("activation_backward", None, 0, 3 * before.len(), || {
+            CPU.activation_backward(activation, before, gradient);
+        });
+    }
+    fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool) {
+        timed("sum_rows", None, 0, values.len(), || CPU.sum_rows(values, out, accumulate));
+    }
+    fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]) {
+        timed("gated", None, 0, 3 * out.len(), || CPU.gated(activation, values, columns, out));
+    }
+    fn gated_backward(
+        &self,
+        activation: Activation,
+        values: &[f32],
+        gradient: &[f32],
+        columns: usize,
+        out: &mut [f32],
+    ) {
+        timed("gated_backward", None, 0, 5 * gradient.len(), || {
+            CPU.gated_backward(activation, values, gradient, columns, out);
+        });
+    }
+    fn rotary(&self, values: &mut [f32], layout: &Layout, rotary: Rotary, back: bool) {
+        timed("rotary", None, 0, 2 * values.len(), || CPU.rotary(values, layout, rotary, back));
+    }
+    fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout) {
+        timed("dropout", None, 0, 2 * values.len(), || CPU.dropout(values, layout, dropout));
+    }
+    fn embedding(&self, tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]) {
+        timed("embedding", None, 0, (1 + tables.len()) * out.len(), || CPU.embedding(tables, columns, out));
+    }
+    fn embedding_backward(
+        &self,
+        gradient: &[f32],
+        ids: &[u32],
+        columns: usize,
+        padding_idx: Option<u32>,
+        table: &mut [f32],
+    ) {
+        timed("embedding_backward", None, 0, 3 * gradient.len(), || {
+            CPU.embedding_backward(gradient, ids, columns, padding_idx, table);
+        });
+    }
+    fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        timed("select_rows", None, 0, 2 * out.len(), || CPU.select_rows(values, index, columns, out));
+    }
+    fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        timed("select_rows_backward", None, 0, 3 * gradient.len(), || {
+            CPU.select_rows_backward(gradient, index, columns, out);
+        });
+    }
+    fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
+        timed("select_columns", None, 0, 2 * out.len(), || CPU.select_columns(values, columns, first, out));
+    }
+    fn select_columns_backward(&self, gradient: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
+        timed("select_columns_backward", None, 0, 3 * gradient.len(), || {
+            CPU.select_columns_backward(gradient, columns, first, out);
+        });
+    }
+    fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]) {
+        timed("mean_rows", None, 0, values.len(), || CPU.mean_rows(values, layout, columns, out));
+    }
+    fn mean_rows_backward(
+        &self,
+        gradient: &[f32],
+        layout: &Layout,
+        columns: usize,
+        out: &mut [f32],
+        accumulate: bool,
+    ) {
+        timed("mean_rows_backward", None, 0, out.len(), || {
+            CPU.mean_rows_backward(gradient, layout, columns, out, accumulate);
+        });
+    }
+    fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]) {
+        let values = norm.x.len() + len(norm.residual) + out.len() + normal.len();
+        timed("layer_norm", None, 0, values, || CPU.layer_norm(norm, out, normal, rstd));
+    }
+    fn layer_norm_backward(
+        &self,
+        gradient: &[f32],
+        saved: &LayerNormSaved<'_>,
+        dz: Option<&mut [f32]>,
+        dweight: Option<(&mut [f32], bool)>,
+        dbias: Option<(&mut [f32], bool)>,
+    ) {
+        let values = 2 * gradient.len() + len(dz.as_deref());
+        timed("layer_norm_backward", None, 0, values, || {
+            CPU.layer_norm_backward(gradient, saved, dz, dweight, dbias);
+        });
+    }
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        inputs: AttentionInputs<'_>,
+        out: &mut [f32],
+        lse: &mut [f32],
+    ) {
+        let flops = 2 * super::attention_product(shape, &inputs);
+        let values = inputs.query.len() + inputs.key.len() + inputs.value.len() + out.len();
+        timed("attention", None, flops, values, || CPU.attention(shape, inputs, out, lse));
+    }
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        inputs: AttentionInputs<'_>,
+        saved: AttentionSaved<'_>,
+        gradients: [&mut [f32]; 3],
+    ) {
+        let flops = 5 * super::attention_product(shape, &inputs);
+        let values = 2 * (inputs.query.len() + inputs.key.len() + inputs.value.len() + saved.out.len());
+        timed("attention_backward", None, flops, values, || {
+            CPU.attention_backward(shape, inputs, saved, gradients);
+        });
+    }
+    fn cross_entropy(
+        &self,
+        logits: &[f32],
+        classes: usize,
+        loss: &CrossEntropy<'_>,
+        out: &mut [f32],
+        dlogits: Option<&mut [f32]>,
+    ) {
+        timed("cross_entropy", None, 0, 2 * logits.len(), || {
+            CPU.cross_entropy(logits, classes, loss, out, dlogits);
+        });
+    }
+    fn binary_cross_entropy(
+        &self,
+        logits: &[f32],
+        columns: usize,
+        loss: &BinaryCrossEntropy<'_>,
+        out: &mut [f32],
+        dlogits: Option<&mut [f32]>,
+    ) {
+        timed("binary_cross_entropy", None, 0, 2 * logits.len(), || {
+            CPU.binary_cross_entropy(logits, columns, loss, out, dlogits);
+        });
+    }
+    fn squared_error(
+        &self,
+        predictions: &[f32],
+        targets: &[f32],
+        denominator: f32,
+        out: &mut [f32],
+        dpredictions: Option<&mut [f32]>,
+    ) {
+        timed("squared_error", None, 0, 3 * predictions.len(), || {
+            CPU.squared_error(predictions, targets, denominator, out, dpredictions);
+        });
+    }
+    fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
+        timed("adamw", None, 0, 7 * weight.len(), || CPU.adamw(step, gradient, weight, moments));
+    }
+}
