@@ -84,7 +84,11 @@ fn missing(train: &[Example], file: &str) -> Vec<Finding> {
     }
     found(
         "label-names",
-        format!("{} rows have the label {}, which is how a missing one is written", rows.len(), quoted(&names)),
+        format!(
+            "{} rows have the label {}, which is how a missing one is written",
+            rows.len(),
+            quoted(&names)
+        ),
         file,
         lines(rows),
         "rows without a label become a class of their own",
@@ -153,7 +157,11 @@ fn called_otherwise(prepared: &Prepared<'_>, file: &str) -> Result<Vec<Finding>>
     if same.is_empty() && names.len() == known.len() && numbers.clone().all(|number| number.is_some()) {
         return Ok(found(
             "labels-decode",
-            format!("the labels are the numbers {}, and the model calls them {}", quoted(names), quoted(&known)),
+            format!(
+                "the labels are the numbers {}, and the model calls them {}",
+                quoted(names),
+                quoted(&known)
+            ),
             file,
             Vec::new(),
             why,

@@ -95,7 +95,8 @@ struct Start {
 impl Start {
     fn findings(&self, place: &str) -> Vec<Finding> {
         let Start { loss, nothing, constant, fresh } = *self;
-        let finding = |what: String, why, fix: &str| found(STARTING_LOSS, what, place, Vec::new(), why, fix.into());
+        let finding =
+            |what: String, why, fix: &str| found(STARTING_LOSS, what, place, Vec::new(), why, fix.into());
         let high = 1.5 * nothing + 0.5;
         // Where most rows have one label, a new head that happens to lean to it is no wonder, so what each row gets must
         // be better than what all of them would.
@@ -114,7 +115,9 @@ impl Start {
             )
         } else if fresh && loss < low {
             finding(
-                format!("the loss starts at {loss:.3}, far below the {nothing:.2} of a head that knows nothing"),
+                format!(
+                    "the loss starts at {loss:.3}, far below the {nothing:.2} of a head that knows nothing"
+                ),
                 "a new head cannot know the labels: what it is given tells them, so the training would measure nothing",
                 "look at rows of each label: what else do their texts have in common? check that config.json belongs to \
                  these weights",
@@ -194,8 +197,8 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     let shop = ClassifierWorkshop { rates, ..prepared.workshop() };
     let rows = spread(prepared.train_rows.tokens.len(), 8);
     let settings = &prepared.resolved.train;
-    let mut optimiser = Optimiser::new(&parameters, settings.adamw)?
-        .with_rates(&parameters, |name| shop.rate(name));
+    let mut optimiser =
+        Optimiser::new(&parameters, settings.adamw)?.with_rates(&parameters, |name| shop.rate(name));
     let (start, _) = first_loss(&shop, &parameters, &rows)?;
     let mut last = start;
     for _ in 0..STEPS {
@@ -223,9 +226,10 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
         Vec::new(),
         "a training that cannot learn eight rows will not learn thousands",
         format!(
-            "try the usual rate of {} ({}); look at the other findings first",
+            "try the usual rate of {} ({}){}; look at the other findings first",
             prepared.resolved.method.name(),
-            prepared.resolved.method.learning_rate()
+            prepared.resolved.method.learning_rate(),
+            if prepared.resolved.layer_decay < 1.0 { ", and a --layer-decay nearer to 1" } else { "" }
         ),
     ))
 }
@@ -275,17 +279,19 @@ mod tests {
     #[test]
     fn gradients_are_where_they_should_be_and_nowhere_else() {
         let mut parameters = Parameters::new();
-        let [used, other, aside] = ["used.weight", "other.lora_A.weight", "other.lora_B.weight"].map(|name| {
-            let value = Tensor::from_slice(Device::Cpu, &[2, 1], &[2.0, -1.0]).unwrap();
-            let id = parameters.add(name, value).unwrap();
-            parameters.get_mut(id).trainable = true;
-            id
-        });
+        let [used, other, aside] =
+            ["used.weight", "other.lora_A.weight", "other.lora_B.weight"].map(|name| {
+                let value = Tensor::from_slice(Device::Cpu, &[2, 1], &[2.0, -1.0]).unwrap();
+                let id = parameters.add(name, value).unwrap();
+                parameters.get_mut(id).trainable = true;
+                id
+            });
         let gradients = |parameters: &Parameters, seen: &[_]| {
             let mut gradients = Gradients::new();
             for id in seen {
                 let tape = Tape::recording();
-                let loss = ops::squared_error(&tape, &tape.parameter(parameters, *id), &[0.5, 0.5], 2.0).unwrap();
+                let loss =
+                    ops::squared_error(&tape, &tape.parameter(parameters, *id), &[0.5, 0.5], 2.0).unwrap();
                 tape.backward(&loss, &mut gradients).unwrap();
             }
             gradients
@@ -299,10 +305,7 @@ mod tests {
         let sound = gradients(&parameters, &[used, aside]);
         assert_eq!(found(&parameters, &sound), Vec::<String>::new());
         let dead = gradients(&parameters, &[used]);
-        assert_eq!(
-            found(&parameters, &dead),
-            ["no gradient reaches other: training will never change it"]
-        );
+        assert_eq!(found(&parameters, &dead), ["no gradient reaches other: training will never change it"]);
         // Trained by what it has recorded, frozen by what is asked.
         parameters.get_mut(used).trainable = false;
         assert_eq!(found(&parameters, &sound), ["used.weight is frozen and gets a gradient"]);
