@@ -229,8 +229,7 @@ fn several_labels_and_numbers_have_their_own_reference() {
         writeln!(numbers, "my {word} {row},{}", [30.5, 31.25, 29.0][row % 3]).unwrap();
     }
     tiny.write("train.csv", several);
-    let settings = TrainSettings { class_weights: Some("balanced".into()), ..alone(&tiny, "base") };
-    let mut weighted = settings.clone();
+    let mut weighted = TrainSettings { class_weights: Some("balanced".into()), ..alone(&tiny, "base") };
     weighted.file.label_separator = Some(";".into());
     weighted.model.problem_type = Some("multi-label".into());
     let diagnosis = examined(&weighted);
