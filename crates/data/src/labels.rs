@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization_alignments::UnicodeNormalization;
 
 use crate::columns::{Columns, likely_label};
 use crate::error::DataError;
@@ -188,23 +189,26 @@ impl LabelMap {
         }
     }
 
-    /// Sentences about labels that differ only by case or white space, and so may be one class by intent.
-    pub fn notices(&self) -> Vec<Notice> {
+    /// Groups of labels that differ only by case, white space or Unicode's form, and so may be one class by intent.
+    pub fn alike(&self) -> Vec<Vec<&str>> {
         let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for name in &self.names {
-            let plain = name.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
-            alike.entry(plain).or_default().push(name);
+            alike.entry(plain(name)).or_default().push(name);
         }
-        let groups = alike.into_values().filter(|group| group.len() > 1);
+        alike.into_values().filter(|group| group.len() > 1).collect()
+    }
+
+    /// Sentences about [`LabelMap::alike`].
+    pub fn notices(&self) -> Vec<Notice> {
         let sentence = |group: Vec<&str>| {
             let names: Vec<String> = group.iter().map(|name| format!("`{name}`")).collect();
             Notice::new(format!(
-                "the labels {} differ only by case or white space and are different classes: write them \
+                "the labels {} differ only by case, white space or Unicode's form and are different classes: write them \
                  alike if they mean the same",
                 names.join(" and ")
             ))
         };
-        groups.map(sentence).collect()
+        self.alike().into_iter().map(sentence).collect()
     }
 
     fn unseen_error(&self, unseen: &[(&str, u64, usize)]) -> DataError {
@@ -226,6 +230,14 @@ impl LabelMap {
             listed.join(", ")
         ))
     }
+}
+
+/// A name without what the eye does not see: case, white space, characters of no width, and which of several forms of one
+/// character is written (Unicode's NFKC: `é` as one or two, `Ａ` in full width).
+pub fn plain(name: &str) -> String {
+    let no_width = |c: &char| matches!(c, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}');
+    let composed: String = name.nfkc().map(|(c, _)| c).filter(|c| !no_width(c)).collect();
+    composed.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl TryFrom<Vec<String>> for LabelMap {

@@ -44,7 +44,7 @@ pub use error::DataError;
 pub use examples::{Example, labelled_examples, unlabelled_examples};
 pub use format::Format;
 pub use label::{Label, LabelReading};
-pub use labels::LabelMap;
+pub use labels::{LabelMap, plain};
 pub use notice::Notice;
 pub use problem_type::{FoundProblemType, ProblemType};
 pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Numbers, Overlap};

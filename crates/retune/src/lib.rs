@@ -31,7 +31,7 @@ mod tensorboard;
 mod workshop;
 
 pub use artefact::{Card, DataCard, Receipt};
-pub use doctor::{Diagnosis, Finding, doctor};
+pub use doctor::{Diagnosis, Finding, Machine, doctor, doctor_on};
 pub use error::{Error, Result};
 pub use listener::Listener;
 pub use located::{Origin, fetch};

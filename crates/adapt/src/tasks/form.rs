@@ -34,9 +34,6 @@ pub trait Form: Debug + Send + Sync {
     /// The outputs of the head, in the order of the logits.
     fn labels(&self) -> &LabelMap;
 
-    /// The mean loss of a head that knows nothing; none where it depends on the rows.
-    fn uninformed_loss(&self) -> Option<f64>;
-
     /// The targets of `examples`, which come from the file `path`, and how they are weighed. Errors if a label is not
     /// one of the form's, or a loss option has no meaning for it.
     fn targets(

@@ -67,10 +67,6 @@ impl Form for MultiLabel {
         &self.labels
     }
 
-    fn uninformed_loss(&self) -> Option<f64> {
-        Some(std::f64::consts::LN_2)
-    }
-
     fn targets(
         &self,
         examples: &[Example],

@@ -51,10 +51,6 @@ impl Form for Regression {
         &self.labels
     }
 
-    fn uninformed_loss(&self) -> Option<f64> {
-        None
-    }
-
     fn targets(
         &self,
         examples: &[Example],

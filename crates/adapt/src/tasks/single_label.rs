@@ -43,10 +43,6 @@ impl Form for SingleLabel {
         &self.labels
     }
 
-    fn uninformed_loss(&self) -> Option<f64> {
-        Some((self.labels.len() as f64).ln())
-    }
-
     fn targets(
         &self,
         examples: &[Example],

@@ -81,6 +81,11 @@ fn labels_that_differ_by_case_or_space_are_noticed() {
     assert_eq!(notices.len(), 2);
     assert!(notices[0].contains("`card  fee` and `card fee`"), "{notices:?}");
     assert!(notices[1].contains("`Refund` and `refund`"), "{notices:?}");
+
+    let names = ["cafe\u{301}", "Ja", "caf\u{e9}", "ｊａ\u{200b}", "jа", "①"];
+    let labels = LabelMap::new(names.map(str::to_owned).to_vec()).unwrap();
+    // A Cyrillic letter is another letter.
+    assert_eq!(labels.alike(), [["cafe\u{301}", "caf\u{e9}"], ["Ja", "ｊａ\u{200b}"]]);
 }
 
 #[test]

@@ -3,11 +3,14 @@
 //! Each check is one function that gives findings or none, and is silent on a healthy run: whoever reads a finding should
 //! have something to do. The quick ones are also the first second of every training.
 
+mod labels;
+mod machine;
 mod rows;
 mod settings;
 mod start;
 mod word_counts;
 
+pub use machine::Machine;
 use serde::Serialize;
 
 use crate::recipe::{Prepared, prepare};
@@ -56,7 +59,7 @@ pub struct Diagnosis {
     pub counts: Counts,
     /// The mean loss of the first rows before any training.
     pub starting_loss: f64,
-    /// What a model that knows nothing would have; none where this one knows something, or the task has no such number.
+    /// What a model that answers 0 would have on the same rows; none where this one was trained for these labels.
     pub expected_loss: Option<f64>,
 }
 
@@ -76,11 +79,16 @@ pub struct Counts {
 /// What a check is given, and where it puts what it finds.
 pub(crate) struct Examination<'a, 's> {
     prepared: &'a Prepared<'s>,
+    machine: Machine,
     findings: Vec<Finding>,
     checks: Vec<&'static str>,
 }
 
-impl Examination<'_, '_> {
+impl<'a, 's> Examination<'a, 's> {
+    fn new(prepared: &'a Prepared<'s>, machine: Machine) -> Self {
+        Examination { prepared, machine, findings: Vec::new(), checks: Vec::new() }
+    }
+
     fn check(&mut self, name: &'static str, found: Vec<Finding>) {
         self.checks.push(name);
         self.findings.extend(found);
@@ -88,17 +96,25 @@ impl Examination<'_, '_> {
 
     fn quick(&mut self) -> Result<(f64, Option<f64>)> {
         rows::examine(self);
+        labels::examine(self)?;
         settings::examine(self)?;
         start::examine(self)
     }
 }
 
 /// Looks for faults in the training of `settings`; nothing is written, and nothing kept of what is tried.
-///
-/// With `strict` findings are an error.
 pub fn doctor(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Diagnosis> {
+    doctor_on(Machine::here(settings.output.as_deref()), settings, listener)
+}
+
+/// The same for a training that another machine, or a part of this one, is meant for.
+pub fn doctor_on(
+    machine: Machine,
+    settings: &TrainSettings,
+    listener: &mut dyn Listener,
+) -> Result<Diagnosis> {
     let mut prepared = prepare(settings, Source::fetch(&settings.model, listener)?, Device::Cpu, listener)?;
-    let mut examination = Examination { prepared: &prepared, findings: Vec::new(), checks: Vec::new() };
+    let mut examination = Examination::new(&prepared, machine);
     let (starting_loss, expected_loss) = examination.quick()?;
     let Examination { mut findings, mut checks, .. } = examination;
     checks.push(start::OVERFIT);
@@ -115,7 +131,7 @@ pub fn doctor(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<D
 
 /// The quick checks, before a training: findings are told, or are an error where `strict`.
 pub(crate) fn first_look(prepared: &Prepared<'_>, strict: bool, listener: &mut dyn Listener) -> Result<()> {
-    let mut examination = Examination { prepared, findings: Vec::new(), checks: Vec::new() };
+    let mut examination = Examination::new(prepared, Machine::here(prepared.resolved.output()));
     examination.quick()?;
     let findings = examination.findings;
     findings.iter().for_each(|finding| listener.say(&finding.text()));

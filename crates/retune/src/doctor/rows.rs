@@ -25,7 +25,7 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) {
     examination.check("shuffled-labels", word_counts::shuffled(train, &file));
 }
 
-fn lines<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Vec<u64> {
+pub(super) fn lines<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Vec<u64> {
     examples.into_iter().take(LISTED).map(|example| example.line).collect()
 }
 

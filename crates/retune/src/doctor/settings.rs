@@ -1,23 +1,22 @@
 //! The settings against what is usual, and against the machine.
 
-use std::path::Path;
-
 use retune_data::Example;
 use retune_tensor::memory;
 use retune_train::rehearse;
 
 use super::rows::found;
-use super::{Examination, Finding, percent};
+use super::{Examination, Finding, Machine, percent};
 use crate::recipe::Prepared;
-use crate::{Device, Result, choices, plan};
+use crate::{Device, Result, plan};
 
 pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     let prepared = examination.prepared;
     examination.check("learning-rate", rate(prepared));
     examination.check("order-of-rows", order(prepared, &prepared.examples.train));
     examination.check("steps", steps(prepared));
-    examination.check("memory", held(prepared)?);
-    examination.check("disk", disk(prepared)?);
+    let Machine { memory, disk } = examination.machine;
+    examination.check("memory", held(prepared, memory)?);
+    examination.check("disk", written(prepared, disk)?);
     Ok(())
 }
 
@@ -93,8 +92,8 @@ fn steps(prepared: &Prepared<'_>) -> Vec<Finding> {
 }
 
 /// The memory of the step with the most tokens, which no other exceeds by much.
-fn held(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
-    let Some(available) = choices::available_memory() else { return Ok(Vec::new()) };
+fn held(prepared: &Prepared<'_>, available: Option<usize>) -> Result<Vec<Finding>> {
+    let Some(available) = available else { return Ok(Vec::new()) };
     let tokens = |step: &Vec<Vec<usize>>| -> usize {
         step.iter().flatten().map(|row| prepared.train_rows.tokens.length(*row)).sum()
     };
@@ -122,9 +121,10 @@ fn held(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
     ))
 }
 
-fn disk(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
+/// What the run leaves on the disk at its fullest.
+fn written(prepared: &Prepared<'_>, free: Option<u64>) -> Result<Vec<Finding>> {
     let Some(output) = prepared.resolved.output() else { return Ok(Vec::new()) };
-    let Some(free) = free_space(output) else { return Ok(Vec::new()) };
+    let Some(free) = free else { return Ok(Vec::new()) };
     let needed = plan::disk_bytes(prepared)?;
     if needed <= free {
         return Ok(Vec::new());
@@ -138,17 +138,4 @@ fn disk(prepared: &Prepared<'_>) -> Result<Vec<Finding>> {
         "the run would end when it saves, after all of its time",
         "free some space, or give an --output elsewhere".into(),
     ))
-}
-
-/// Bytes that can be written at `path`, or where it will be.
-#[cfg(unix)]
-fn free_space(path: &Path) -> Option<u64> {
-    let there = std::path::absolute(path).ok()?.ancestors().find(|path| path.exists())?.to_path_buf();
-    let status = rustix::fs::statvfs(&there).ok()?;
-    Some(status.f_bavail * status.f_frsize)
-}
-
-#[cfg(not(unix))]
-fn free_space(_: &Path) -> Option<u64> {
-    None
 }

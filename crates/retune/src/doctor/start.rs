@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use retune_adapt::tasks::Answer;
-use retune_data::Label;
-use retune_tensor::{Gradients, Parameters, Tape};
+use retune_tensor::{Gradients, Parameters, Tape, Tensor, Var};
 use retune_train::{Optimiser, Workshop};
 
 use super::rows::found;
-use super::{Examination, Finding};
-use crate::Result;
+use super::{Examination, Finding, labels};
 use crate::recipe::Prepared;
 use crate::workshop::ClassifierWorkshop;
+use crate::{Device, Result};
 
 /// Rows for the first loss: of a head that was trained, enough of each label that its most frequent answer means something.
 fn enough(prepared: &Prepared<'_>) -> usize {
@@ -29,16 +27,19 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
     let parameters = &prepared.model.parameters;
     let rows = spread(prepared.train_rows.tokens.len(), enough(prepared));
     let (loss, logits) = first_loss(&shop, parameters, &rows)?;
-    let nothing_known = prepared.model.form.uninformed_loss();
     let fresh = prepared.model.has_fresh_head();
-    let expected = nothing_known.filter(|_| fresh);
-    examination.check("starting-loss", starting_loss(prepared, loss, expected, nothing_known));
+    let start = Start {
+        loss,
+        nothing: loss_of(&shop, &rows, &vec![0.0; logits.len()])?,
+        constant: loss_of(&shop, &rows, &means(&logits, prepared.model.labels().len()))?,
+        fresh,
+    };
+    examination.check(STARTING_LOSS, start.findings(&prepared.model.source.folder.display().to_string()));
     if !fresh {
-        examination.check("swapped-labels", swapped(prepared, &rows, &logits));
+        examination.check("swapped-labels", labels::swapped(prepared, &rows, &logits));
     }
-    examination.check("labels-decode", labels_decode(prepared));
     examination.check("gradients", gradients(prepared, &shop)?);
-    Ok((loss, expected))
+    Ok((loss, fresh.then_some(start.nothing)))
 }
 
 /// `count` rows of `len`, evenly over the file.
@@ -57,98 +58,82 @@ fn first_loss(
     Ok((loss.value().item().map_or(f64::NAN, f64::from), logits.value().f32().to_vec()))
 }
 
-fn starting_loss(
-    prepared: &Prepared<'_>,
+/// The loss that `logits`, `[rows, labels]`, would have.
+fn loss_of(shop: &ClassifierWorkshop<'_>, rows: &[usize], logits: &[f32]) -> Result<f64> {
+    let shape = [rows.len(), logits.len() / rows.len().max(1)];
+    let logits = Var::constant(Tensor::from_slice(Device::Cpu, &shape, logits)?);
+    let loss = shop.train.targets.loss(&Tape::inference(), &logits, rows, shop.denominator(rows))?;
+    Ok(loss.value().item().map_or(f64::NAN, f64::from))
+}
+
+/// The mean logits in the place of those of each row.
+fn means(logits: &[f32], labels: usize) -> Vec<f32> {
+    let rows = logits.len() / labels.max(1);
+    let mean = |label: usize| {
+        let sum: f64 = logits.iter().skip(label).step_by(labels).map(|x| f64::from(*x)).sum();
+        (sum / rows.max(1) as f64) as f32
+    };
+    let means: Vec<f32> = (0..labels).map(mean).collect();
+    means.repeat(rows)
+}
+
+const STARTING_LOSS: &str = "starting-loss";
+
+/// The first loss, and what it is held to. All are losses of the same rows, so class weights, several labels and
+/// the size of numbers are in all of them.
+struct Start {
     loss: f64,
-    expected: Option<f64>,
-    nothing_known: Option<f64>,
-) -> Vec<Finding> {
-    let place = prepared.model.source.folder.display().to_string();
-    if !loss.is_finite() {
-        return found(
-            "starting-loss",
-            format!("the loss of the first rows is {loss} before any training"),
-            &place,
-            Vec::new(),
-            "weights that are no numbers, or too large, cannot be trained",
-            "start from another copy of the model".into(),
-        );
-    }
-    match (expected, nothing_known) {
-        // A new head says nothing yet; what is far above is a head or a norm of the wrong scale.
-        (Some(expected), _) if loss > 1.5 * expected + 0.5 => found(
-            "starting-loss",
-            format!("the loss starts at {loss:.2}, and a head that knows nothing has {expected:.2}"),
-            &place,
-            Vec::new(),
-            "new weights are too large, or the hidden states under them are",
-            "check that config.json belongs to these weights".into(),
-        ),
-        (None, Some(nothing_known)) if loss > 1.5 * nothing_known + 0.5 => found(
-            "starting-loss",
-            format!(
-                "the trained head starts with a loss of {loss:.2}, worse than the {nothing_known:.2} of knowing nothing"
-            ),
-            &place,
-            Vec::new(),
-            "it gives other labels than these rows have: its labels or those of the data are mixed up",
-            "compare the predictions of a few rows with their labels: `retune predict`".into(),
-        ),
-        _ => Vec::new(),
-    }
+    /// Of logits that are all 0, which a new head has but for its small weights: ln(classes), ln 2 a label, the mean square
+    /// of numbers.
+    nothing: f64,
+    /// Of the same answer for each row, the mean of the model's own.
+    constant: f64,
+    /// Whether the head was drawn anew.
+    fresh: bool,
 }
 
-/// A trained head whose answers fit the labels well, but under other names.
-fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Vec<Finding> {
-    let labels = prepared.model.labels();
-    let mut taken: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
-    let mut right = 0;
-    for (row, logits) in rows.iter().zip(logits.chunks_exact(labels.len())) {
-        // Several labels and numbers have no one name that could be another's.
-        let Answer::Class { label, .. } = prepared.model.form.answer(logits) else { return Vec::new() };
-        let Label::Class(name) = prepared.train_rows.targets.label(*row) else { return Vec::new() };
-        let (Some(target), Some(class)) = (labels.index(&name), labels.index(&label)) else { continue };
-        *taken.entry(target).or_default().entry(class).or_default() += 1;
-        right += usize::from(class == target);
+impl Start {
+    fn findings(&self, place: &str) -> Vec<Finding> {
+        let Start { loss, nothing, constant, fresh } = *self;
+        let finding =
+            |what: String, why, fix: &str| found(STARTING_LOSS, what, place, Vec::new(), why, fix.into());
+        let high = 1.5 * nothing + 0.5;
+        // Where most rows have one label, a new head that happens to lean to it is no wonder, so what each row gets must
+        // be better than what all of them would.
+        let low = 0.5 * nothing.min(constant);
+        if !loss.is_finite() {
+            finding(
+                format!("the loss of the first rows is {loss} before any training"),
+                "weights that are no numbers, or too large, cannot be trained",
+                "start from another copy of the model",
+            )
+        } else if fresh && loss > high {
+            finding(
+                format!("the loss starts at {loss:.2}, and a head that knows nothing has {nothing:.2}"),
+                "new weights are too large, or the hidden states under them are",
+                "check that config.json belongs to these weights; look at numbers that are far from 0, if they are the labels",
+            )
+        } else if fresh && loss < low {
+            finding(
+                format!(
+                    "the loss starts at {loss:.3}, far below the {nothing:.2} of a head that knows nothing"
+                ),
+                "a new head cannot know the labels: what it is given tells them, so the training would measure nothing",
+                "look at rows of each label: what else do their texts have in common? check that config.json belongs to \
+                 these weights",
+            )
+        } else if !fresh && loss > high {
+            finding(
+                format!(
+                    "the trained head starts with a loss of {loss:.2}, worse than the {nothing:.2} of knowing nothing"
+                ),
+                "it gives other labels than these rows have: its labels or those of the data are mixed up",
+                "compare the predictions of a few rows with their labels: `retune predict`",
+            )
+        } else {
+            Vec::new()
+        }
     }
-    let majority =
-        |by: &BTreeMap<usize, usize>| by.iter().max_by_key(|(_, count)| **count).map(|(c, n)| (*c, *n));
-    let mapped: usize = taken.values().filter_map(majority).map(|(_, count)| count).sum();
-    // With few rows a label, any answer is the most frequent one of its label.
-    if rows.len() < 3 * taken.len() || mapped * 10 < rows.len() * 6 || right * 2 > mapped {
-        return Vec::new();
-    }
-    let name = |class: usize| labels.name(class).unwrap_or_default();
-    let pairs = taken.iter().filter_map(|(target, by)| Some((*target, majority(by)?.0)));
-    let pairs: Vec<_> = pairs
-        .filter(|(a, b)| a != b)
-        .take(3)
-        .map(|(a, b)| format!("`{}` is called `{}`", name(a), name(b)))
-        .collect();
-    found(
-        "swapped-labels",
-        format!("the model tells the labels apart, but under other names: {}", pairs.join(", ")),
-        &prepared.model.source.folder.display().to_string(),
-        Vec::new(),
-        "its label names are in another order than its logits, so every prediction would carry a wrong name",
-        "put the `id2label` of its config.json (and the labels of its retune.json) right".into(),
-    )
-}
-
-/// Every label comes back from its number.
-fn labels_decode(prepared: &Prepared<'_>) -> Vec<Finding> {
-    let targets = &prepared.train_rows.targets;
-    let mut rows = (0..).zip(&prepared.examples.train);
-    let wrong = rows.find(|(row, example)| example.label.as_ref() != Some(&targets.label(*row)));
-    let Some((_, example)) = wrong else { return Vec::new() };
-    found(
-        "labels-decode",
-        "a row's label does not come back from its number".into(),
-        &prepared.resolved.train_path().display().to_string(),
-        vec![example.line],
-        "the model would learn another label than the file says",
-        "please report this: it is a fault of retune".into(),
-    )
 }
 
 /// Every group of trained parameters gets a gradient, and no other does.
@@ -159,10 +144,22 @@ fn gradients(prepared: &Prepared<'_>, shop: &ClassifierWorkshop<'_>) -> Result<V
     let (loss, _) = shop.loss_and_logits(&tape, parameters, &rows, shop.denominator(&rows), None)?;
     let mut gradients = Gradients::new();
     tape.backward(&loss, &mut gradients)?;
+    let place = prepared.model.source.folder.display().to_string();
+    Ok(reached(parameters, &gradients, |name| shop.group(name), &place))
+}
+
+/// Where gradients should have come and did not, and the other way round; `group` names the part that a parameter
+/// belongs to.
+fn reached<'p>(
+    parameters: &'p Parameters,
+    gradients: &Gradients,
+    group: impl Fn(&'p str) -> &'p str,
+    place: &str,
+) -> Vec<Finding> {
     let mut groups: BTreeMap<&str, bool> = BTreeMap::new();
     for (id, parameter) in parameters.trainable() {
         let reached = gradients.get(id).is_some_and(|gradient| gradient.f32().iter().any(|x| *x != 0.0));
-        *groups.entry(shop.group(&parameter.name)).or_default() |= reached;
+        *groups.entry(group(&parameter.name)).or_default() |= reached;
     }
     let dead: Vec<_> = groups.iter().filter(|(_, reached)| !**reached).map(|(name, _)| *name).collect();
     let mut all = Vec::new();
@@ -171,7 +168,7 @@ fn gradients(prepared: &Prepared<'_>, shop: &ClassifierWorkshop<'_>) -> Result<V
         all.extend(found(
             "gradients",
             format!("no gradient reaches {first}{more}: training will never change it"),
-            &prepared.model.source.folder.display().to_string(),
+            place,
             Vec::new(),
             "an adapter that is all zeros, or a part that the loss does not see, stays as it is for the whole run",
             "start the adapter anew from its base, or leave this part out of what is trained".into(),
@@ -188,18 +185,20 @@ fn gradients(prepared: &Prepared<'_>, shop: &ClassifierWorkshop<'_>) -> Result<V
             "please report this: it is a fault of retune".into(),
         ));
     }
-    Ok(all)
+    all
 }
 
-/// A few rows are learnt by heart in a few steps, with the run's own method and rate; the weights of `prepared` are used up.
+/// A few rows are learnt by heart in a few steps, with the run's own method and rates; the weights of `prepared` are used up.
 pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     const STEPS: usize = 40;
     const LEARNT: f64 = 0.7;
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
-    let shop = prepared.workshop();
+    let rates = prepared.resolved.layer_rates(&parameters);
+    let shop = ClassifierWorkshop { rates, ..prepared.workshop() };
     let rows = spread(prepared.train_rows.tokens.len(), 8);
     let settings = &prepared.resolved.train;
-    let mut optimiser = Optimiser::new(&parameters, settings.adamw)?;
+    let mut optimiser =
+        Optimiser::new(&parameters, settings.adamw)?.with_rates(&parameters, |name| shop.rate(name));
     let (start, _) = first_loss(&shop, &parameters, &rows)?;
     let mut last = start;
     for _ in 0..STEPS {
@@ -227,9 +226,90 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
         Vec::new(),
         "a training that cannot learn eight rows will not learn thousands",
         format!(
-            "try the usual rate of {} ({}); look at the other findings first",
+            "try the usual rate of {} ({}){}; look at the other findings first",
             prepared.resolved.method.name(),
-            prepared.resolved.method.learning_rate()
+            prepared.resolved.method.learning_rate(),
+            if prepared.resolved.layer_decay < 1.0 { ", and a --layer-decay nearer to 1" } else { "" }
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use retune_tensor::ops;
+
+    use super::*;
+
+    fn found_at(loss: f64, nothing: f64, constant: f64, fresh: bool) -> Option<String> {
+        let findings = Start { loss, nothing, constant, fresh }.findings("model");
+        assert!(findings.len() < 2);
+        findings.first().map(|finding| finding.what.clone())
+    }
+
+    #[test]
+    fn a_new_head_starts_where_nothing_is_known() {
+        let three = 3f64.ln();
+        for loss in [0.6 * three, three, 1.4 * three] {
+            assert_eq!(found_at(loss, three, three, true), None, "{loss}");
+        }
+        assert!(found_at(0.5, three, three, true).unwrap().contains("far below the 1.10"));
+        assert!(found_at(2.2, three, three, true).unwrap().contains("starts at 2.20"));
+        assert!(found_at(f64::NAN, three, three, true).unwrap().contains("NaN"));
+        // Nearly all rows have one label, and the head leans to it.
+        assert_eq!(found_at(0.3, std::f64::consts::LN_2, 0.31, true), None);
+        // Numbers around 30, and around 0.
+        assert_eq!(found_at(880.0, 900.0, 881.0, true), None);
+        assert_eq!(found_at(0.4, 0.01, 0.4, true), None);
+    }
+
+    #[test]
+    fn a_trained_head_may_start_low_and_not_high() {
+        let three = 3f64.ln();
+        assert_eq!(found_at(0.001, three, three, false), None);
+        assert_eq!(found_at(2.0, three, three, false), None);
+        assert!(found_at(2.2, three, three, false).unwrap().contains("the trained head"));
+    }
+
+    #[test]
+    fn mean_logits_are_each_labels_own() {
+        assert_eq!(means(&[1.0, 10.0, 3.0, -20.0, 2.0, 1.0], 2), [2.0, -3.0, 2.0, -3.0, 2.0, -3.0]);
+        assert!(means(&[], 3).is_empty());
+    }
+
+    #[test]
+    fn gradients_are_where_they_should_be_and_nowhere_else() {
+        let mut parameters = Parameters::new();
+        let [used, other, aside] =
+            ["used.weight", "other.lora_A.weight", "other.lora_B.weight"].map(|name| {
+                let value = Tensor::from_slice(Device::Cpu, &[2, 1], &[2.0, -1.0]).unwrap();
+                let id = parameters.add(name, value).unwrap();
+                parameters.get_mut(id).trainable = true;
+                id
+            });
+        let gradients = |parameters: &Parameters, seen: &[_]| {
+            let mut gradients = Gradients::new();
+            for id in seen {
+                let tape = Tape::recording();
+                let loss =
+                    ops::squared_error(&tape, &tape.parameter(parameters, *id), &[0.5, 0.5], 2.0).unwrap();
+                tape.backward(&loss, &mut gradients).unwrap();
+            }
+            gradients
+        };
+        let found = |parameters: &Parameters, gradients: &Gradients| {
+            let group = |name| <str>::split_once(name, '.').map_or(name, |(group, _)| group);
+            let findings = reached(parameters, gradients, group, "model");
+            findings.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        // One side of a branch may be without.
+        let sound = gradients(&parameters, &[used, aside]);
+        assert_eq!(found(&parameters, &sound), Vec::<String>::new());
+        let dead = gradients(&parameters, &[used]);
+        assert_eq!(found(&parameters, &dead), ["no gradient reaches other: training will never change it"]);
+        // Trained by what it has recorded, frozen by what is asked.
+        parameters.get_mut(used).trainable = false;
+        assert_eq!(found(&parameters, &sound), ["used.weight is frozen and gets a gradient"]);
+        parameters.get_mut(other).trainable = false;
+        assert_eq!(found(&parameters, &sound), ["used.weight is frozen and gets a gradient"]);
+    }
 }

@@ -1,0 +1,252 @@
+//! The labels' names: two that are one, one that is none, one that is several, and those that the model calls otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use retune_adapt::nearest;
+use retune_adapt::tasks::Answer;
+use retune_data::{Example, Label, LabelMap, ProblemType, plain};
+
+use super::rows::{found, lines};
+use super::{Examination, Finding};
+use crate::Result;
+use crate::recipe::Prepared;
+
+pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
+    let prepared = examination.prepared;
+    let (train, labels) = (&prepared.examples.train, &prepared.examples.labels);
+    let file = prepared.resolved.train_path().display().to_string();
+    let named = prepared.examples.problem_type != ProblemType::Regression;
+    let names = if named {
+        [alike(train, labels, &file), missing(train, &file), joined(train, &file)].concat()
+    } else {
+        Vec::new()
+    };
+    examination.check("label-names", names);
+    let decoded = if named {
+        [misnumbered(train, labels, &file), called_otherwise(prepared, &file)?].concat()
+    } else {
+        Vec::new()
+    };
+    examination.check("labels-decode", decoded);
+    examination.check("label-in-text", told(train, &file));
+    Ok(())
+}
+
+/// The rows that have one of `names`.
+fn rows_of<'e>(train: &'e [Example], names: &[&str]) -> Vec<&'e Example> {
+    let has = |example: &&Example| example.names().iter().any(|name| names.contains(&name.as_str()));
+    train.iter().filter(has).collect()
+}
+
+fn quoted<S: AsRef<str>>(names: &[S]) -> String {
+    // Debug shows what the eye does not see: white space and characters of no width.
+    let mut shown: Vec<_> = names.iter().take(4).map(|name| format!("{:?}", name.as_ref())).collect();
+    if names.len() > 4 {
+        shown.push("...".into());
+    }
+    shown.join(", ")
+}
+
+/// Two spellings of one name are two classes.
+fn alike(train: &[Example], labels: &LabelMap, file: &str) -> Vec<Finding> {
+    let groups = labels.alike().into_iter().map(|mut group| {
+        group.sort_by_key(|name| rows_of(train, &[name]).len());
+        group
+    });
+    groups
+        .flat_map(|group| {
+            let (rarer, usual) = (&group[..group.len() - 1], group.last().copied().unwrap_or_default());
+            found(
+                "label-names",
+                format!("the labels {} differ only by case, white space or Unicode's form", quoted(&group)),
+                file,
+                lines(rows_of(train, rarer)),
+                "they are learnt as different classes, and each takes rows from the other",
+                format!("write {usual:?} in these rows, if they mean the same"),
+            )
+        })
+        .collect()
+}
+
+/// What a spreadsheet or a script writes where there is nothing.
+fn missing(train: &[Example], file: &str) -> Vec<Finding> {
+    const NOTHING: [&str; 6] = ["nan", "null", "<na>", "#n/a", "#value!", "#ref!"];
+    let names: BTreeSet<&str> = train
+        .iter()
+        .flat_map(Example::names)
+        .map(String::as_str)
+        .filter(|name| NOTHING.contains(&plain(name).as_str()))
+        .collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let rows = rows_of(train, &names);
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    found(
+        "label-names",
+        format!(
+            "{} rows have the label {}, which is how a missing one is written",
+            rows.len(),
+            quoted(&names)
+        ),
+        file,
+        lines(rows),
+        "rows without a label become a class of their own",
+        "remove these rows, or give them their labels".into(),
+    )
+}
+
+/// `a;b` beside `a` and `b` is two labels, and is learnt as a third.
+fn joined(train: &[Example], file: &str) -> Vec<Finding> {
+    let names: BTreeSet<&str> = train.iter().filter_map(Example::class).collect();
+    for separator in [";", "|", ","] {
+        let both = |name: &&str| {
+            let mut parts = name.split(separator).map(str::trim);
+            name.contains(separator) && parts.all(|part| names.contains(part))
+        };
+        let several: Vec<&str> = names.iter().copied().filter(both).collect();
+        if several.is_empty() {
+            continue;
+        }
+        return found(
+            "label-names",
+            format!("the labels {} are several labels each, and are taken for one", quoted(&several)),
+            file,
+            lines(rows_of(train, &several)),
+            "each combination is learnt as a class of its own, that has nothing to do with its parts",
+            format!("--label-separator {separator:?}"),
+        );
+    }
+    Vec::new()
+}
+
+/// `LABEL_3` is what the class of number 3 is called where nobody named it: as the name of another one it misleads.
+fn misnumbered(train: &[Example], labels: &LabelMap, file: &str) -> Vec<Finding> {
+    let number = |name: &str| plain(name).strip_prefix("label_")?.parse::<usize>().ok();
+    let names = labels.names();
+    if !names.iter().all(|name| number(name).is_some()) {
+        return Vec::new();
+    }
+    let other = names.iter().enumerate().find(|(index, name)| number(name) != Some(*index));
+    let Some((index, name)) = other else { return Vec::new() };
+    found(
+        "labels-decode",
+        format!("`{name}` gets the number {index}, as names are in the order of their bytes"),
+        file,
+        lines(rows_of(train, &[name])),
+        "other tools call the class of number 1 LABEL_1: whoever goes by that takes one class for another",
+        "write plain numbers from 0 on, or what the labels mean".into(),
+    )
+}
+
+/// The model has a head for these labels under slightly other names: it is thrown away, and nobody says so.
+fn called_otherwise(prepared: &Prepared<'_>, file: &str) -> Result<Vec<Finding>> {
+    let model = &prepared.model;
+    let head = &model.parameters.get(model.classifier.classifier().weight).name;
+    let Some(known) = model.source.sound_labels()? else { return Ok(Vec::new()) };
+    if !(model.has_fresh_head() && model.unused.contains(head)) {
+        return Ok(Vec::new());
+    }
+    let names = prepared.examples.labels.names();
+    let is_known = |name: &&String| known.contains(name);
+    let (same, other): (Vec<&String>, Vec<&String>) = names.iter().partition(is_known);
+    let place = model.source.folder.join("config.json").display().to_string();
+    let why = "a head that was trained is thrown away, and a new one starts from nothing";
+    // Numbers from 0 on, where the model has names for these numbers.
+    let numbers = names.iter().map(|name| name.parse::<usize>().ok().filter(|number| *number < known.len()));
+    if same.is_empty() && names.len() == known.len() && numbers.clone().all(|number| number.is_some()) {
+        return Ok(found(
+            "labels-decode",
+            format!(
+                "the labels are the numbers {}, and the model calls them {}",
+                quoted(names),
+                quoted(&known)
+            ),
+            file,
+            Vec::new(),
+            why,
+            format!("write the names in the file, or the numbers into the `id2label` of {place}"),
+        ));
+    }
+    let meant = |name: &&String| {
+        let alike = known.iter().find(|known| plain(known) == plain(name));
+        let near = || nearest(name, known.iter().map(String::as_str)).filter(|_| !same.is_empty());
+        alike.map(String::as_str).or_else(near)
+    };
+    let meant: Option<Vec<&str>> = other.iter().map(meant).collect();
+    let Some(meant) = meant.filter(|meant| !meant.is_empty()) else { return Ok(Vec::new()) };
+    let wrong: Vec<&str> = other.iter().map(|name| name.as_str()).collect();
+    Ok(found(
+        "labels-decode",
+        format!("the labels {} are none of the model's, which has {}", quoted(&wrong), quoted(&meant)),
+        file,
+        lines(rows_of(&prepared.examples.train, &wrong)),
+        why,
+        format!("write {} in these rows, if they mean the same", quoted(&meant)),
+    ))
+}
+
+/// Texts that say their own label.
+fn told(train: &[Example], file: &str) -> Vec<Finding> {
+    const ENOUGH: usize = 20;
+    const NEARLY_ALL: f64 = 0.95;
+    let words = |text: &str| {
+        let plain = plain(text);
+        let words = plain.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        format!(" {} ", words.collect::<Vec<_>>().join(" "))
+    };
+    let says = |example: &&Example| {
+        let name = words(example.class().unwrap_or_default());
+        let texts = [Some(&example.text), example.pair.as_ref()];
+        !name.trim().is_empty() && texts.into_iter().flatten().any(|text| words(text).contains(&name))
+    };
+    let telling: Vec<&Example> = train.iter().filter(says).collect();
+    if telling.len() < ENOUGH || (telling.len() as f64) < NEARLY_ALL * train.len() as f64 {
+        return Vec::new();
+    }
+    found(
+        "label-in-text",
+        format!("{} of {} rows have their label in their text", telling.len(), train.len()),
+        file,
+        lines(telling),
+        "the model learns to read it off, and texts without it get any label",
+        "take the label out of the texts; is it the right --text-column?".into(),
+    )
+}
+
+/// A trained head whose answers fit the labels well, but under other names.
+pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Vec<Finding> {
+    let labels = prepared.model.labels();
+    let mut taken: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
+    let mut right = 0;
+    for (row, logits) in rows.iter().zip(logits.chunks_exact(labels.len())) {
+        // Several labels and numbers have no one name that could be another's.
+        let Answer::Class { label, .. } = prepared.model.form.answer(logits) else { return Vec::new() };
+        let Label::Class(name) = prepared.train_rows.targets.label(*row) else { return Vec::new() };
+        let (Some(target), Some(class)) = (labels.index(&name), labels.index(&label)) else { continue };
+        *taken.entry(target).or_default().entry(class).or_default() += 1;
+        right += usize::from(class == target);
+    }
+    let majority =
+        |by: &BTreeMap<usize, usize>| by.iter().max_by_key(|(_, count)| **count).map(|(c, n)| (*c, *n));
+    let mapped: usize = taken.values().filter_map(majority).map(|(_, count)| count).sum();
+    // With few rows a label, any answer is the most frequent one of its label.
+    if rows.len() < 3 * taken.len() || mapped * 10 < rows.len() * 6 || right * 2 > mapped {
+        return Vec::new();
+    }
+    let name = |class: usize| labels.name(class).unwrap_or_default();
+    let pairs = taken.iter().filter_map(|(target, by)| Some((*target, majority(by)?.0)));
+    let pairs: Vec<_> = pairs
+        .filter(|(a, b)| a != b)
+        .take(3)
+        .map(|(a, b)| format!("`{}` is called `{}`", name(a), name(b)))
+        .collect();
+    found(
+        "swapped-labels",
+        format!("the model tells the labels apart, but under other names: {}", pairs.join(", ")),
+        &prepared.model.source.folder.display().to_string(),
+        Vec::new(),
+        "its label names are in another order than its logits, so every prediction would carry a wrong name",
+        "put the `id2label` of its config.json (and the labels of its retune.json) right".into(),
+    )
+}
