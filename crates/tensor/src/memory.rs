@@ -70,11 +70,12 @@ pub fn resident() -> Option<Resident> {
     Some(Resident { current: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
 }
 
-/// About what the kernels hold beside tensors while they run on all threads: packed operands of a product, scores of a
-/// tile of an attention. The ledger does not see these, as they belong to no tensor.
+/// About what the kernels hold beside tensors: on each thread packed rows and scores of a tile of an attention, and the
+/// packed operand of the largest product that [`Device::Meta`] has seen. The ledger does not see these, as they belong to
+/// no tensor.
 pub fn kernel_buffers() -> usize {
-    const A_THREAD: usize = 3 << 20;
-    A_THREAD * rayon::current_num_threads()
+    const A_THREAD: usize = 1 << 20;
+    A_THREAD * rayon::current_num_threads() + crate::backend::meta::workspace()
 }
 
 struct Ledger {

@@ -5,7 +5,7 @@ mod attention;
 pub mod ceiling;
 mod elementwise;
 mod embedding;
-mod gemm;
+pub(super) mod gemm;
 mod loss;
 mod math;
 mod norm;

@@ -1,7 +1,7 @@
 //! Nothing is computed: the ops allocate and free as they would, and the ledger counts. What the products would take is
 //! added up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
@@ -15,6 +15,12 @@ pub struct Meta;
 pub static META: Meta = Meta;
 
 static FLOPS: AtomicU64 = AtomicU64::new(0);
+static WORKSPACE: AtomicUsize = AtomicUsize::new(0);
+
+/// The most bytes that a product's packed operand would have taken so far.
+pub(crate) fn workspace() -> usize {
+    WORKSPACE.load(Ordering::Relaxed)
+}
 
 /// The floating point operations of all products since the last call: two for each multiplication with its addition.
 /// What is done to single values is left out, as everywhere in the field.
@@ -35,6 +41,7 @@ impl Backend for Meta {
         0.0
     }
     fn gemm(&self, _: &mut [f32], products: &[Product<'_>], _: bool, _: Ends<'_>) {
+        WORKSPACE.fetch_max(super::cpu::gemm::workspace(products), Ordering::Relaxed);
         for Product { left, right, .. } in products {
             count(2 * left.shape[0] * left.shape[1] * right.shape[1]);
         }
