@@ -11,7 +11,7 @@ use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
 use serde::Serialize;
 
-use crate::evaluate::by_tokens;
+use crate::evaluate::batches;
 use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
 /// The answer for one row.
@@ -183,9 +183,8 @@ fn run(
 ) -> Result<(Vec<Prediction>, Done)> {
     let tokens = model.tokens(examples, model.max_length(max_length)?)?;
     let start = Instant::now();
-    let lengths: Vec<usize> = (0..tokens.len()).map(|row| tokens.length(row)).collect();
     let mut predictions = Vec::with_capacity(examples.len());
-    for batch in by_tokens(&lengths) {
+    for batch in batches(&tokens) {
         let values = model.logits(&Tape::inference(), &tokens.batch(&batch), None)?;
         if values.value().f32().iter().any(|logit| !logit.is_finite()) {
             return Err(Error::place(

@@ -199,10 +199,9 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     // 5. Evaluate, and save what can be deployed.
     let peak_memory_bytes = memory::usage(Device::Cpu).peak;
     artefact::save_model(&model, &output)?;
-    if let Some(tuned) = evaluation.as_ref().and_then(|evaluation| evaluation.thresholds.clone()) {
-        listener.say("thresholds: tuned for each label on the evaluation rows, whose scores flatter for it; --thresholds 0.5 \
-                      leaves them at a half");
-        card.thresholds = Some(tuned);
+    if let Some(evaluation) = evaluation.as_ref().filter(|_| resolved.tunes_thresholds(&examples)) {
+        listener.say(&evaluation.tuning_said());
+        card.thresholds.clone_from(&evaluation.thresholds);
     }
     card.receipt = outcome.evaluated.as_ref().map(|evaluated| crate::Receipt {
         step: outcome.kept_step,

@@ -263,6 +263,12 @@ impl<'a> Resolved<'a> {
         })
     }
 
+    /// Whether thresholds are to be found on the evaluation rows.
+    pub fn tunes_thresholds(&self, examples: &Examples) -> bool {
+        examples.problem_type == ProblemType::MultiLabel
+            && self.set_thresholds(examples).is_ok_and(|set| set.is_none())
+    }
+
     /// Every setting as it was used, for the card.
     pub fn as_json(&self, max_length: usize) -> Value {
         let Settings {

@@ -14,7 +14,7 @@ use retune_data::{LabelMap, ProblemType};
 pub use form::{
     Answer, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets, serialize_counts,
 };
-pub use multi_label::Thresholds;
+pub use multi_label::{Thresholds, tunable_labels};
 pub use text_classification::{ClassifierRows, TextClassifier};
 
 use crate::{AdaptError, nearest};
