@@ -113,7 +113,8 @@ fn same_intervals(case: &Value, scores: usize, found: &Intervals) {
     for (what, expected) in expected {
         let (expected, actual) = (numbers(expected), found.scores[what.as_str()]);
         let width = expected[1] - expected[0];
-        let allowed = 0.03 * width + if what.starts_with("subset") { 1.0 / case["rows"].as_f64().unwrap() } else { 0.0 };
+        let allowed = 0.03 * width
+            + if what.starts_with("subset") { 1.0 / case["rows"].as_f64().unwrap() } else { 0.0 };
         assert!(width > 0.0);
         assert!(
             (actual.low - expected[0]).abs() < allowed && (actual.high - expected[1]).abs() < allowed,

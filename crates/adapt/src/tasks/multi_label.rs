@@ -343,8 +343,8 @@ mod tests {
 
     #[test]
     fn without_rows_enough_nothing_is_tuned() {
-        let has: Vec<_> = (0..9).map(|row| labels(if row < 4 { &["a", "c"] } else { &["b"][..1 - row % 2] }));
-        let has: Vec<_> = has.collect();
+        let has = |row: usize| labels(if row < 4 { &["a", "c"] } else { &["b"][..1 - row % 2] });
+        let has: Vec<_> = (0..9).map(has).collect();
         let form = form(Thresholds::Tune);
         let targets = form.targets(&rows(&has), Path::new("x"), LossOptions::default()).unwrap();
         let mut score = targets.score();
