@@ -6,7 +6,7 @@ use std::time::Instant;
 use retune_adapt::tasks::{
     ClassifierRows, FormSpec, LabelScore, LossOptions, Measured, Metrics, serialize_counts, tunable_labels,
 };
-use retune_data::{Table, Tokens};
+use retune_data::Tokens;
 use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, Tally, paired};
 use retune_tensor::{Parameters, Tape};
 use retune_train::Batching;
@@ -118,9 +118,8 @@ fn tallied(
     let model = TextModel::open(settings)?;
     let max_length = model.max_length(max_length)?;
     let problem_type = model.form.spec().problem_type;
-    let prefer = |file: &FileSettings, table: &Table| model.file_settings(file, table);
-    let read = dataset::read_labelled(data, file, prefer, |_, _, _| Ok(problem_type))?;
-    model.check_pair(read.columns.pair.is_some(), "pair-column")?;
+    let read = dataset::read_labelled(data, file, model.trained_columns(), |_, _, _| Ok(problem_type))?;
+    model.check_columns(&read.columns, file, data)?;
     let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
     let mut tallies = Vec::with_capacity(rows.tokens.len());
     let keep = Some(&mut tallies);

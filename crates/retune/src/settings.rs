@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use retune_data::{Columns, ReadOptions, Table, choose_columns};
+use retune_data::{Columns, Named, ReadOptions, Table, Wanted, choose_wanted_columns};
 use retune_model::hub::HubSettings;
 use serde::{Deserialize, Serialize};
+
+use crate::artefact;
 
 /// Where a model is.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -194,9 +196,27 @@ impl FileSettings {
         Ok(ReadOptions { format, encoding: self.encoding.clone() })
     }
 
-    pub(crate) fn columns(&self, table: &Table) -> crate::Result<Columns> {
-        let [text, label, pair] =
-            [&self.text_column, &self.label_column, &self.pair_column].map(Option::as_deref);
-        Ok(choose_columns(table, text, label, pair)?)
+    /// The columns of a file: as given, else those that a model was trained on, where the file has them.
+    pub(crate) fn columns<'a>(
+        &'a self,
+        table: &Table,
+        trained: Option<&'a artefact::Columns>,
+    ) -> crate::Result<Columns> {
+        let column = |given: &'a Option<String>, trained: Option<&'a String>| {
+            let given = given.as_ref().map(|name| Named { name, why: "as asked" });
+            let trained = trained.filter(|name| table.columns().contains(name));
+            given.or(trained.map(|name| Named { name, why: "as the model was trained" }))
+        };
+        let text = column(&self.text_column, trained.map(|columns| &columns.text));
+        let label = column(&self.label_column, trained.and_then(|columns| columns.label.as_ref()));
+        let pair = column(&self.pair_column, trained.and_then(|columns| columns.pair.as_ref()));
+        let separator = self.separator(trained);
+        Ok(choose_wanted_columns(table, &Wanted { text, label, pair, separator })?)
+    }
+
+    /// What stands between several labels: as given, else as a model was trained.
+    pub(crate) fn separator<'a>(&'a self, trained: Option<&'a artefact::Columns>) -> Option<&'a str> {
+        let trained = trained.and_then(|columns| columns.label_separator.as_deref());
+        self.label_separator.as_deref().or(trained)
     }
 }

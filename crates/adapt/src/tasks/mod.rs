@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use retune_data::{LabelMap, ProblemType};
 
 pub use form::{
-    Answer, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets, serialize_counts,
+    Answer, Cell, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets,
+    serialize_counts,
 };
 pub use multi_label::{Thresholds, tunable_labels};
 pub use text_classification::{ClassifierRows, TextClassifier};
