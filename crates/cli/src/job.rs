@@ -20,7 +20,7 @@ pub(crate) struct Job {
     #[arg(value_name = "RUN.toml")]
     run_file: Option<PathBuf>,
     /// A setting by its name in a run file, such as epochs=5
-    #[arg(long, value_name = "KEY=VALUE", help_heading = "Run", hide_short_help = true)]
+    #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     set: Vec<String>,
     #[command(flatten)]
     settings: TrainSettings,

@@ -30,7 +30,7 @@ pub struct ModelSettings {
     )]
     pub base: Option<PathBuf>,
     /// Use an adapter on a base whose weights are not those it was trained on
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false", help_heading = "Model", hide_short_help = true))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Model", hide_short_help = true))]
     pub allow_other_base: Option<bool>,
     /// What a label is: single-label, multi-label or regression [default: by the label column, or as the model was trained]
     #[cfg_attr(
@@ -97,16 +97,6 @@ pub struct TrainSettings {
     #[serde(flatten)]
     #[cfg_attr(feature = "clap", command(flatten))]
     pub model: ModelSettings,
-    /// How the files are read
-    #[serde(flatten)]
-    #[cfg_attr(feature = "clap", command(flatten))]
-    pub file: FileSettings,
-    /// What is learnt; found from the data
-    #[cfg_attr(
-        feature = "clap",
-        arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
-    )]
-    pub task: Option<String>,
     /// The rows to learn from: CSV, TSV or JSONL with a text and a label column
     #[cfg_attr(feature = "clap", arg(long, value_name = "FILE", help_heading = "Data"))]
     pub train: Option<PathBuf>,
@@ -125,6 +115,16 @@ pub struct TrainSettings {
         arg(long, value_name = "ROWS", help_heading = "Data", hide_short_help = true)
     )]
     pub limit: Option<usize>,
+    /// How the files are read
+    #[serde(flatten)]
+    #[cfg_attr(feature = "clap", command(flatten))]
+    pub file: FileSettings,
+    /// What is learnt; found from the data
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
+    )]
+    pub task: Option<String>,
     /// What is trained of the model: see `retune methods` [default: by the size of the model]
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Method"))]
     pub method: Option<String>,
@@ -132,7 +132,7 @@ pub struct TrainSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
     pub output: Option<PathBuf>,
     /// Replace what an earlier run left in the output folder
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false", help_heading = "Run"))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run"))]
     pub overwrite: Option<bool>,
     /// Longer texts are cut to this many tokens [default: 512, or what the model can]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Data"))]
@@ -206,7 +206,13 @@ pub struct TrainSettings {
     /// false sees the rows in the order of the file [default: true]
     #[cfg_attr(
         feature = "clap",
-        arg(long, value_name = "true|false", help_heading = "Training", hide_short_help = true)
+        arg(
+            long,
+            hide_possible_values = true,
+            value_name = "true|false",
+            help_heading = "Training",
+            hide_short_help = true
+        )
     )]
     pub shuffle: Option<bool>,
     /// When to evaluate: epoch, or a number of steps [default: epoch]
@@ -229,7 +235,7 @@ pub struct TrainSettings {
     )]
     pub keep: Option<String>,
     /// Refuse to train while the first look finds anything wrong
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false", help_heading = "Run", hide_short_help = true))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run", hide_short_help = true))]
     pub strict: Option<bool>,
     /// The rate of each layer, as a share of that of the one above it, such as 0.9 [default: 1, the same for all]
     #[cfg_attr(
@@ -253,7 +259,7 @@ pub struct TrainSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Run", hide_short_help = true))]
     pub keep_checkpoints: Option<usize>,
     /// Go on with the run in the output folder, from its newest checkpoint, with the settings it was begun with
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false", help_heading = "Run"))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run"))]
     pub resume: Option<bool>,
     /// Threads; they change the speed and nothing else [default: all cores]
     #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Run", hide_short_help = true))]
