@@ -176,11 +176,11 @@ class Check:
         ours = torch.tensor([line["logits"] for line in lines])
         self.row(f"{case}: logits", relative(ours, expected), 1e-5)
         if form.problem_type == "regression":
-            self.row(f"{case}: scores are the logits", relative(torch.tensor([[x["score"]] for x in lines]), ours), 0)
+            self.row(f"{case}: scores are the logits", relative(torch.tensor([[x["predicted_score"]] for x in lines]), ours), 0)
         else:
             at = numpy.array(thresholds or [0.5] * len(LABELS))
             given = [[n for n, yes in zip(LABELS, row) if yes] for row in torch.sigmoid(ours).numpy() >= at]
-            self.row(f"{case}: rows with other labels", sum(a != x["labels"] for a, x in zip(given, lines)), 0)
+            self.row(f"{case}: rows with other labels", sum(a != x["predicted_labels"] for a, x in zip(given, lines)), 0)
 
         targets = torch.tensor([form.target(row) for row in rows])
         with torch.no_grad():

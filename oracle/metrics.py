@@ -197,6 +197,51 @@ def regression_cases():
     yield regression_scores("exact", gold, gold)
 
 
+def drawn(rows):
+    """[resamples, rows]: the rows of each resample."""
+    return np.random.default_rng(7).integers(0, rows, (RESAMPLES // 5, rows))
+
+
+def ends(scores, confidence):
+    return {name: np.percentile(all, [50 - 50 * confidence, 50 + 50 * confidence]).tolist() for name, all in scores.items()}
+
+
+def multi_label_bootstrap(rows, labels, share, wrong, confidence):
+    random = np.random.default_rng(20261205)
+    gold = (random.random((rows, labels)) < share).astype(int)
+    predicted = np.where(random.random(gold.shape) < wrong, 1 - gold, gold)
+    scores = {name: [] for name in ("f1_micro", "f1_macro", "f1_samples", "subset_accuracy")}
+    for sample in drawn(rows):
+        both, given, has = gold[sample] & predicted[sample], predicted[sample], gold[sample]
+        f1 = lambda axis: 2 * both.sum(axis) / np.maximum(given.sum(axis) + has.sum(axis), 1)
+        found = (f1(None), f1(0).mean(), f1(1).mean(), (given == has).all(1).mean())
+        if len(scores["f1_micro"]) < 20:
+            for average, value in zip(("micro", "macro", "samples"), found):
+                assert abs(f1_score(has, given, average=average, zero_division=0) - value) < 1e-12
+        for all, value in zip(scores.values(), found):
+            all.append(value)
+    case = {"rows": rows, "confidence": confidence, "gold": gold.tolist(), "predicted": predicted.tolist()}
+    return {**case, "ends": ends(scores, confidence)}
+
+
+def regression_bootstrap(rows, noise, confidence):
+    random = np.random.default_rng(20261206)
+    gold = np.round(random.normal(2.5, 1.5, rows), 1)
+    predicted = np.round(gold + random.normal(0.3, noise, rows), 2)
+    scores = {name: [] for name in ("pearson", "spearman", "mse", "mae", "r2")}
+    for sample in drawn(rows):
+        g, p = gold[sample], predicted[sample]
+        error, spread = p - g, ((g - g.mean()) ** 2).sum()
+        ranks = scipy.stats.rankdata(g), scipy.stats.rankdata(p)
+        found = (np.corrcoef(g, p)[0, 1], np.corrcoef(*ranks)[0, 1], (error**2).mean(), np.abs(error).mean(), 1 - (error**2).sum() / spread)
+        if len(scores["r2"]) < 20:
+            assert abs(r2_score(g, p) - found[4]) < 1e-9 and abs(scipy.stats.spearmanr(g, p).statistic - found[1]) < 1e-9
+        for all, value in zip(scores.values(), found):
+            all.append(value)
+    case = {"rows": rows, "confidence": confidence, "gold": gold.tolist(), "predicted": predicted.tolist()}
+    return {**case, "ends": ends(scores, confidence)}
+
+
 def write(name, sections):
     lines = []
     for section, cases in sections.items():
@@ -209,8 +254,10 @@ def write(name, sections):
 def main():
     warnings.filterwarnings("ignore")  # Its warnings that a score is undefined are about the very cases wanted here.
     write("classification.json", {"classification": classification_cases(), "bootstrap": bootstrap_cases()})
-    write("multi_label.json", {"multi_label": multi_label_cases(), "threshold": threshold_cases()})
-    write("regression.json", {"regression": regression_cases()})
+    several = [multi_label_bootstrap(*case) for case in ((61, 3, 0.3, 0.1, 0.95), (40, 5, 0.15, 0.2, 0.8))]
+    write("multi_label.json", {"multi_label": multi_label_cases(), "threshold": threshold_cases(), "bootstrap": several})
+    numbers = [regression_bootstrap(*case) for case in ((83, 0.7, 0.95), (47, 2.0, 0.8))]
+    write("regression.json", {"regression": regression_cases(), "bootstrap": numbers})
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command};
 use retune::{Kind, TrainSettings};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::{run_file, verbs};
+use crate::run_file::{self, Layer};
+use crate::verbs;
 
 /// The verbs that are told this.
 const VERBS: [&str; 3] = ["train", "plan", "doctor"];
@@ -19,7 +20,7 @@ pub(crate) struct Job {
     #[arg(value_name = "RUN.toml")]
     run_file: Option<PathBuf>,
     /// A setting by its name in a run file, such as epochs=5
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", hide_short_help = true)]
     set: Vec<String>,
     #[command(flatten)]
     settings: TrainSettings,
@@ -28,12 +29,12 @@ pub(crate) struct Job {
 impl Job {
     /// The run file, `--set` over it, flags over both; `matches` has the methods' own flags. The threads are set.
     pub fn settings(&self, matches: Option<&ArgMatches>) -> Result<TrainSettings, Failure> {
-        let mut layer = self.run_file.as_deref().map(run_file::read).transpose()?.unwrap_or_default();
-        for text in &self.set {
-            let (name, value) = run_file::set(text)?;
-            layer.insert(name, value);
+        let file = self.run_file.as_deref().map(run_file::read).transpose()?.unwrap_or_default();
+        let set = self.set.iter().map(|text| run_file::set(text)).collect::<Result<_, _>>()?;
+        let mut layer = Layer::new();
+        for one in [file, set, given(&self.settings)] {
+            layer.extend(keep_number(one)?);
         }
-        layer.extend(given(&self.settings));
         for option in retune::METHODS.iter().flat_map(|method| method.options()) {
             if let Some(value) = matches.and_then(|matches| matches.get_one::<String>(option.name)) {
                 layer.insert(option.name.into(), Value::from(value.as_str()));
@@ -62,14 +63,29 @@ fn add_method_options(mut verb: Command) -> Command {
                 Kind::Flag => "true|false",
                 Kind::List => "NAMES",
             };
-            verb = verb.arg(Arg::new(option.name).long(option.name).value_name(value).help(help));
+            let flag = Arg::new(option.name).long(option.name).value_name(value).help(help);
+            verb = verb.arg(flag.help_heading("Method").hide_short_help(true));
         }
     }
     verb
 }
 
+/// `keep` with a whole number says how many checkpoints stay, and is the setting that has that name.
+fn keep_number(mut layer: Layer) -> Result<Layer, Failure> {
+    const CHECKPOINTS: &str = "keep-checkpoints";
+    let number = layer.get("keep").and_then(Value::as_str).and_then(|keep| keep.parse::<u64>().ok());
+    let Some(number) = number else { return Ok(layer) };
+    layer.remove("keep");
+    match layer.insert(CHECKPOINTS.into(), number.into()) {
+        Some(other) if other != number => Err(Failure::request(format!(
+            "--keep {number} and --{CHECKPOINTS} {other} both say how many checkpoints stay; give one of them"
+        ))),
+        _ => Ok(layer),
+    }
+}
+
 /// The settings that are there.
-fn given(settings: &TrainSettings) -> Map<String, Value> {
+fn given(settings: &TrainSettings) -> Layer {
     let all = serde_json::to_value(settings).unwrap_or_default();
     all.as_object()
         .into_iter()

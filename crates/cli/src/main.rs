@@ -9,8 +9,10 @@ mod signals;
 mod size;
 mod verbs;
 
+use std::num::{ParseFloatError, ParseIntError};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::failure::Failure;
@@ -82,15 +84,34 @@ fn main() -> ExitCode {
 
 /// A command line that is no request. Help and versions come this way too, and are no error.
 fn unread(error: &clap::Error) -> ExitCode {
+    // Whoever asked for JSON gets it, although nothing of the line was understood.
+    let output = Output::new(std::env::args_os().any(|argument| argument == "--json"));
+    if let Some(message) = no_number(error) {
+        output.failure(&Failure::request(message));
+        return ExitCode::from(2);
+    }
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    // Whoever asked for JSON gets it, although nothing of the line was understood.
-    if std::env::args_os().any(|argument| argument == "--json") {
-        let words = error.to_string();
-        let message = words.strip_prefix("error: ").unwrap_or(&words).trim_end();
-        Output::new(true).document(&Failure::request(message));
-    }
+    let words = error.to_string();
+    let message = words.strip_prefix("error: ").unwrap_or(&words).trim_end();
+    output.document(&Failure::request(message));
     ExitCode::from(2)
+}
+
+/// What was expected of a flag that takes a number and has none: the parser tells what Rust could not read.
+fn no_number(error: &clap::Error) -> Option<String> {
+    let source = std::error::Error::source(error)?;
+    let expected = match source.downcast_ref::<ParseIntError>() {
+        Some(_) => "a whole number from 0 on, such as 3",
+        None => source.downcast_ref::<ParseFloatError>().map(|_| "a number, such as 3 or 0.5")?,
+    };
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (argument, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let flag = argument.split_whitespace().next()?;
+    Some(format!("{flag}: expected {expected}, got `{value}`"))
 }

@@ -14,6 +14,10 @@ pub(crate) type Layer = Map<String, Value>;
 
 /// Reads the settings in `path`. Errors with line and column if it is no TOML, and for a key that is no setting.
 pub(crate) fn read(path: &Path) -> Result<Layer, Failure> {
+    if let Some(instead) = instead(path) {
+        let path = path.display();
+        return Err(Failure::request(format!("{path}: expected a run file in TOML, got {instead} {path}")));
+    }
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::request(format!("{}: cannot read: {error}", path.display())))?;
     let failure = |at: Option<usize>, message: &str| {
@@ -35,6 +39,16 @@ pub(crate) fn read(path: &Path) -> Result<Layer, Failure> {
         layer.insert(name.into_inner(), value);
     }
     Ok(layer)
+}
+
+/// What was probably meant by a path that is no run file's, and what to type for it.
+fn instead(path: &Path) -> Option<&'static str> {
+    const ROWS: [&str; 9] = ["csv", "tsv", "jsonl", "ndjson", "json", "txt", "parquet", "xlsx", "gz"];
+    if path.is_dir() {
+        return Some("a folder; a model is given as --model");
+    }
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    ROWS.contains(&extension.as_str()).then_some("a name of a file with rows; give it as --train")
 }
 
 /// One `--set name=value`; the value is TOML where it can be read so, else a text.
@@ -64,7 +78,22 @@ fn fitting(name: &str, value: Value) -> Result<Value, Failure> {
     if value.is_number() && taken(&word).is_ok() {
         return Ok(word);
     }
-    Err(Failure::request(format!("`{name}`: {error}")))
+    Err(Failure::request(format!("`{name}`: {}", in_words(&error.message))))
+}
+
+/// What serde expected, in the words of people who write no Rust.
+fn in_words(message: &str) -> String {
+    const TYPES: [(&str, &str); 5] = [
+        ("f64", "a number, such as 3 or 0.5"),
+        ("u64", "a whole number, such as 3"),
+        ("usize", "a whole number, such as 3"),
+        ("a boolean", "true or false"),
+        ("a string", "a text in quotes"),
+    ];
+    let Some((got, expected)) = message.rsplit_once(", expected ") else { return message.to_string() };
+    let expected = TYPES.iter().find(|(rust, _)| *rust == expected).map_or(expected, |(_, words)| words);
+    let got = got.split_once(": ").map_or(got, |(_, got)| got);
+    format!("expected {expected}, got {got}")
 }
 
 /// Every setting there is: those of a training, and those of all methods.
@@ -102,7 +131,7 @@ mod tests {
             "--set: `epocs` is no setting; did you mean `epochs`?"
         );
         let error = set("epochs=many").unwrap_err().to_string();
-        assert!(error.starts_with("--set: `epochs`: invalid type: string \"many\""), "{error}");
+        assert_eq!(error, "--set: `epochs`: expected a number, such as 3 or 0.5, got string \"many\"");
     }
 
     #[test]
@@ -119,8 +148,11 @@ mod tests {
             ("epochs = 2\n= 3\n", "line 2, column 1: "),
             ("epochs = 2\n\nseed = [1,\n", "line 3, "),
             ("seed = 1\nepocs = 2\n", "line 2, column 1: `epocs` is no setting; did you mean `epochs`?"),
-            ("seed = \"é\" # é\n  epochs = 1", "line 1, column 1: `seed`: invalid type: string \"é\""),
-            ("seed = 1\n[model]\nname = 1\n", "line 2, column 2: `model`: invalid type: map"),
+            (
+                "seed = \"é\" # é\n  epochs = 1",
+                "line 1, column 1: `seed`: expected a whole number, such as 3, got string \"é\"",
+            ),
+            ("seed = 1\n[model]\nname = 1\n", "line 2, column 2: `model`: expected path string, got map"),
             ("seed = 1\nseed = 2\n", "line 2, column 1: duplicate key"),
         ] {
             let error = read(text).unwrap_err();

@@ -12,6 +12,9 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
         "kib" | "k" => 1024.0,
         "mib" | "m" => 1024.0 * 1024.0,
         "gib" | "g" => 1024.0 * 1024.0 * 1024.0,
+        "none" | "unlimited" => {
+            return Err("expected a size such as 2GiB; without a limit leave it out".into());
+        }
         _ => return Err("expected bytes, or a number with KB, MB, GB, KiB, MiB or GiB".into()),
     };
     match number.parse::<f64>() {
@@ -29,7 +32,7 @@ mod tests {
         assert_eq!(size("1.5GiB"), Ok(3 << 29));
         assert_eq!(size("900 MiB"), Ok(900 << 20));
         assert_eq!((size("4GB"), size("77")), (Ok(4_000_000_000), Ok(77)));
-        for wrong in ["", "GiB", "0", "-1GB", "1TiBB", "1e9", "nan"] {
+        for wrong in ["", "GiB", "0", "-1GB", "1TiBB", "1e9", "nan", "none"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
     }

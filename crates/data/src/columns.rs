@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
+use crate::column_values::{label_by_content, label_by_separator, text_by_content};
 use crate::error::DataError;
-use crate::label::{as_number, looks_like_list};
+use crate::label::looks_parted;
 use crate::table::Table;
-use crate::wording::{count, did_you_mean, excerpt, list};
+use crate::wording::{did_you_mean, excerpt, list};
 
 /// The columns that a task uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +106,48 @@ const PAIR_NAMES: [(&str, &str); 13] = [
     ("text", "text_pair"),
 ];
 
+/// A column that somebody names, and in which words: "as asked".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named<'n> {
+    /// Its name.
+    pub name: &'n str,
+    /// Why it is this one.
+    pub why: &'n str,
+}
+
+impl<'n> From<&'n str> for Named<'n> {
+    fn from(name: &'n str) -> Self {
+        Named { name, why: "as asked" }
+    }
+}
+
+/// What is known of a file's columns before it is looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted<'n> {
+    /// The text.
+    pub text: Option<Named<'n>>,
+    /// The label.
+    pub label: Option<Named<'n>>,
+    /// The second text.
+    pub pair: Option<Named<'n>>,
+    /// What stands between the labels of a row, where that is known: a label column is then one that has it.
+    pub separator: Option<&'n str>,
+}
+
+/// [`choose_wanted_columns`], with the names that a user gave.
+///
+/// # Errors
+/// As there.
+pub fn choose_columns(
+    table: &Table,
+    text: Option<&str>,
+    label: Option<&str>,
+    pair: Option<&str>,
+) -> Result<Columns, DataError> {
+    let [text, label, pair] = [text, label, pair].map(|name| name.map(Named::from));
+    choose_wanted_columns(table, &Wanted { text, label, pair, separator: None })
+}
+
 /// Chooses the columns of `table`: as named, else by usual names, else by content.
 ///
 /// A text is what has the longest values, nearly all different; a label has a few values that repeat. Two
@@ -115,12 +158,8 @@ const PAIR_NAMES: [(&str, &str); 13] = [
 /// A named column is not there or named for two uses, or no column stands out as the text. That no column
 /// stands out as the label is an error of [`labelled_examples`](crate::labelled_examples), since a file to
 /// predict has none.
-pub fn choose_columns(
-    table: &Table,
-    text: Option<&str>,
-    label: Option<&str>,
-    pair: Option<&str>,
-) -> Result<Columns, DataError> {
+pub fn choose_wanted_columns(table: &Table, wanted: &Wanted<'_>) -> Result<Columns, DataError> {
+    let Wanted { text, label, pair, separator } = *wanted;
     let label = label.map(|name| named(table, "label", name)).transpose()?;
     let pair = pair.map(|name| named(table, "pair", name)).transpose()?;
     let mut taken: Vec<usize> = [&label, &pair].into_iter().flatten().map(|choice| choice.index).collect();
@@ -130,7 +169,7 @@ pub fn choose_columns(
     };
     taken.push(text.index);
     taken.extend(pair.as_ref().map(|choice| choice.index));
-    let label = label.or_else(|| likely_label(table, &taken));
+    let label = label.or_else(|| likely_label(table, &taken, separator));
     let columns = Columns { text, pair, label };
     columns.check_different(table)?;
     Ok(columns)
@@ -168,21 +207,23 @@ impl Columns {
     }
 }
 
-/// The column that is most like a label by its values, other than those `taken`.
-pub(crate) fn likely_label(table: &Table, taken: &[usize]) -> Option<Choice> {
-    by_name(table, "label", &LABEL_NAMES, taken).or_else(|| label_by_content(table, taken))
+/// The column that is most like a label by its name and its values, other than those `taken`.
+pub(crate) fn likely_label(table: &Table, taken: &[usize], separator: Option<&str>) -> Option<Choice> {
+    by_name(table, "label", &LABEL_NAMES, taken)
+        .or_else(|| label_by_separator(table, taken, separator?))
+        .or_else(|| label_by_content(table, taken))
 }
 
-fn choice(table: &Table, role: &str, index: usize, reason: &str) -> Option<Choice> {
+pub(crate) fn choice(table: &Table, role: &str, index: usize, reason: &str) -> Option<Choice> {
     let name = table.columns().get(index)?.clone();
     let why = format!("{role} column `{name}`: {reason}");
     Some(Choice { index, name, why })
 }
 
-fn named(table: &Table, role: &str, name: &str) -> Result<Choice, DataError> {
+fn named(table: &Table, role: &str, Named { name, why }: Named<'_>) -> Result<Choice, DataError> {
     let names = table.columns();
     let index = names.iter().position(|column| column == name);
-    index.and_then(|index| choice(table, role, index, "as asked")).ok_or_else(|| {
+    index.and_then(|index| choice(table, role, index, why)).ok_or_else(|| {
         DataError::new(format!(
             "no column `{name}` for the {role}{}: the columns are {}",
             did_you_mean(name, names.iter().map(String::as_str)),
@@ -240,122 +281,16 @@ fn undecided(table: &Table, role: &str) -> DataError {
         .collect();
     let more = table.columns().len().saturating_sub(shown.len());
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    let mut columns = table.columns().iter().enumerate().filter(|_| role == "label");
+    let parted = columns.find_map(|(index, name)| Some((name, looks_parted(table, index)?)));
+    let parted = parted.map_or(String::new(), |(name, separator)| {
+        format!(
+            "; `{name}` looks like several labels a row: `--label-separator \"{separator}\"` takes it for such"
+        )
+    });
     DataError::new(format!(
-        "no column stands out as the {role}: give `--{role}-column` with one of {}{more}",
+        "no column stands out as the {role}: give `--{role}-column` with one of {}{more}{parted}",
         shown.join(", ")
     ))
     .in_file(table.path())
-}
-
-/// What a column's values are like.
-struct Values {
-    filled: usize,
-    distinct: usize,
-    mean_characters: f64,
-    /// Every value is a number.
-    numeric: bool,
-    /// Some value is a number with decimals.
-    decimal: bool,
-    /// Every value is a list by its brackets.
-    lists: bool,
-    /// Most values have a space or letters beyond ASCII; an identifier has neither.
-    prose: bool,
-}
-
-/// A file of this many rows shows its columns' nature; they are taken from all of it, since files are often
-/// sorted.
-const JUDGED_ROWS: usize = 5000;
-
-impl Values {
-    fn of(table: &Table, column: usize) -> Self {
-        let step = table.len().div_ceil(JUDGED_ROWS).max(1);
-        let mut distinct = HashSet::new();
-        let (mut filled, mut characters, mut numbers, mut prose) = (0_usize, 0_usize, 0_usize, 0_usize);
-        let (mut decimals, mut lists) = (0_usize, 0_usize);
-        for row in table.rows().step_by(step) {
-            let Some(value) = row.get(column).map(str::trim).filter(|value| !value.is_empty()) else {
-                continue;
-            };
-            filled += 1;
-            characters += value.chars().count();
-            let number = as_number(value);
-            numbers += usize::from(number.is_some());
-            decimals += usize::from(number.is_some_and(|number| number.fract() != 0.0));
-            lists += usize::from(looks_like_list(value));
-            prose += usize::from(value.contains(' ') || !value.is_ascii());
-            distinct.insert(value);
-        }
-        Values {
-            filled,
-            distinct: distinct.len(),
-            mean_characters: characters as f64 / filled.max(1) as f64,
-            numeric: numbers == filled,
-            decimal: decimals > 0,
-            lists: lists == filled,
-            prose: 2 * prose > filled,
-        }
-    }
-
-    /// How much like running text: long, and seldom the same.
-    fn textness(&self) -> f64 {
-        let different = self.distinct as f64 / self.filled.max(1) as f64;
-        self.mean_characters * different * if self.prose { 1.0 } else { 0.25 }
-    }
-
-    /// Few values that repeat. The same bound as for label names: two classes may be in three rows.
-    fn repeat(&self) -> bool {
-        self.distinct >= 2
-            && (self.distinct == 2 || 2 * self.distinct <= self.filled)
-            && self.mean_characters < 60.0
-    }
-}
-
-fn free_columns(table: &Table, taken: &[usize]) -> Vec<(usize, Values)> {
-    let free = (0..table.columns().len()).filter(|column| !taken.contains(column));
-    free.map(|column| (column, Values::of(table, column))).filter(|(_, values)| values.filled > 0).collect()
-}
-
-/// How many times more like text the best column must be than the next, for nobody to be surprised.
-const CLEAR_LEAD: f64 = 1.5;
-
-fn text_by_content(table: &Table, taken: &[usize]) -> Option<Choice> {
-    let mut candidates = free_columns(table, taken);
-    candidates.retain(|(_, values)| !values.numeric && !values.lists);
-    candidates.sort_by(|(_, a), (_, b)| b.textness().total_cmp(&a.textness()));
-    match candidates.as_slice() {
-        [(only, _)] if table.columns().len() == 1 => choice(table, "text", *only, "the only one"),
-        [(best, _)] => choice(table, "text", *best, "the only one that is not numbers"),
-        [(best, values), (_, next), ..] if values.textness() > CLEAR_LEAD * next.textness() => {
-            choice(table, "text", *best, "it has the longest values, and they differ most")
-        }
-        _ => None,
-    }
-}
-
-fn label_by_content(table: &Table, taken: &[usize]) -> Option<Choice> {
-    let free = free_columns(table, taken);
-    // Nothing else is written as lists, so one such column is the labels', whatever else repeats.
-    let mut lists = free.iter().filter(|(_, values)| values.lists);
-    if let (Some((column, _)), None) = (lists.next(), lists.next()) {
-        return choice(table, "label", *column, "it has lists");
-    }
-    let mut repeating = free.iter().filter(|(_, values)| values.repeat());
-    match (repeating.next(), repeating.next()) {
-        (Some((column, values)), None) => {
-            let reason = format!("it has {}, which repeat", count(values.distinct, "value"));
-            choice(table, "label", *column, &reason)
-        }
-        // Its one value will be named by the error for a single class, which says more than "no label
-        // column".
-        (None, _) => match free.as_slice() {
-            [(column, values)] if values.numeric && values.decimal => {
-                choice(table, "label", *column, "the only one left, and it has numbers")
-            }
-            [(column, values)] if values.distinct == 1 && values.filled > 1 => {
-                choice(table, "label", *column, "the only one left")
-            }
-            _ => None,
-        },
-        _ => None,
-    }
 }

@@ -1,10 +1,12 @@
 //! A field of the label column as what it says.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
 use crate::problem_type::ProblemType;
+use crate::table::Table;
 use crate::wording::excerpt;
 
 /// What a row is labelled with.
@@ -48,10 +50,20 @@ impl LabelReading {
     pub(crate) fn read(&self, field: &str) -> Result<Label, String> {
         let field = field.trim();
         match (self.problem_type, self.separator.as_deref()) {
-            (ProblemType::SingleLabel, _) => Ok(Label::Class(field.to_owned())),
+            (ProblemType::SingleLabel, _) => match nested(field) {
+                None => Ok(Label::Class(field.to_owned())),
+                Some(what) => Err(format!(
+                    "expected the name of a class, got {what}: `{}`; write the name itself, give --problem-type \
+                     multi-label if a row has lists of labels, or name another column with --label-column",
+                    excerpt(field, 40)
+                )),
+            },
             (ProblemType::Regression, _) => {
                 match as_number(field).filter(|number| (*number as f32).is_finite()) {
                     Some(number) => Ok(Label::Number(number)),
+                    None if has_decimal_comma(field) => Err(format!(
+                        "expected a number such as 3.5, got `{field}`: write its decimals behind a point",
+                    )),
                     None => Err(format!(
                         "expected a number such as 3.5, got `{}`: correct it, or give --problem-type single-label \
                      if the labels are classes",
@@ -71,6 +83,46 @@ impl LabelReading {
 /// Whether a field is a list by its brackets; whether it is a good one, reading it will say.
 pub(crate) fn looks_like_list(field: &str) -> bool {
     field.starts_with('[') && field.ends_with(']')
+}
+
+/// What a field is that is JSON with other values in it.
+fn nested(field: &str) -> Option<&'static str> {
+    let what = match (field.as_bytes().first()?, field.as_bytes().last()?) {
+        (b'{', b'}') => "a JSON object",
+        (b'[', b']') => "a JSON list",
+        _ => return None,
+    };
+    serde_json::from_str::<&RawValue>(field).is_ok().then_some(what)
+}
+
+/// Whether the field is a number with its decimals behind a comma, such as `0,5`; it may be one of thousands too.
+pub(crate) fn has_decimal_comma(field: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = field.strip_prefix(['-', '+']).unwrap_or(field);
+    number.split_once(',').is_some_and(|(whole, decimals)| digits(whole) && digits(decimals))
+}
+
+/// What stands between the labels of a row, if a column looks as if it had several of them: its values are made of fewer
+/// names than there are values.
+pub(crate) fn looks_parted(table: &Table, column: usize) -> Option<&'static str> {
+    const SEPARATORS: [&str; 3] = [";", "|", ","];
+    // Longer parts are sentences.
+    const LONGEST: usize = 40;
+    let values = || table.rows().filter_map(|row| row.get(column)).map(str::trim);
+    let parted = |separator: &&str| {
+        let (mut whole, mut parts) = (HashSet::new(), HashSet::new());
+        for value in values().filter(|value| !value.is_empty()) {
+            whole.insert(value);
+            for part in value.split(*separator).map(str::trim) {
+                if part.is_empty() || part.len() > LONGEST || as_number(part).is_some() {
+                    return false;
+                }
+                parts.insert(part);
+            }
+        }
+        parts.len() > 1 && parts.len() < whole.len()
+    };
+    SEPARATORS.into_iter().find(parted)
 }
 
 /// The field as a number. What is infinite or none is no number to learn.
@@ -149,6 +201,19 @@ mod tests {
         assert_eq!(number(" -1.5e2 "), Ok(Label::Number(-150.0)));
         for field in ["nan", "inf", "1e39", "1,5", "3 stars", ""] {
             assert!(number(field).unwrap_err().contains(&format!("got `{field}`")), "{field}");
+        }
+        assert!(number("-1,50").unwrap_err().ends_with("write its decimals behind a point"));
+    }
+
+    #[test]
+    fn a_class_is_no_nested_json() {
+        let class = |field| read(ProblemType::SingleLabel, None, field);
+        for field in ["{x}", "[1", "a, b", "{", "[a]", "\"q\"", "null"] {
+            assert_eq!(class(field), Ok(Label::Class(field.to_owned())));
+        }
+        for (field, what) in [(r#"{"é": [1]}"#, "a JSON object: `{"), ("[[1], 2]", "a JSON list: `[[1], 2]`")]
+        {
+            assert!(class(field).unwrap_err().contains(&format!("got {what}")), "{field}");
         }
     }
 }

@@ -9,7 +9,7 @@ use unicode_normalization_alignments::UnicodeNormalization;
 use crate::columns::{Columns, likely_label};
 use crate::error::DataError;
 use crate::examples::Example;
-use crate::label::Label;
+use crate::label::{Label, looks_parted};
 use crate::notice::Notice;
 use crate::table::Table;
 use crate::wording::{count, excerpt, nearest};
@@ -102,7 +102,7 @@ impl LabelMap {
                 count(many.len(), "different one"),
                 count(examples.len(), "row"),
                 nature(many),
-                other_column(table, columns)
+                parted(table, columns).unwrap_or_else(|| other_column(table, columns))
             ),
             _ => return LabelMap::new(names.into_iter().map(str::to_owned).collect()),
         };
@@ -304,10 +304,15 @@ fn nature(names: &[&str]) -> &'static str {
     }
 }
 
+fn parted(table: &Table, columns: &Columns) -> Option<String> {
+    let separator = looks_parted(table, columns.label.as_ref()?.index)?;
+    Some(format!("; if they are several labels a row, give `--label-separator \"{separator}\"`"))
+}
+
 fn other_column(table: &Table, columns: &Columns) -> String {
     let used = [Some(&columns.text), columns.pair.as_ref(), columns.label.as_ref()];
     let used: Vec<usize> = used.into_iter().flatten().map(|choice| choice.index).collect();
-    match likely_label(table, &used) {
+    match likely_label(table, &used, None) {
         Some(other) => format!(", or give `--label-column {}`", other.name),
         None => ", or give another column with `--label-column`".to_owned(),
     }

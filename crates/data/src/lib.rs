@@ -21,6 +21,7 @@
 //! A file that is not understood is an error that says where and what to do; nothing is guessed silently.
 //! What was guessed, or looks odd, is a [`Notice`].
 
+mod column_values;
 mod columns;
 mod encoding;
 mod error;
@@ -39,7 +40,7 @@ mod table;
 mod tokens;
 mod wording;
 
-pub use columns::{Choice, Columns, choose_columns};
+pub use columns::{Choice, Columns, Named, Wanted, choose_columns, choose_wanted_columns};
 pub use error::DataError;
 pub use examples::{Example, labelled_examples, unlabelled_examples};
 pub use format::Format;

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::columns::Columns;
+use crate::columns::{Choice, Columns};
 use crate::error::DataError;
-use crate::label::{as_number, looks_like_list};
+use crate::label::{as_number, has_decimal_comma, looks_like_list, looks_parted};
 use crate::table::Table;
 use crate::wording::{count, did_you_mean};
 
@@ -68,7 +68,7 @@ impl ProblemType {
     /// * Anything else: one class a row.
     ///
     /// # Errors
-    /// There is no label column.
+    /// There is no label column, or its numbers have a decimal comma.
     pub fn of_column(
         table: &Table,
         columns: &Columns,
@@ -93,11 +93,16 @@ impl ProblemType {
         if 2 * lists > rows {
             return Ok(found(ProblemType::MultiLabel, "holds lists of labels".to_owned()));
         }
+        let commas = filled().filter(|value| has_decimal_comma(value)).count();
         let numbers: Vec<f64> = filled().filter_map(as_number).collect();
         let mut distinct = numbers.clone();
         distinct.sort_by(f64::total_cmp);
         distinct.dedup();
-        let mostly_numbers = rows > 0 && 20 * numbers.len() >= 19 * rows;
+        let mostly = |count: usize| rows > 0 && 20 * count >= 19 * rows;
+        let mostly_numbers = mostly(numbers.len());
+        if !mostly_numbers && mostly(numbers.len() + commas) {
+            return Err(decimal_comma(table, column));
+        }
         if mostly_numbers && numbers.iter().any(|number| number.fract() != 0.0) {
             let reason = format!("holds numbers with decimals, {} of them different", distinct.len());
             return Ok(found(ProblemType::Regression, reason));
@@ -106,6 +111,14 @@ impl ProblemType {
             let reason =
                 format!("holds {} in {}", count(distinct.len(), "different number"), count(rows, "row"));
             return Ok(found(ProblemType::Regression, reason));
+        }
+        if let Some(separator) = looks_parted(table, column.index) {
+            let why = format!(
+                "column `{}` looks like several labels a row and is taken for one class a row; --label-separator \
+                 \"{separator}\" takes them for several",
+                column.name
+            );
+            return Ok(FoundProblemType { problem_type: ProblemType::SingleLabel, why: Some(why) });
         }
         let why = (numbers.len() == rows && distinct.len() > 2).then(|| {
             format!(
@@ -117,6 +130,19 @@ impl ProblemType {
         });
         Ok(FoundProblemType { problem_type: ProblemType::SingleLabel, why })
     }
+}
+
+/// They would be classes otherwise, a class each.
+fn decimal_comma(table: &Table, column: &Choice) -> DataError {
+    let fields = table.rows().filter_map(|row| Some((row.line(), row.get(column.index)?.trim())));
+    let (line, value) = fields.into_iter().find(|(_, value)| has_decimal_comma(value)).unwrap_or_default();
+    DataError::new(format!(
+        "column `{}`: expected numbers with a point such as 0.5, got `{value}`: write the decimals behind a point; give \
+         --problem-type single-label if they are names of classes, or --label-separator \",\" if they are several labels",
+        column.name
+    ))
+    .at_line(line)
+    .in_file(table.path())
 }
 
 impl fmt::Display for ProblemType {

@@ -22,7 +22,9 @@ pub struct Table {
 
 #[derive(Debug, Clone, Copy)]
 struct Field {
-    column: usize,
+    column: u32,
+    /// It stands as JSON has it: a number, a boolean, a list or an object, and no text.
+    json: bool,
     /// Where its text ends; it begins where the field before ended.
     end: usize,
 }
@@ -65,8 +67,19 @@ impl Table {
 
     /// Adds a field to the row under way.
     pub(crate) fn push_field(&mut self, column: usize, value: &str) {
+        self.push(column, value, false);
+    }
+
+    /// Adds a field that stands as JSON has it.
+    pub(crate) fn push_json(&mut self, column: usize, value: &str) {
+        self.push(column, value, true);
+    }
+
+    fn push(&mut self, column: usize, value: &str, json: bool) {
         self.text.push_str(value);
-        self.fields.push(Field { column, end: self.text.len() });
+        // More columns than that would have taken more memory than there is.
+        let column = u32::try_from(column).unwrap_or(u32::MAX);
+        self.fields.push(Field { column, json, end: self.text.len() });
     }
 
     /// Ends the row under way, which began on `line`.
@@ -131,15 +144,25 @@ impl<'t> Row<'t> {
     /// The value in `column`, none where it is missing. An empty CSV field is an empty value, not a missing
     /// one.
     pub fn get(&self, column: usize) -> Option<&'t str> {
-        let fields = self.table.fields.get(self.first..self.end)?;
-        // In all but odd JSON the fields stand in the columns' order, so the first look finds it.
-        let place = match fields.get(column) {
-            Some(field) if field.column == column => column,
-            _ => fields.iter().position(|field| field.column == column)?,
-        };
-        let end = fields.get(place)?.end;
+        let (place, Field { end, .. }) = self.find(column)?;
         let before = (self.first + place).checked_sub(1).and_then(|before| self.table.fields.get(before));
         self.table.text.get(before.map_or(0, |field| field.end)..end)
+    }
+
+    /// Whether the value in `column` is a number, a boolean, a list or an object of JSON, as it was written there.
+    pub fn is_json(&self, column: usize) -> bool {
+        self.find(column).is_some_and(|(_, field)| field.json)
+    }
+
+    fn find(&self, column: usize) -> Option<(usize, Field)> {
+        let fields = self.table.fields.get(self.first..self.end)?;
+        let is = |field: &Field| field.column as usize == column;
+        // In all but odd JSON the fields stand in the columns' order, so the first look finds it.
+        let place = match fields.get(column) {
+            Some(field) if is(field) => column,
+            _ => fields.iter().position(is)?,
+        };
+        Some((place, *fields.get(place)?))
     }
 
     /// The values of all columns in their order.

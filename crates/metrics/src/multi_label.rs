@@ -6,30 +6,37 @@
 use serde::Serialize;
 
 use crate::ratio::ratio;
-use crate::{Bootstrap, ClassScore, Interval, Intervals, MetricError};
+use crate::{Bootstrap, ClassScore, Intervals, MetricError};
 
-/// How often each label was rightly given, wrongly given and missed, over all rows and in each.
+/// What came of each label that a row has or was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MultiLabelCounts {
-    labels: Vec<Counts>,
-    /// What a bootstrap draws from: twelve bytes a row.
-    rows: Vec<RowCounts>,
+    labels: usize,
+    /// Of all rows, one row's after the other's: eight bytes each. A label that a row rightly lacks has none.
+    outcomes: Vec<Outcome>,
+    /// Where the outcomes of each row end.
+    ends: Vec<usize>,
 }
 
-/// Of one label, or of all decisions together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Outcome {
+    label: u32,
+    is: Is,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    Right,
+    Wrong,
+    Missed,
+}
+
+/// Of one label, of one row, or of all decisions together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     right: u64,
     wrong: u64,
     missed: u64,
-}
-
-/// Of one row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct RowCounts {
-    right: u32,
-    wrong: u32,
-    missed: u32,
 }
 
 /// The scores over a set of rows, as they are reported and saved; all are in 0..=1, and of all but the Hamming loss
@@ -59,7 +66,7 @@ pub struct MultiLabelReport {
 impl MultiLabelCounts {
     /// Nothing counted yet, for `labels` labels.
     pub fn new(labels: usize) -> Self {
-        MultiLabelCounts { labels: vec![Counts::default(); labels], rows: Vec::new() }
+        MultiLabelCounts { labels, outcomes: Vec::new(), ends: Vec::new() }
     }
 
     /// Counts one row: whether it has each label, and whether it was predicted to.
@@ -68,80 +75,96 @@ impl MultiLabelCounts {
     /// If either is not one decision a label; the row is then not counted.
     pub fn record(&mut self, gold: &[bool], predicted: &[bool]) -> Result<(), MetricError> {
         for decisions in [gold.len(), predicted.len()] {
-            if decisions != self.labels.len() {
-                return Err(MetricError::ClassesDiffer { expected: self.labels.len(), actual: decisions });
+            if decisions != self.labels {
+                return Err(MetricError::ClassesDiffer { expected: self.labels, actual: decisions });
             }
         }
-        let mut row = RowCounts::default();
-        for (label, (gold, predicted)) in self.labels.iter_mut().zip(gold.iter().zip(predicted)) {
-            match (gold, predicted) {
-                (true, true) => (label.right, row.right) = (label.right + 1, row.right + 1),
-                (false, true) => (label.wrong, row.wrong) = (label.wrong + 1, row.wrong + 1),
-                (true, false) => (label.missed, row.missed) = (label.missed + 1, row.missed + 1),
-                (false, false) => {}
-            }
+        for (label, decision) in (0..).zip(gold.iter().zip(predicted)) {
+            let is = match decision {
+                (true, true) => Is::Right,
+                (false, true) => Is::Wrong,
+                (true, false) => Is::Missed,
+                (false, false) => continue,
+            };
+            self.outcomes.push(Outcome { label, is });
         }
-        self.rows.push(row);
+        self.ends.push(self.outcomes.len());
         Ok(())
     }
 
     /// The number of rows recorded.
     pub fn rows(&self) -> u64 {
-        self.rows.len() as u64
+        self.ends.len() as u64
     }
 
     /// The scores of each label: `[labels]`.
     pub fn per_label(&self) -> Vec<ClassScore> {
-        self.labels.iter().map(Counts::score).collect()
+        let mut labels = vec![Counts::default(); self.labels];
+        self.outcomes.iter().for_each(|outcome| labels[outcome.label as usize].add(outcome.is));
+        labels.iter().map(Counts::score).collect()
     }
 
     /// All the scores.
     pub fn report(&self) -> MultiLabelReport {
-        let rows = self.rows.len() as f64;
-        let scores = self.per_label();
-        let pooled = self.rows.iter().fold(Counts::default(), Counts::plus);
-        let all = pooled.score();
-        let weighted: f64 = scores.iter().map(|score| score.f1 * score.support as f64).sum();
-        let exact = self.rows.iter().filter(|row| row.is_exact()).count();
-        let samples = self.rows.iter().map(|row| Counts::default().plus(row).score().f1);
-        MultiLabelReport {
-            f1_micro: all.f1,
-            f1_macro: ratio(scores.iter().map(|score| score.f1).sum(), scores.len() as f64),
-            f1_weighted: ratio(weighted, all.support as f64),
-            f1_samples: ratio(samples.sum(), rows),
-            precision_micro: all.precision,
-            recall_micro: all.recall,
-            subset_accuracy: ratio(exact as f64, rows),
-            hamming_loss: ratio((pooled.wrong + pooled.missed) as f64, rows * self.labels.len() as f64),
-            rows: self.rows(),
-        }
+        self.report_of(0..self.ends.len())
     }
 
-    /// The intervals of micro F1 and subset accuracy.
+    /// The intervals of micro, macro and samples F1 and of subset accuracy.
     ///
     /// # Errors
     /// As [`Bootstrap::over_rows`].
     pub fn intervals(&self, bootstrap: &Bootstrap) -> Result<Intervals, MetricError> {
-        let names = ["f1_micro", "subset_accuracy"];
-        let ends: [Interval; 2] = bootstrap.over_rows(self.rows.len(), |drawn| {
-            let mut pooled = Counts::default();
-            let mut exact = 0_u32;
-            for row in drawn.iter().filter_map(|row| self.rows.get(*row)) {
-                pooled = pooled.plus(row);
-                exact += u32::from(row.is_exact());
-            }
-            [pooled.score().f1, ratio(f64::from(exact), drawn.len() as f64)]
+        let names = ["f1_micro", "f1_macro", "f1_samples", "subset_accuracy"];
+        let ends = bootstrap.over_rows(self.ends.len(), |drawn| {
+            let report = self.report_of(drawn.iter().copied());
+            [report.f1_micro, report.f1_macro, report.f1_samples, report.subset_accuracy]
         })?;
         Ok(bootstrap.named(names, ends))
+    }
+
+    /// The scores of some rows, of which one may come several times.
+    fn report_of(&self, drawn: impl ExactSizeIterator<Item = usize>) -> MultiLabelReport {
+        let rows = drawn.len();
+        let mut labels = vec![Counts::default(); self.labels];
+        let (mut pooled, mut exact, mut samples) = (Counts::default(), 0_u64, 0.0);
+        for row in drawn {
+            let mut counts = Counts::default();
+            for outcome in self.row(row) {
+                labels[outcome.label as usize].add(outcome.is);
+                counts.add(outcome.is);
+                pooled.add(outcome.is);
+            }
+            exact += u64::from(counts.wrong + counts.missed == 0);
+            samples += counts.score().f1;
+        }
+        let (all, of_labels) = (pooled.score(), || labels.iter().map(Counts::score));
+        let weighted: f64 = of_labels().map(|score| score.f1 * score.support as f64).sum();
+        let decisions = rows as f64 * self.labels as f64;
+        MultiLabelReport {
+            f1_micro: all.f1,
+            f1_macro: ratio(of_labels().map(|score| score.f1).sum(), self.labels as f64),
+            f1_weighted: ratio(weighted, all.support as f64),
+            f1_samples: ratio(samples, rows as f64),
+            precision_micro: all.precision,
+            recall_micro: all.recall,
+            subset_accuracy: ratio(exact as f64, rows as f64),
+            hamming_loss: ratio((pooled.wrong + pooled.missed) as f64, decisions),
+            rows: rows as u64,
+        }
+    }
+
+    fn row(&self, row: usize) -> &[Outcome] {
+        let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.outcomes[start..self.ends[row]]
     }
 }
 
 impl Counts {
-    fn plus(self, row: &RowCounts) -> Self {
-        Counts {
-            right: self.right + u64::from(row.right),
-            wrong: self.wrong + u64::from(row.wrong),
-            missed: self.missed + u64::from(row.missed),
+    fn add(&mut self, outcome: Is) {
+        match outcome {
+            Is::Right => self.right += 1,
+            Is::Wrong => self.wrong += 1,
+            Is::Missed => self.missed += 1,
         }
     }
 
@@ -153,12 +176,6 @@ impl Counts {
             f1: ratio(2.0 * right as f64, (2 * right + wrong + missed) as f64),
             support: right + missed,
         }
-    }
-}
-
-impl RowCounts {
-    fn is_exact(&self) -> bool {
-        self.wrong == 0 && self.missed == 0
     }
 }
 

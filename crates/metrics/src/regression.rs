@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::ratio::ratio;
-use crate::{Bootstrap, Interval, Intervals, MetricError};
+use crate::{Bootstrap, Intervals, MetricError};
 
 /// Right numbers beside predicted ones. They are kept, sixteen bytes a row: ranks need them all.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,16 +63,22 @@ impl RegressionPairs {
         }
     }
 
-    /// The intervals of both correlations.
+    /// The intervals of all the scores.
     ///
     /// # Errors
     /// As [`Bootstrap::over_rows`].
     pub fn intervals(&self, bootstrap: &Bootstrap) -> Result<Intervals, MetricError> {
-        let names = ["pearson", "spearman"];
-        let ends: [Interval; 2] = bootstrap.over_rows(self.gold.len(), |drawn| {
-            let take = |from: &[f64]| drawn.iter().filter_map(|row| from.get(*row).copied()).collect();
-            let (gold, predicted): (Vec<f64>, Vec<f64>) = (take(&self.gold), take(&self.predicted));
-            [correlation(&gold, &predicted), correlation(&ranks(&gold), &ranks(&predicted))]
+        let names = ["pearson", "spearman", "mse", "mae", "r2"];
+        let mut pairs = RegressionPairs::default();
+        let ends = bootstrap.over_rows(self.gold.len(), |drawn| {
+            let take = |to: &mut Vec<f64>, from: &[f64]| {
+                to.clear();
+                to.extend(drawn.iter().map(|row| from[*row]));
+            };
+            take(&mut pairs.gold, &self.gold);
+            take(&mut pairs.predicted, &self.predicted);
+            let RegressionReport { pearson, spearman, mse, mae, r2, .. } = pairs.report();
+            [pearson, spearman, mse, mae, r2]
         })?;
         Ok(bootstrap.named(names, ends))
     }

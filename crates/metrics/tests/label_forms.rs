@@ -4,7 +4,7 @@
     reason = "the golden files are ours: a test may stop at the first surprise in them"
 )]
 
-use retune_metrics::{Bootstrap, MultiLabelCounts, RegressionPairs, best_threshold};
+use retune_metrics::{Bootstrap, Intervals, MultiLabelCounts, RegressionPairs, best_threshold};
 use serde_json::Value;
 
 fn golden(text: &str, section: &str) -> Vec<Value> {
@@ -35,6 +35,7 @@ fn same(case: &Value, report: &Value, given: &[&str]) {
 }
 
 const MULTI_LABEL: &str = include_str!("golden/multi_label.json");
+const REGRESSION: &str = include_str!("golden/regression.json");
 
 #[test]
 fn multi_label_scores_equal_scikit_learn() {
@@ -61,7 +62,7 @@ fn multi_label_scores_equal_scikit_learn() {
             }
         }
         let intervals = counts.intervals(&Bootstrap { resamples: 200, ..Bootstrap::default() }).unwrap();
-        for what in ["f1_micro", "subset_accuracy"] {
+        for what in ["f1_micro", "f1_samples", "subset_accuracy"] {
             let (ends, score) = (intervals.scores[what], report[what].as_f64().unwrap());
             assert!(
                 0.0 <= ends.low && ends.low <= score + 1e-12 && score <= ends.high + 1e-12,
@@ -89,7 +90,7 @@ fn thresholds_reach_the_best_point_of_the_curve() {
 
 #[test]
 fn regression_scores_equal_scikit_learn_and_scipy() {
-    let cases = golden(include_str!("golden/regression.json"), "regression");
+    let cases = golden(REGRESSION, "regression");
     assert!(cases.len() >= 8);
     for case in cases {
         let mut pairs = RegressionPairs::default();
@@ -101,5 +102,50 @@ fn regression_scores_equal_scikit_learn_and_scipy() {
         let intervals = pairs.intervals(&Bootstrap { resamples: 200, ..Bootstrap::default() }).unwrap();
         let ends = intervals.scores["spearman"];
         assert!(-1.0 <= ends.low && ends.low <= ends.high && ends.high <= 1.0, "{ends:?}");
+    }
+}
+
+/// Whether the intervals of a case are those of numpy's resampling. Both are random: an end of 20,000 resamples has a
+/// standard error of half a hundredth of the interval's width, and scores move in steps of a row.
+fn same_intervals(case: &Value, scores: usize, found: &Intervals) {
+    let expected = case["ends"].as_object().unwrap();
+    assert_eq!((expected.len(), found.scores.len()), (scores, scores));
+    for (what, expected) in expected {
+        let (expected, actual) = (numbers(expected), found.scores[what.as_str()]);
+        let width = expected[1] - expected[0];
+        let allowed = 0.03 * width
+            + if what.starts_with("subset") { 1.0 / case["rows"].as_f64().unwrap() } else { 0.0 };
+        assert!(width > 0.0);
+        assert!(
+            (actual.low - expected[0]).abs() < allowed && (actual.high - expected[1]).abs() < allowed,
+            "{what}: expected {expected:?}, got {actual:?}"
+        );
+    }
+}
+
+fn bootstrap(case: &Value) -> Bootstrap {
+    Bootstrap { confidence: case["confidence"].as_f64().unwrap(), resamples: 20_000, seed: 11 }
+}
+
+#[test]
+fn multi_label_intervals_agree_with_numpy() {
+    for case in golden(MULTI_LABEL, "bootstrap") {
+        let [gold, predicted] = ["gold", "predicted"].map(|key| case[key].as_array().unwrap());
+        let mut counts = MultiLabelCounts::new(decisions(&gold[0]).len());
+        for (gold, predicted) in gold.iter().zip(predicted) {
+            counts.record(&decisions(gold), &decisions(predicted)).unwrap();
+        }
+        same_intervals(&case, 4, &counts.intervals(&bootstrap(&case)).unwrap());
+    }
+}
+
+#[test]
+fn regression_intervals_agree_with_numpy() {
+    for case in golden(REGRESSION, "bootstrap") {
+        let mut pairs = RegressionPairs::default();
+        for (gold, predicted) in numbers(&case["gold"]).into_iter().zip(numbers(&case["predicted"])) {
+            pairs.record(gold, predicted);
+        }
+        same_intervals(&case, 5, &pairs.intervals(&bootstrap(&case)).unwrap());
     }
 }

@@ -37,23 +37,22 @@ pub(crate) struct Labelled {
     pub table: Table,
 }
 
-/// Reads a file of labelled rows. `prefer` may fill in the columns once it is seen which there are, and `problem_type`
-/// says what the labels are once these are known, with the separator of several.
+/// Reads a file of labelled rows. Its columns are those of `trained`, where it has them and the settings name no others;
+/// `problem_type` says what the labels are once these are known, with the separator of several.
 pub(crate) fn read_labelled(
     path: &Path,
     settings: &FileSettings,
-    prefer: impl FnOnce(&FileSettings, &Table) -> FileSettings,
+    trained: Option<&Columns>,
     problem_type: impl FnOnce(&Table, &retune_data::Columns, Option<&str>) -> Result<ProblemType>,
 ) -> Result<Labelled> {
     let table = read_table(path, &settings.read_options()?)?;
-    let settings = prefer(settings, &table);
     if settings.label_separator.as_deref() == Some("") {
         let message = "expected what stands between labels, such as ;, got nothing";
         return Err(Error::Setting { flag: "label-separator", message: message.into() });
     }
-    let columns = settings.columns(&table)?;
-    let problem_type = problem_type(&table, &columns, settings.label_separator.as_deref())?;
-    let reading = LabelReading { problem_type, separator: settings.label_separator };
+    let (columns, separator) = (settings.columns(&table, trained)?, settings.separator(trained));
+    let problem_type = problem_type(&table, &columns, separator)?;
+    let reading = LabelReading { problem_type, separator: separator.map(str::to_string) };
     Ok(Labelled { examples: labelled_examples(&table, &columns, &reading)?, columns, table })
 }
 
@@ -91,7 +90,7 @@ pub(crate) fn load(
         (problem_type, why) = (found.problem_type, found.why);
         Ok(problem_type)
     };
-    let file = read_labelled(path, &settings.file, |file, _| file.clone(), decide)?;
+    let file = read_labelled(path, &settings.file, None, decide)?;
     let mut said = said(&file.table, &file.columns);
     said.extend(why);
     let found = LabelMap::from_examples(&file.examples, &file.table, &file.columns)?;
@@ -131,8 +130,7 @@ pub(crate) fn load(
             same.text_column = same.text_column.or(Some(columns.text.clone()));
             same.label_column = same.label_column.or(columns.label.clone());
             same.pair_column = same.pair_column.or(columns.pair.clone());
-            let eval =
-                read_labelled(path, &same, |file, _| file.clone(), |_, _, _| Ok(problem_type))?.examples;
+            let eval = read_labelled(path, &same, None, |_, _, _| Ok(problem_type))?.examples;
             (eval, Some(path.clone()), absolute(path).display().to_string())
         }
         (None, share) => {

@@ -4,17 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::{
-    ClassifierRows, FormSpec, LabelScore, LossOptions, Measured, Metrics, serialize_counts,
+    ClassifierRows, FormSpec, LabelScore, LossOptions, Measured, Metrics, serialize_counts, tunable_labels,
 };
-use retune_data::Table;
+use retune_data::Tokens;
 use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, Tally, paired};
 use retune_tensor::{Parameters, Tape};
+use retune_train::Batching;
 use serde::Serialize;
 
 use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
 /// Tokens that are computed at once: enough to fill the machine, little enough to need no memory to speak of.
-pub(crate) const TOKENS: usize = 2048;
+const TOKENS: usize = 2048;
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -55,6 +56,23 @@ impl Evaluation {
     /// The metric that decides between two checkpoints.
     pub(crate) fn score(&self, form: &FormSpec) -> f64 {
         self.metrics.get(form.decides).unwrap_or(f64::NAN)
+    }
+
+    /// What became of the thresholds that were to be tuned on these rows.
+    pub(crate) fn tuning_said(&self) -> String {
+        let (labels, tuned) = (self.labels.len(), tunable_labels(&self.labels));
+        let how = match tuned {
+            0 => {
+                return "thresholds: 0.5 for each label, as none has the five evaluation rows that tuning one takes"
+                    .into();
+            }
+            _ if tuned == labels => "each label",
+            _ => &format!("{tuned} of {labels} labels, while those with fewer than five such rows keep 0.5"),
+        };
+        format!(
+            "thresholds: tuned on the evaluation rows for {how}; their scores flatter for it; --thresholds 0.5 leaves all \
+             at a half"
+        )
     }
 }
 
@@ -100,9 +118,8 @@ fn tallied(
     let model = TextModel::open(settings)?;
     let max_length = model.max_length(max_length)?;
     let problem_type = model.form.spec().problem_type;
-    let prefer = |file: &FileSettings, table: &Table| model.file_settings(file, table);
-    let read = dataset::read_labelled(data, file, prefer, |_, _, _| Ok(problem_type))?;
-    model.check_pair(read.columns.pair.is_some(), "pair-column")?;
+    let read = dataset::read_labelled(data, file, model.trained_columns(), |_, _, _| Ok(problem_type))?;
+    model.check_columns(&read.columns, file, data)?;
     let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
     let mut tallies = Vec::with_capacity(rows.tokens.len());
     let keep = Some(&mut tallies);
@@ -141,7 +158,7 @@ pub(crate) fn score(
 ) -> Result<Evaluation> {
     let start = Instant::now();
     let mut score = rows.targets.score();
-    for batch in batches(rows) {
+    for batch in batches(&rows.tokens) {
         let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
         score.add(&batch, logits.value().f32());
         if let Some(tallies) = &mut tallies {
@@ -171,23 +188,6 @@ pub(crate) fn score(
 }
 
 /// Rows in the order of the file, as many at once as have [`TOKENS`] tokens.
-pub(crate) fn batches(rows: &ClassifierRows) -> Vec<Vec<usize>> {
-    let lengths: Vec<usize> = (0..rows.tokens.len()).map(|row| rows.tokens.length(row)).collect();
-    by_tokens(&lengths)
-}
-
-pub(crate) fn by_tokens(lengths: &[usize]) -> Vec<Vec<usize>> {
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut tokens = 0;
-    for (row, length) in lengths.iter().enumerate() {
-        if batches.is_empty() || tokens + length > TOKENS {
-            batches.push(Vec::new());
-            tokens = 0;
-        }
-        tokens += length;
-        if let Some(batch) = batches.last_mut() {
-            batch.push(row);
-        }
-    }
-    batches
+pub(crate) fn batches(tokens: &Tokens) -> Vec<Vec<usize>> {
+    Batching::Tokens(TOKENS).gather(0..tokens.len(), |row| tokens.length(row))
 }

@@ -1,5 +1,5 @@
 use retune_model::hub::{Transfer, Watch};
-use retune_train::Observer;
+use retune_train::{Event, Observer};
 
 /// Who is told what a run does.
 pub trait Listener: Observer {
@@ -7,6 +7,19 @@ pub trait Listener: Observer {
     fn say(&mut self, sentence: &str);
     /// Some more bytes of a model are here. The last call has all of them.
     fn transfer(&mut self, _: Transfer<'_>) {}
+}
+
+/// Nobody.
+pub(crate) struct Silent;
+
+impl Observer for Silent {
+    fn event(&mut self, _: &Event) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Listener for Silent {
+    fn say(&mut self, _: &str) {}
 }
 
 /// A listener as the hub knows one.

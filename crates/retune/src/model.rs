@@ -1,7 +1,9 @@
+use std::path::Path;
+
 use retune_adapt::Options;
 use retune_adapt::peft::{self, Applied, Method};
 use retune_adapt::tasks::{self, Form, TextClassifier};
-use retune_data::{Example, LabelMap, ProblemType, Table, Tokens};
+use retune_data::{Example, LabelMap, ProblemType, Tokens};
 use retune_model::families::{self, Family};
 use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
@@ -218,6 +220,26 @@ impl TextModel {
         Err(Error::Setting { flag, message })
     }
 
+    /// The same for the columns of the file at `path`, which `file` may have named.
+    pub(crate) fn check_columns(
+        &self,
+        columns: &retune_data::Columns,
+        file: &FileSettings,
+        path: &Path,
+    ) -> Result<()> {
+        if let (Some(pair), None) = (&columns.pair, &file.pair_column)
+            && let Some(Columns { text, pair: None, .. }) = self.trained_columns()
+        {
+            let message = format!(
+                "`{}` and `{}` are taken for two texts a row by their names, and the model was trained on one, in the \
+                 column `{text}`; name the one to read with --text-column",
+                columns.text.name, pair.name
+            );
+            return Err(Error::place(path, message));
+        }
+        self.check_pair(columns.pair.is_some(), "pair-column")
+    }
+
     /// What is to be known of the thresholds, where a row may have several labels.
     pub(crate) fn thresholds_said(&self) -> Option<String> {
         let multi_label = self.form.spec().problem_type == ProblemType::MultiLabel;
@@ -230,18 +252,9 @@ impl TextModel {
         })
     }
 
-    /// How a file is read for it: the columns are those it was trained on, where the file has them and nobody says
-    /// otherwise.
-    pub(crate) fn file_settings(&self, file: &FileSettings, table: &Table) -> FileSettings {
-        let mut file = file.clone();
-        let Some(card) = &self.source.card else { return file };
-        let there = |name: &String| table.columns().contains(name);
-        let Columns { text, pair, label, label_separator } = &card.columns;
-        file.text_column = file.text_column.or_else(|| Some(text.clone()).filter(there));
-        file.pair_column = file.pair_column.or_else(|| pair.clone().filter(there));
-        file.label_column = file.label_column.or_else(|| label.clone().filter(there));
-        file.label_separator = file.label_separator.or_else(|| label_separator.clone());
-        file
+    /// The columns that it was trained on, if that is known.
+    pub(crate) fn trained_columns(&self) -> Option<&Columns> {
+        self.source.card.as_ref().map(|card| &card.columns)
     }
 
     /// The logits of a batch, `[rows, labels]`. `dropout` keys the draws of an epoch while training.

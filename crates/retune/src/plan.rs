@@ -145,7 +145,7 @@ fn rehearsal(
         EvalEvery::Steps(every) => total_steps.div_ceil(every.max(1)),
     };
     if evaluations > 0 {
-        for batch in evaluate::batches(eval_rows) {
+        for batch in evaluate::batches(&eval_rows.tokens) {
             let batch = eval_rows.tokens.batch(&batch);
             model.logits_with(parameters, &Tape::inference(), &batch, None)?;
         }

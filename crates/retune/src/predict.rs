@@ -11,7 +11,8 @@ use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
 use serde::Serialize;
 
-use crate::evaluate::by_tokens;
+use crate::evaluate::batches;
+use crate::predicted_rows::PredictedRows;
 use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
 
 /// The answer for one row.
@@ -32,19 +33,6 @@ pub struct Prediction {
     pub logits: Option<Vec<f32>>,
 }
 
-impl Prediction {
-    /// The columns of a table, by name.
-    fn cells(&self) -> std::io::Result<Vec<(&'static str, String)>> {
-        let mut cells = vec![("row", self.row.to_string()), ("text", self.text.clone())];
-        cells.extend(self.pair.as_ref().map(|pair| ("pair", pair.clone())));
-        cells.extend(self.answer.cells());
-        if let Some(logits) = &self.logits {
-            cells.push(("logits", serde_json::to_string(logits)?));
-        }
-        Ok(cells)
-    }
-}
-
 /// What a prediction of a file came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Done {
@@ -61,37 +49,58 @@ pub struct Done {
     pub said: Vec<String>,
 }
 
-/// Predicts every row of `input` into `output`, one line each, order kept: CSV or TSV if its name ends so, else
-/// JSONL.
+/// What is written of the predictions of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Writing {
+    /// The logits too.
+    pub logits: bool,
+    /// In the place of a file that is there.
+    pub overwrite: bool,
+}
+
+/// Predicts every row of `input` into `output`, order kept: CSV or TSV if its name ends so, else JSONL. A row has the
+/// columns that it has in the input, and those of its prediction; of these, one that the input has already is called
+/// `predicted_...`.
+///
+/// Errors if there is an output that may not be replaced.
 pub fn file(
     settings: &ModelSettings,
     input: &Path,
     output: &Path,
     file: &FileSettings,
     max_length: Option<usize>,
-    logits: bool,
+    Writing { logits, overwrite }: Writing,
 ) -> Result<Done> {
     if output.canonicalize().is_ok_and(|output| input.canonicalize().is_ok_and(|input| input == output)) {
         let message = format!("{} is the input, which it would replace; give another file", output.display());
         return Err(Error::Setting { flag: "output", message });
     }
     let place = Place::find(output)?;
+    // As with folders of runs, what is empty is free.
+    if !overwrite && matches!(&place, Place::File(path) if path.metadata().is_ok_and(|file| file.len() > 0)) {
+        return Err(Error::place(
+            output,
+            "there is such a file; give another --output, or --overwrite to replace it",
+        ));
+    }
     let model = TextModel::open(settings)?;
     let table = read_table(input, &file.read_options()?)?;
-    let columns = model.file_settings(file, &table).columns(&table)?;
-    model.check_pair(columns.pair.is_some(), "pair-column")?;
+    let columns = file.columns(&table, model.trained_columns())?;
+    model.check_columns(&columns, file, input)?;
     let (predictions, mut done) = run(&model, &unlabelled_examples(&table, &columns), max_length, logits)?;
     // A label column of the file is not read, so which it would be is no news.
     let without_label = retune_data::Columns { label: None, ..columns };
     done.said.splice(0..0, dataset::said(&table, &without_label));
+    let rows = PredictedRows::new(&table, &predictions);
+    done.said.extend(rows.said());
     let delimiter = match output.extension().and_then(|extension| extension.to_str()) {
         Some(extension) if extension.eq_ignore_ascii_case("csv") => Some(b','),
         Some(extension) if extension.eq_ignore_ascii_case("tsv") => Some(b'\t'),
         _ => None,
     };
     place.write(|writer| match delimiter {
-        Some(delimiter) => write_table(writer, delimiter, &predictions),
-        None => write_jsonl(writer, &predictions),
+        Some(delimiter) => rows.write_csv(writer, delimiter),
+        None => rows.write_jsonl(writer),
     })?;
     Ok(done)
 }
@@ -183,9 +192,8 @@ fn run(
 ) -> Result<(Vec<Prediction>, Done)> {
     let tokens = model.tokens(examples, model.max_length(max_length)?)?;
     let start = Instant::now();
-    let lengths: Vec<usize> = (0..tokens.len()).map(|row| tokens.length(row)).collect();
     let mut predictions = Vec::with_capacity(examples.len());
-    for batch in by_tokens(&lengths) {
+    for batch in batches(&tokens) {
         let values = model.logits(&Tape::inference(), &tokens.batch(&batch), None)?;
         if values.value().f32().iter().any(|logit| !logit.is_finite()) {
             return Err(Error::place(
@@ -212,24 +220,4 @@ fn run(
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok((predictions, done))
-}
-
-fn write_jsonl(writer: &mut dyn Write, predictions: &[Prediction]) -> std::io::Result<()> {
-    for prediction in predictions {
-        serde_json::to_writer(&mut *writer, prediction)?;
-        writer.write_all(b"\n")?;
-    }
-    Ok(())
-}
-
-fn write_table(writer: &mut dyn Write, delimiter: u8, predictions: &[Prediction]) -> std::io::Result<()> {
-    let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
-    for (index, prediction) in predictions.iter().enumerate() {
-        let cells = prediction.cells()?;
-        if index == 0 {
-            csv.write_record(cells.iter().map(|(name, _)| name))?;
-        }
-        csv.write_record(cells.iter().map(|(_, value)| value))?;
-    }
-    csv.flush()
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::dataset::{self, Examples};
 use crate::evaluate::Evaluation;
-use crate::listener::Listener;
+use crate::listener::{Listener, Silent};
 use crate::model::Adjustment;
 use crate::resolved::Resolved;
 use crate::resume::{self, Record};
@@ -40,6 +40,9 @@ pub struct Report {
     pub problem_type: ProblemType,
     /// The labels, in the order of the logits.
     pub labels: Vec<String>,
+    /// Whether a row has two texts.
+    #[serde(skip)]
+    pub pairs: bool,
     /// Steps done.
     pub steps: u64,
     /// The step whose weights are the result.
@@ -143,6 +146,17 @@ impl Prepared<'_> {
     }
 }
 
+/// What else is wrong with a training whose output folder is: the rows and settings are looked at as if it were not, or
+/// their mistakes would come to light one by one, each after another folder. Nothing is fetched for it.
+fn look_further(settings: &TrainSettings) -> Result<()> {
+    if settings.resume == Some(true) || settings.model.model.as_ref().is_some_and(|model| !model.is_dir()) {
+        return Ok(());
+    }
+    let prepared = prepare(settings, Source::find(&settings.model)?, Device::Meta, &mut Silent)?;
+    prepared.resolved.train_settings(!prepared.examples.eval.is_empty())?;
+    Ok(())
+}
+
 /// Fine-tunes a pretrained model as `settings` say, and leaves the result in their output folder.
 ///
 /// Errors before the first step write nothing. A loss that is no number stops the training, and the last good
@@ -152,7 +166,8 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let start = memory::resident();
     // An earlier process may have begun it, and may even be done with it.
     let settings = &settings.resumed()?;
-    let output = run_folder::check(settings)?;
+    let output =
+        run_folder::check(settings).map_err(|error| look_further(settings).err().unwrap_or(error))?;
     if let Some(report) = resume::finished(settings, &output)? {
         RunFolder::tidy(&output)?;
         listener.say("the run is finished: there is nothing to go on with, this is its report");
@@ -199,10 +214,9 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     // 5. Evaluate, and save what can be deployed.
     let peak_memory_bytes = memory::usage(Device::Cpu).peak;
     artefact::save_model(&model, &output)?;
-    if let Some(tuned) = evaluation.as_ref().and_then(|evaluation| evaluation.thresholds.clone()) {
-        listener.say("thresholds: tuned for each label on the evaluation rows, whose scores flatter for it; --thresholds 0.5 \
-                      leaves them at a half");
-        card.thresholds = Some(tuned);
+    if let Some(evaluation) = evaluation.as_ref().filter(|_| resolved.tunes_thresholds(&examples)) {
+        listener.say(&evaluation.tuning_said());
+        card.thresholds.clone_from(&evaluation.thresholds);
     }
     card.receipt = outcome.evaluated.as_ref().map(|evaluated| crate::Receipt {
         step: outcome.kept_step,
@@ -223,6 +237,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
         eval_rows: eval_rows.tokens.len(),
         problem_type: examples.problem_type,
         labels: model.labels().names().to_vec(),
+        pairs: examples.columns.pair.is_some(),
         steps: outcome.steps,
         kept_step: outcome.kept_step,
         train_seconds: outcome.seconds,

@@ -97,6 +97,7 @@ impl<'a> Resolved<'a> {
             return Err(Error::Setting { flag: "on-spike", message: message.into() });
         }
         if given.keep.as_deref().is_some_and(|keep| keep.parse::<u64>().is_ok()) {
+            // The command line reads such a number as the other setting.
             let message = "it says which weights are the result, best or last; how many checkpoints stay says \
                            --keep-checkpoints";
             return Err(Error::Setting { flag: "keep", message: message.into() });
@@ -109,6 +110,9 @@ impl<'a> Resolved<'a> {
             Some("cosine") => Shape::Cosine,
             Some(_) => Shape::Constant,
         };
+        if let Some(limit) = given.limit {
+            at_least_1("limit", limit)?;
+        }
         if given.early_stopping == Some(0) {
             let message = "expected at least 1 evaluation to wait for, got 0";
             return Err(Error::Setting { flag: "early-stopping", message: message.into() });
@@ -261,6 +265,12 @@ impl<'a> Resolved<'a> {
             Some(AskedThresholds::Same(share)) => Some(vec![share; examples.labels.len()]),
             Some(AskedThresholds::Tuned) | None => None,
         })
+    }
+
+    /// Whether thresholds are to be found on the evaluation rows.
+    pub fn tunes_thresholds(&self, examples: &Examples) -> bool {
+        examples.problem_type == ProblemType::MultiLabel
+            && self.set_thresholds(examples).is_ok_and(|set| set.is_none())
     }
 
     /// Every setting as it was used, for the card.

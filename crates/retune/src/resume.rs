@@ -98,23 +98,29 @@ impl Record {
 
     /// Errors, with the names of all that differs, if `card` is not that of the run.
     pub fn check(&self, card: &Card, output: &Path) -> Result<()> {
-        for (what, then, now) in [
-            ("the weights of the base", Some(&self.card.base), Some(&card.base)),
-            ("the training rows", Some(&self.card.train), Some(&card.train)),
-            ("the evaluation rows", self.card.eval.as_ref(), card.eval.as_ref()),
+        for (flag, what, then, now) in [
+            ("model", "the weights of the base", Some(&self.card.base), Some(&card.base)),
+            ("train", "the training rows", Some(&self.card.train), Some(&card.train)),
+            ("eval", "the evaluation rows", self.card.eval.as_ref(), card.eval.as_ref()),
         ] {
-            if let (Some(then), Some(now)) = (then, now)
-                && then.sha256 != now.sha256
-            {
-                let message = format!(
-                    "{what} have changed since the run in {} began: expected sha256 {}, got {}; bring them back, or \
-                     begin anew with --overwrite",
-                    output.display(),
-                    then.sha256,
-                    now.sha256
-                );
-                return Err(Error::place(&now.path, message));
+            let (Some(then), Some(now)) = (then, now) else { continue };
+            if then.sha256 == now.sha256 {
+                continue;
             }
+            let (run, was, is) = (output.display(), &then.sha256, &now.sha256);
+            let message = if then.path == now.path {
+                format!(
+                    "{what} have changed since the run in {run} began: they had sha256 {was} and have {is}; bring them \
+                     back, or begin anew with --overwrite"
+                )
+            } else {
+                format!(
+                    "they are not {what} of the run in {run}, which are those of {} with sha256 {was}, and these have \
+                     {is}; leave --{flag} out to go on, or begin anew in another --output",
+                    then.path.display()
+                )
+            };
+            return Err(Error::place(&now.path, message));
         }
         let mut differences = differences(&comparable(&self.card), &comparable(card));
         if let (Some(then), Some(now)) = (rewinds_to(&self.card), rewinds_to(card)) {
@@ -346,6 +352,7 @@ fn report(card: Card, output: &Path) -> Result<Report> {
         eval_rows,
         problem_type: card.problem_type,
         labels: card.labels,
+        pairs: card.columns.pair.is_some(),
         steps: size(&end["steps"]) as u64,
         kept_step: size(&end["kept_step"]) as u64,
         train_seconds: seconds,

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use retune_data::{Columns, ReadOptions, Table, choose_columns};
+use retune_data::{Columns, Named, ReadOptions, Table, Wanted, choose_wanted_columns};
 use retune_model::hub::HubSettings;
 use serde::{Deserialize, Serialize};
+
+use crate::artefact;
 
 /// Where a model is.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -13,23 +15,35 @@ use serde::{Deserialize, Serialize};
 pub struct ModelSettings {
     /// The pretrained model: a folder with config.json, weights and a tokenizer; a result of an earlier run; or, where there
     /// is no such folder, a model's id on the hub, owner/name, which is fetched into the cache once
-    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR|ID"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR|ID", help_heading = "Model"))]
     pub model: Option<PathBuf>,
     /// The branch, tag or commit of a model on the hub [default: main]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Model", hide_short_help = true)
+    )]
     pub revision: Option<String>,
     /// The base of an adapter, where it is no longer at the place that the adapter names
-    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR|ID"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "DIR|ID", help_heading = "Model", hide_short_help = true)
+    )]
     pub base: Option<PathBuf>,
     /// Use an adapter on a base whose weights are not those it was trained on
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Model", hide_short_help = true))]
     pub allow_other_base: Option<bool>,
     /// What a label is: single-label, multi-label or regression [default: by the label column, or as the model was trained]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Model", hide_short_help = true)
+    )]
     pub problem_type: Option<String>,
     /// From which probability on a row of several labels is given one: a number, or tuned for each label on the evaluation
     /// rows of the training [default: tuned where there are such rows, else 0.5]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "tuned|SHARE"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "tuned|SHARE", help_heading = "Model", hide_short_help = true)
+    )]
     pub thresholds: Option<String>,
     /// How the hub is reached [default: as the environment says]
     #[serde(skip)]
@@ -43,22 +57,34 @@ pub struct ModelSettings {
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct FileSettings {
     /// The column with the texts, where it is not found by itself
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Data"))]
     pub text_column: Option<String>,
     /// The column with the labels, where it is not found by itself
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Data"))]
     pub label_column: Option<String>,
     /// The column with the second text of each row, for tasks on pairs
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
+    )]
     pub pair_column: Option<String>,
     /// What stands between the labels of a row that may have several, such as ";"; JSON lists need none
-    #[cfg_attr(feature = "clap", arg(long, value_name = "TEXT"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TEXT", help_heading = "Data", hide_short_help = true)
+    )]
     pub label_separator: Option<String>,
     /// csv, tsv or jsonl, where the content does not tell
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
+    )]
     pub format: Option<String>,
     /// Such as gbk or latin1, where the file is not UTF-8
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
+    )]
     pub encoding: Option<String>,
 }
 
@@ -71,108 +97,172 @@ pub struct TrainSettings {
     #[serde(flatten)]
     #[cfg_attr(feature = "clap", command(flatten))]
     pub model: ModelSettings,
+    /// The rows to learn from: CSV, TSV or JSONL with a text and a label column
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE", help_heading = "Data"))]
+    pub train: Option<PathBuf>,
+    /// Rows to evaluate on while training; they choose the best weights, so keep a test file for `evaluate`
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE", help_heading = "Data"))]
+    pub eval: Option<PathBuf>,
+    /// Share of the training rows held back for that where no --eval is given; 0 trains on all of them [default: 0.1]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SHARE", help_heading = "Data", hide_short_help = true)
+    )]
+    pub eval_split: Option<f64>,
+    /// Take a sample of this many training rows, stratified by label
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "ROWS", help_heading = "Data", hide_short_help = true)
+    )]
+    pub limit: Option<usize>,
     /// How the files are read
     #[serde(flatten)]
     #[cfg_attr(feature = "clap", command(flatten))]
     pub file: FileSettings,
     /// What is learnt; found from the data
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
+    )]
     pub task: Option<String>,
-    /// The rows to learn from: CSV, TSV or JSONL with a text and a label column
-    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE"))]
-    pub train: Option<PathBuf>,
-    /// Rows to evaluate on while training; they choose the best weights, so keep a test file for `evaluate`
-    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE"))]
-    pub eval: Option<PathBuf>,
-    /// Share of the training rows held back for that where no --eval is given; 0 trains on all of them [default: 0.1]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
-    pub eval_split: Option<f64>,
-    /// Take a sample of this many training rows, stratified by label
-    #[cfg_attr(feature = "clap", arg(long, value_name = "ROWS"))]
-    pub limit: Option<usize>,
     /// What is trained of the model: see `retune methods` [default: by the size of the model]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Method"))]
     pub method: Option<String>,
     /// The folder for the result
-    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
     pub output: Option<PathBuf>,
     /// Replace what an earlier run left in the output folder
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run"))]
     pub overwrite: Option<bool>,
     /// Longer texts are cut to this many tokens [default: 512, or what the model can]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Data"))]
     pub max_length: Option<usize>,
     /// How often every row is seen [default: 3, more where the rows are few]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Training"))]
     pub epochs: Option<f64>,
     /// Rows in a batch [default: 32]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "ROWS"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "ROWS", help_heading = "Training"))]
     pub batch_size: Option<usize>,
     /// Gather batches by tokens instead of rows
-    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TOKENS", help_heading = "Training", hide_short_help = true)
+    )]
     pub batch_tokens: Option<usize>,
     /// Batches in a step, for large steps in little memory; the result is that of one large batch [default: 1]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "BATCHES"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "BATCHES", help_heading = "Training", hide_short_help = true)
+    )]
     pub accumulation: Option<usize>,
     /// The highest learning rate [default: the method's]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", help_heading = "Training"))]
     pub learning_rate: Option<f64>,
     /// How it goes on after the warm-up: linear, cosine or constant [default: linear]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Training", hide_short_help = true)
+    )]
     pub schedule: Option<String>,
     /// Steps of rising learning rate: a share of all below 1, a number from 1 on [default: 0.06]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SHARE", help_heading = "Training", hide_short_help = true)
+    )]
     pub warmup: Option<f64>,
     /// Pull of the weights towards 0, biases and norms left out [default: 0.01]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "RATE", help_heading = "Training", hide_short_help = true)
+    )]
     pub weight_decay: Option<f64>,
     /// Longer gradients are cut to this norm; 0 leaves them [default: 1]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NORM"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NORM", help_heading = "Training", hide_short_help = true)
+    )]
     pub max_grad_norm: Option<f64>,
     /// Share of each target that is spread over all labels [default: 0]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SHARE", help_heading = "Training", hide_short_help = true)
+    )]
     pub label_smoothing: Option<f64>,
     /// none, or balanced: rare labels weigh more [default: none]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "NAME"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Training", hide_short_help = true)
+    )]
     pub class_weights: Option<String>,
     /// Every dropout of the model itself [default: as its configuration says]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SHARE", help_heading = "Training", hide_short_help = true)
+    )]
     pub model_dropout: Option<f64>,
     /// Draws the split, new weights, the order of rows and dropout: the same seed gives the same bits [default: 1]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Training"))]
     pub seed: Option<u64>,
     /// false sees the rows in the order of the file [default: true]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "true|false"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            hide_possible_values = true,
+            value_name = "true|false",
+            help_heading = "Training",
+            hide_short_help = true
+        )
+    )]
     pub shuffle: Option<bool>,
     /// When to evaluate: epoch, or a number of steps [default: epoch]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "WHEN"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "WHEN", help_heading = "Evaluation", hide_short_help = true)
+    )]
     pub eval_every: Option<String>,
     /// Stop after this many evaluations without a better one [default: never]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "N", help_heading = "Evaluation", hide_short_help = true)
+    )]
     pub early_stopping: Option<u64>,
-    /// Which weights are the result: best (by the evaluation) or last [default: best, last without an evaluation]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "WHICH"))]
+    /// Which weights are the result: best (by the evaluation) or last [default: best, last without an evaluation]; a whole
+    /// number is that of --keep-checkpoints
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "best|last|N", help_heading = "Evaluation", hide_short_help = true)
+    )]
     pub keep: Option<String>,
     /// Refuse to train while the first look finds anything wrong
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run", hide_short_help = true))]
     pub strict: Option<bool>,
     /// The rate of each layer, as a share of that of the one above it, such as 0.9 [default: 1, the same for all]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "SHARE"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SHARE", help_heading = "Training", hide_short_help = true)
+    )]
     pub layer_decay: Option<f64>,
     /// What a loss far above the recent ones does: tell, skip (its update), stop, rewind (to a checkpoint) [default: tell]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "WHAT"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "WHAT", help_heading = "Training", hide_short_help = true)
+    )]
     pub on_spike: Option<String>,
     /// When to write a checkpoint: steps, such as 500, minutes, such as 10m, or never [default: 10m]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "WHEN"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "WHEN", help_heading = "Run", hide_short_help = true)
+    )]
     pub save_every: Option<String>,
     /// How many of them stay [default: 2]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Run", hide_short_help = true))]
     pub keep_checkpoints: Option<usize>,
     /// Go on with the run in the output folder, from its newest checkpoint, with the settings it was begun with
-    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false"))]
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run"))]
     pub resume: Option<bool>,
     /// Threads; they change the speed and nothing else [default: all cores]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "N", help_heading = "Run", hide_short_help = true))]
     pub threads: Option<usize>,
     /// The method's own settings, such as rank
     #[serde(flatten)]
@@ -194,9 +284,27 @@ impl FileSettings {
         Ok(ReadOptions { format, encoding: self.encoding.clone() })
     }
 
-    pub(crate) fn columns(&self, table: &Table) -> crate::Result<Columns> {
-        let [text, label, pair] =
-            [&self.text_column, &self.label_column, &self.pair_column].map(Option::as_deref);
-        Ok(choose_columns(table, text, label, pair)?)
+    /// The columns of a file: as given, else those that a model was trained on, where the file has them.
+    pub(crate) fn columns<'a>(
+        &'a self,
+        table: &Table,
+        trained: Option<&'a artefact::Columns>,
+    ) -> crate::Result<Columns> {
+        let column = |given: &'a Option<String>, trained: Option<&'a String>| {
+            let given = given.as_ref().map(|name| Named { name, why: "as asked" });
+            let trained = trained.filter(|name| table.columns().contains(name));
+            given.or(trained.map(|name| Named { name, why: "as the model was trained" }))
+        };
+        let text = column(&self.text_column, trained.map(|columns| &columns.text));
+        let label = column(&self.label_column, trained.and_then(|columns| columns.label.as_ref()));
+        let pair = column(&self.pair_column, trained.and_then(|columns| columns.pair.as_ref()));
+        let separator = self.separator(trained);
+        Ok(choose_wanted_columns(table, &Wanted { text, label, pair, separator })?)
+    }
+
+    /// What stands between several labels: as given, else as a model was trained.
+    pub(crate) fn separator<'a>(&'a self, trained: Option<&'a artefact::Columns>) -> Option<&'a str> {
+        let trained = trained.and_then(|columns| columns.label_separator.as_deref());
+        self.label_separator.as_deref().or(trained)
     }
 }

@@ -13,6 +13,34 @@ pub enum Batching {
     Tokens(usize),
 }
 
+impl Batching {
+    /// Gathers rows in their order; `length` tells how many tokens one has.
+    pub fn gather(
+        self,
+        order: impl IntoIterator<Item = usize>,
+        length: impl Fn(usize) -> usize,
+    ) -> Vec<Vec<usize>> {
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        let mut tokens = 0;
+        for row in order {
+            let full = match (self, batches.last()) {
+                (_, None) => true,
+                (Batching::Rows(size), Some(batch)) => batch.len() >= size,
+                (Batching::Tokens(size), Some(_)) => tokens + length(row) > size,
+            };
+            if full {
+                batches.push(Vec::new());
+                tokens = 0;
+            }
+            tokens += length(row);
+            if let Some(batch) = batches.last_mut() {
+                batch.push(row);
+            }
+        }
+        batches
+    }
+}
+
 /// One update of the weights: its batches, whose gradients are added up.
 pub type Step = Vec<Vec<usize>>;
 
@@ -57,24 +85,7 @@ impl Plan {
         if let Some(key) = self.shuffle {
             key.with(epoch).stream().shuffle(&mut order);
         }
-        let mut batches: Vec<Vec<usize>> = Vec::new();
-        let mut tokens = 0;
-        for row in order {
-            let length = self.lengths[row];
-            let full = match (self.batching, batches.last()) {
-                (_, None) => true,
-                (Batching::Rows(size), Some(batch)) => batch.len() >= size,
-                (Batching::Tokens(size), Some(_)) => tokens + length > size,
-            };
-            if full {
-                batches.push(Vec::new());
-                tokens = 0;
-            }
-            tokens += length;
-            if let Some(batch) = batches.last_mut() {
-                batch.push(row);
-            }
-        }
+        let batches = self.batching.gather(order, |row| self.lengths[row]);
         batches.chunks(self.accumulation).map(<[_]>::to_vec).collect()
     }
 

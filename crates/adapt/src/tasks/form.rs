@@ -125,20 +125,42 @@ pub enum Answer {
     },
 }
 
-impl Answer {
-    /// The columns of a table, by name; a list is JSON.
-    pub fn cells(&self) -> Vec<(&'static str, String)> {
+/// What stands in a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cell {
+    /// A text.
+    Text(String),
+    /// A number or a list, as JSON has it.
+    Json(String),
+}
+
+impl Cell {
+    /// The JSON of `value`, which is made of texts and finite numbers.
+    pub fn json(value: &impl Serialize) -> Self {
+        Cell::Json(serde_json::to_string(value).unwrap_or_default())
+    }
+
+    /// As it stands in a table without types.
+    pub fn text(&self) -> &str {
         match self {
-            Answer::Class { label, score } => vec![("label", label.clone()), ("score", score.to_string())],
-            Answer::Labels { labels, scores } => vec![("labels", json(labels)), ("scores", json(scores))],
-            Answer::Number { score } => vec![("score", score.to_string())],
+            Cell::Text(text) | Cell::Json(text) => text,
         }
     }
 }
 
-/// Texts and finite numbers always have a form in JSON.
-fn json(list: &impl Serialize) -> String {
-    serde_json::to_string(list).unwrap_or_default()
+impl Answer {
+    /// The columns of a table, by name.
+    pub fn cells(&self) -> Vec<(&'static str, Cell)> {
+        match self {
+            Answer::Class { label, score } => {
+                vec![("label", Cell::Text(label.clone())), ("score", Cell::json(score))]
+            }
+            Answer::Labels { labels, scores } => {
+                vec![("labels", Cell::json(labels)), ("scores", Cell::json(scores))]
+            }
+            Answer::Number { score } => vec![("score", Cell::json(score))],
+        }
+    }
 }
 
 /// What an evaluation found.

@@ -44,6 +44,16 @@ impl Thresholds {
             Thresholds::Set(thresholds) => thresholds.get(label).copied().unwrap_or(0.5),
         }
     }
+
+    /// Which labels a row is given: `scores` and what comes back are `[labels]`.
+    fn given(&self, scores: &[f32]) -> Vec<bool> {
+        scores.iter().enumerate().map(|(label, score)| *score >= self.of(label)).collect()
+    }
+}
+
+/// How many of `labels` have rows enough for a threshold to be tuned on; the others keep 0.5.
+pub fn tunable_labels(labels: &[LabelScore]) -> usize {
+    labels.iter().filter(|label| label.support >= ENOUGH_TO_TUNE).count()
 }
 
 #[derive(Debug)]
@@ -87,17 +97,17 @@ impl Form for MultiLabel {
     }
 
     fn answer(&self, logits: &[f32]) -> Answer {
-        let given = logits.iter().map(|logit| sigmoid(*logit)).enumerate();
-        let given = given.filter(|(label, score)| *score >= self.thresholds.of(*label));
-        let named =
-            given.map(|(label, score)| (self.labels.name(label).unwrap_or_default().to_string(), score));
+        let scores = probabilities(logits);
+        let given = self.thresholds.given(&scores).into_iter().zip(scores).zip(self.labels.names());
+        let named = given.filter(|((given, _), _)| *given).map(|((_, score), name)| (name.clone(), score));
         let (labels, scores) = named.unzip();
         Answer::Labels { labels, scores }
     }
 }
 
-fn sigmoid(logit: f32) -> f32 {
-    (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
+/// Each logit's sigmoid.
+fn probabilities(logits: &[f32]) -> Vec<f32> {
+    logits.iter().map(|logit| (1.0 / (1.0 + (-f64::from(*logit)).exp())) as f32).collect()
 }
 
 /// What a row with the label weighs against one without: rows without over rows with it, as PyTorch's `pos_weight` is
@@ -151,9 +161,9 @@ impl Targets for LabelSets {
     }
 
     fn tally(&self, row: usize, logits: &[f32]) -> Tally {
-        let given = logits.iter().enumerate().map(|(label, x)| sigmoid(*x) >= self.thresholds.of(label));
+        let given = self.thresholds.given(&probabilities(logits));
         let mut tally = Tally::default();
-        for (given, gold) in given.zip(self.has(row)) {
+        for (given, gold) in given.into_iter().zip(self.has(row)) {
             let add = |yes: bool| f64::from(u8::from(yes));
             tally[0] += add(given && gold);
             tally[1] += add(given);
@@ -189,25 +199,28 @@ impl Score for LabelSetScores<'_> {
                 // max would hide what is no number.
                 self.loss += (-x.abs()).exp().ln_1p() + if x > 0.0 { x } else { 0.0 };
             }
-            let scores = logits.iter().map(|logit| sigmoid(*logit)).collect();
+            let scores = probabilities(logits);
             match &self.targets.thresholds {
                 Thresholds::Tune => self.to_tune.push((*row, scores)),
-                Thresholds::Set(thresholds) => {
-                    record(&mut self.counts, self.targets, *row, &scores, thresholds)
-                }
+                set @ Thresholds::Set(_) => record(&mut self.counts, self.targets, *row, &scores, set),
             }
         }
     }
 
     fn measure(mut self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
         let Thresholds::Tune = self.targets.thresholds else { return self.measured(bootstrap, None) };
-        let untuned = vec![0.5; self.targets.labels.len()];
-        let thresholds = self.tuned();
-        let mut at_half = MultiLabelCounts::new(untuned.len());
-        for (row, scores) in std::mem::take(&mut self.to_tune) {
-            record(&mut at_half, self.targets, row, &scores, &untuned);
-            record(&mut self.counts, self.targets, row, &scores, &thresholds);
-        }
+        let (targets, to_tune) = (self.targets, std::mem::take(&mut self.to_tune));
+        let counted = |thresholds: &Thresholds| {
+            let mut counts = MultiLabelCounts::new(targets.labels.len());
+            to_tune.iter().for_each(|(row, scores)| record(&mut counts, targets, *row, scores, thresholds));
+            counts
+        };
+        let at_half = counted(&Thresholds::Tune);
+        let Some(thresholds) = targets.tuned(&to_tune) else {
+            self.counts = at_half;
+            return self.measured(bootstrap, None);
+        };
+        self.counts = counted(&Thresholds::Set(thresholds.clone()));
         let mut measured = self.measured(bootstrap, Some(thresholds));
         // The tuned figure flatters, as it was tuned on these very rows: how much, this one lets see.
         measured.metrics.values.insert("f1_micro_at_half".into(), at_half.report().f1_micro);
@@ -215,19 +228,24 @@ impl Score for LabelSetScores<'_> {
     }
 }
 
-impl LabelSetScores<'_> {
-    /// For each label the threshold at which its F1 is highest.
-    fn tuned(&self) -> Vec<f32> {
-        let gold: Vec<Vec<bool>> = self.to_tune.iter().map(|(row, _)| self.targets.has(*row)).collect();
+impl LabelSets {
+    /// For each label the threshold at which the F1 of `rows` with these probabilities is highest. None where no label
+    /// has rows enough.
+    fn tuned(&self, rows: &[(usize, Vec<f32>)]) -> Option<Vec<f32>> {
+        let gold: Vec<Vec<bool>> = rows.iter().map(|(row, _)| self.has(*row)).collect();
         let threshold = |label: usize| {
-            let scores: Vec<f32> = self.to_tune.iter().map(|(_, scores)| scores[label]).collect();
+            let scores: Vec<f32> = rows.iter().map(|(_, scores)| scores[label]).collect();
             let gold: Vec<bool> = gold.iter().map(|has| has[label]).collect();
             let support = gold.iter().filter(|has| **has).count() as u64;
-            if support < ENOUGH_TO_TUNE { 0.5 } else { best_threshold(&scores, &gold).0 }
+            (support >= ENOUGH_TO_TUNE).then(|| best_threshold(&scores, &gold).0)
         };
-        (0..self.targets.labels.len()).map(threshold).collect()
+        let tuned: Vec<Option<f32>> = (0..self.labels.len()).map(threshold).collect();
+        let any = tuned.iter().any(Option::is_some);
+        any.then(|| tuned.into_iter().map(|threshold| threshold.unwrap_or(0.5)).collect())
     }
+}
 
+impl LabelSetScores<'_> {
     fn measured(self, bootstrap: Option<Bootstrap>, thresholds: Option<Vec<f32>>) -> Measured {
         let LabelSetScores { targets, counts, loss, .. } = self;
         let decisions = counts.rows() as f64 * targets.labels.len() as f64;
@@ -247,11 +265,10 @@ fn record(
     targets: &LabelSets,
     row: usize,
     scores: &[f32],
-    thresholds: &[f32],
+    thresholds: &Thresholds,
 ) {
-    let predicted: Vec<bool> = scores.iter().zip(thresholds).map(|(score, at)| score >= at).collect();
     // Both have one decision for each label.
-    let counted = counts.record(&targets.has(row), &predicted);
+    let counted = counts.record(&targets.has(row), &thresholds.given(scores));
     debug_assert!(counted.is_ok(), "{counted:?}");
 }
 
@@ -314,10 +331,27 @@ mod tests {
         let measured = score.measure(None);
         let thresholds = measured.thresholds.unwrap();
         assert!(thresholds[0] > 0.05 && thresholds[0] < 0.27, "{thresholds:?}");
-        assert_eq!(thresholds[1..], [0.5, 0.5]);
+        assert_eq!((&thresholds[1..], tunable_labels(&measured.labels)), (&[0.5, 0.5][..], 1));
         // Six right, four missed: 12 / 16; at a half none.
         assert!((measured.metrics.get("f1_micro").unwrap() - 0.75).abs() < 1e-12);
         assert_eq!(measured.metrics.get("f1_micro_at_half"), Some(0.0));
+    }
+
+    #[test]
+    fn without_rows_enough_nothing_is_tuned() {
+        let has = |row: usize| labels(if row < 4 { &["a", "c"] } else { &["b"][..1 - row % 2] });
+        let has: Vec<_> = (0..9).map(has).collect();
+        let form = form(Thresholds::Tune);
+        let targets = form.targets(&rows(&has), Path::new("x"), LossOptions::default()).unwrap();
+        let mut score = targets.score();
+        for row in 0..9 {
+            score.add(&[row], &[if row < 4 { -0.5 } else { 0.5 }, -1.0, 2.0]);
+        }
+        let measured = score.measure(None);
+        assert_eq!((measured.thresholds, tunable_labels(&measured.labels)), (None, 0));
+        assert_eq!(measured.metrics.get("f1_micro_at_half"), None);
+        // At a half `c` is given to all nine rows and `a` to the wrong five: 8 / (14 + 11).
+        assert!((measured.metrics.get("f1_micro").unwrap() - 8.0 / 25.0).abs() < 1e-12);
     }
 
     #[test]

@@ -66,8 +66,8 @@ fn text(cost: &Cost) -> String {
         row("peak of the process", format!("about {}", bytes(cost.peak_resident_bytes))),
     ];
     if let Some(available) = cost.available_bytes {
-        let fits = if cost.peak_resident_bytes <= available { "fits" } else { "does not fit" };
-        rows.push(row("free memory", format!("{}: {fits}", bytes(available))));
+        let enough = if cost.peak_resident_bytes <= available { "enough" } else { "too little" };
+        rows.push(row("free memory now", format!("{}, {enough}", bytes(available))));
     }
     let time = cost.seconds.map_or("not tried".into(), |seconds| format!("about {}", duration(seconds)));
     rows.push(row("time", time));
@@ -88,7 +88,9 @@ fn text(cost: &Cost) -> String {
             0 => "none: not even a batch of one row fits".into(),
             size => format!("{flag} {size}"),
         };
-        rows.push(row(&format!("fits in {}", bytes(memory)), largest));
+        let fits = if cost.peak_resident_bytes <= memory { "fits" } else { "does not fit" };
+        rows.push(row(&format!("in {}", bytes(memory)), fits.into()));
+        rows.push(row("largest that fits", largest));
     }
     table(&rows)
 }

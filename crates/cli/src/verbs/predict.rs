@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use retune::predict::{self, Done, Prediction};
+use retune::predict::{self, Done, Prediction, Writing};
 use retune::{FileSettings, ModelSettings};
 use serde::Serialize;
 
@@ -22,9 +22,12 @@ pub(crate) struct Args {
     /// Rows to predict
     #[arg(long, value_name = "FILE", requires = "output")]
     input: Option<PathBuf>,
-    /// One prediction a row, order kept: CSV or TSV if the name ends so, else JSONL
+    /// The rows with their columns and, behind them, the prediction's; order kept: CSV or TSV if the name ends so, else JSONL
     #[arg(long, value_name = "FILE", requires = "input", conflicts_with = "text")]
     output: Option<PathBuf>,
+    /// Replace a file that is there
+    #[arg(long, requires = "output")]
+    overwrite: bool,
     /// A text to predict; may be given several times
     #[arg(long, value_name = "TEXT", conflicts_with = "input", required_unless_present = "input")]
     text: Vec<String>,
@@ -57,7 +60,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let local = retune::fetch(&args.model, &mut Progress::new(output))?;
     let answer = match (&args.input, &args.output) {
         (Some(from), Some(to)) => {
-            let done = predict::file(&local, from, to, &args.file, args.max_length, args.logits)?;
+            let writing = Writing { logits: args.logits, overwrite: args.overwrite };
+            let done = predict::file(&local, from, to, &args.file, args.max_length, writing)?;
             done.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
             let seconds = duration(done.seconds);
             output.say(&format!("{} rows in {seconds}, written to {}", thousands(done.rows), to.display()));

@@ -43,7 +43,8 @@ pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) ->
     output.say(&format!(
         "  retune evaluate --model {folder} --data TEST.csv     on rows that no choice was made by"
     ));
-    output.say(&format!("  retune predict --model {folder} --text \"...\"         try it"));
+    let pair = if report.pairs { " --pair \"...\"" } else { "" };
+    output.say(&format!("  retune predict --model {folder} --text \"...\"{pair}         try it"));
     Ok(())
 }
 

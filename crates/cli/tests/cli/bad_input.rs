@@ -143,6 +143,48 @@ fn a_place_for_predictions_that_is_not_there() {
     predict(&rows).refused("is the input, which it would replace");
     assert_eq!(std::fs::read_to_string(tiny.path("test.csv")).unwrap(), csv(100..131));
     assert!(!tiny.path("no").exists());
+    let there = tiny.write("there.csv", "mine").display().to_string();
+    predict(&there)
+        .refused("there.csv: there is such a file; give another --output, or --overwrite to replace it");
+    assert_eq!(std::fs::read_to_string(&there).unwrap(), "mine");
+    let arguments = ["predict", "--model", &model, "--input", &rows, "--output", &there, "--overwrite"];
+    retune(&arguments).succeeded();
+    assert!(std::fs::read_to_string(&there).unwrap().starts_with("text,label,predicted_label,score\n"));
+}
+
+#[test]
+fn rows_in_the_place_of_a_run_file() {
+    let tiny = Tiny::new();
+    for verb in ["train", "plan", "doctor"] {
+        let rows = tiny.path("train.csv").display().to_string();
+        retune(&[verb, &rows]).refused(&format!("a name of a file with rows; give it as --train {rows}"));
+        let model = tiny.path("base").display().to_string();
+        retune(&[verb, &model]).refused(&format!("got a folder; a model is given as --model {model}"));
+    }
+}
+
+#[test]
+fn several_labels_that_are_not_said_to_be() {
+    let tiny = Tiny::new();
+    let rows = |row: usize| format!("card {row},{}\n", ["a;b", "b;a", "a", "b"][row % 4]);
+    let rows: String = (0..24).map(rows).collect();
+    let hint = "column `what` looks like several labels a row and is taken for one class a row; --label-separator \";\"";
+    let done = on(&tiny, format!("text,what\n{rows}"), &["--method", "head"]).succeeded();
+    assert!(done.stderr.contains(hint), "{}", done.stderr);
+    std::fs::remove_dir_all(tiny.path("result")).unwrap();
+    let done = on(
+        &tiny,
+        format!("text,what\n{rows}"),
+        &["--method", "head", "--label-separator", ";", "--eval-split", "0.2"],
+    );
+    let done = done.succeeded();
+    assert!(
+        done.stderr.contains("thresholds: 0.5 for each label, as none has the five evaluation rows"),
+        "{}",
+        done.stderr
+    );
+    let card = std::fs::read_to_string(tiny.path("result/retune.json")).unwrap();
+    assert!(!card.contains("\"thresholds\": ["), "{card}");
 }
 
 #[cfg(unix)]

@@ -38,6 +38,35 @@ fn every_setting_of_a_method_is_a_flag_that_names_it() {
 }
 
 #[test]
+fn flags_are_in_groups_and_the_short_help_is_short() {
+    let long = retune(&["train", "--help"]).succeeded().stdout;
+    for group in ["Model:", "Data:", "Method:", "Training:", "Evaluation:", "Run:"] {
+        assert_eq!(long.lines().filter(|line| *line == group).count(), 1, "{group}: {long}");
+    }
+    let short = retune(&["train", "-h"]).succeeded().stdout;
+    assert!(
+        short.lines().count() < 60 && short.contains("--epochs") && !short.contains("--warmup"),
+        "{short}"
+    );
+}
+
+#[test]
+fn what_is_no_number_is_told_what_is_expected() {
+    for (flag, value, expected) in [
+        ("--epochs", "two", "a number, such as 3 or 0.5"),
+        ("--batch-size", "32.5", "a whole number from 0 on, such as 3"),
+        ("--seed", "99999999999999999999999", "a whole number from 0 on, such as 3"),
+    ] {
+        let words = format!("error: {flag}: expected {expected}, got `{value}`");
+        retune(&["train", flag, value]).refused(&words);
+        let document = retune(&["train", flag, value, "--json"]).json();
+        assert_eq!(document["error"].as_str(), words.strip_prefix("error: "));
+    }
+    retune(&["train", "--set", "batch-size=\"many\""])
+        .refused("`batch-size`: expected a whole number, such as 3");
+}
+
+#[test]
 fn near_misses_are_told() {
     retune(&["trian"]).refused("similar subcommand exists: 'train'");
     retune(&["train", "--epocs", "3"]).refused("a similar argument exists: '--epochs'");

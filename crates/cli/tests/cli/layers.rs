@@ -65,6 +65,37 @@ fn flags_are_stronger_than_set_and_set_than_the_file() {
 }
 
 #[test]
+fn keep_takes_a_number_too() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let kept = |output: &str| {
+        let mut names = tiny.names(output);
+        names.retain(|name| name.ends_with("state.json"));
+        names.len()
+    };
+    // A run that stops leaves its checkpoints.
+    let stop = ["--save-every", "1", "--epochs", "4", "--learning-rate", "1e30", "--warmup", "0.9"];
+    tiny.write("one.toml", "keep = 1\n");
+    for (output, number, keep) in [
+        ("usual", 2, &[][..]),
+        ("flag", 1, &["--keep", "1"]),
+        ("file", 1, &[&path("one.toml"), "--keep", "last"]),
+        ("set", 1, &["--set", "keep=1", "--set", "keep-checkpoints=1"]),
+    ] {
+        train(&tiny, output, &[&stop, keep].concat()).refused("the loss is NaN");
+        assert_eq!(kept(output), number, "{output}: {:?}", tiny.names(output));
+    }
+    tiny.write("run.toml", "keep = 3\nkeep-checkpoints = 4\n");
+    let words = "--keep 3 and --keep-checkpoints 4 both say how many checkpoints stay; give one of them";
+    retune(&["train", &path("run.toml")]).refused(words);
+    train(&tiny, "result", &["--keep", "3", "--keep-checkpoints", "4"]).refused(words);
+    train(&tiny, "result", &["--keep", "0"]).refused("--keep-checkpoints: expected at least 1, got 0");
+    train(&tiny, "result", &["--keep", "bset"])
+        .refused("--keep: expected best or last, got `bset`; did you mean best?");
+    train(&tiny, "result", &["--keep", "4", "--keep-checkpoints", "4", "--method", "head"]).succeeded();
+}
+
+#[test]
 fn a_column_may_be_called_by_a_number() {
     let tiny = Tiny::new();
     let rows = std::fs::read_to_string(tiny.path("train.csv")).unwrap();

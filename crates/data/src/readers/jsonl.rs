@@ -45,8 +45,10 @@ pub(super) fn read(text: &str) -> Result<Table, DataError> {
                 }
                 *last = number;
             }
-            if let Some(value) = field_text(value, line).map_err(|error| error.at_line(number))? {
-                table.push_field(column, &value);
+            match field(value, line).map_err(|error| error.at_line(number))? {
+                Field::Text(text) => table.push_field(column, &text),
+                Field::Json(raw) => table.push_json(column, raw),
+                Field::Missing => {}
             }
         }
         table.end_row(number);
@@ -82,16 +84,23 @@ fn parse_object(line: &str) -> Result<Vec<(String, &RawValue)>, DataError> {
     )))
 }
 
-/// The value as a field, none for `null`. Strings are only checked here, since the parser passes over values.
-fn field_text(value: &RawValue, line: &str) -> Result<Option<String>, DataError> {
+/// A value as a field.
+enum Field<'v> {
+    Text(String),
+    Json(&'v str),
+    Missing,
+}
+
+/// Strings are only checked here, since the parser passes over values.
+fn field<'v>(value: &'v RawValue, line: &str) -> Result<Field<'v>, DataError> {
     let raw = value.get();
     match raw.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw).map(Some).map_err(|error| {
+        Some(b'"') => serde_json::from_str(raw).map(Field::Text).map_err(|error| {
             // The value is a piece of the line, so their addresses give its place.
             syntax(line, raw.as_ptr().addr() - line.as_ptr().addr(), &error)
         }),
-        Some(b'n') => Ok(None),
-        _ => Ok(Some(raw.to_owned())),
+        Some(b'n') => Ok(Field::Missing),
+        _ => Ok(Field::Json(raw)),
     }
 }
 

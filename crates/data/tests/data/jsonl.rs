@@ -8,6 +8,14 @@ fn error_of(text: &str) -> DataError {
 }
 
 #[test]
+fn what_is_no_text_is_known() {
+    let table = crate::files::table_of("{\"a\": \"1\", \"b\": 1}\n{\"b\": [\"é\"], \"a\": null}\n").unwrap();
+    let found: Vec<_> =
+        table.rows().flat_map(|row| [row.is_json(0), row.is_json(1), row.is_json(2)]).collect();
+    assert_eq!(found, [false, true, false, false, true, false]);
+}
+
+#[test]
 fn values_are_taken_as_written() {
     let table = table_of(concat!(
         "\u{feff}\r\n",

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::files::table_of;
 use retune_data::{
-    DataError, DataProfile, Example, Label, LabelMap, LabelReading, ProblemType, Strata, Table,
-    choose_columns, labelled_examples, stratified_split,
+    DataError, DataProfile, Example, Label, LabelMap, LabelReading, ProblemType, Strata, Table, Wanted,
+    choose_columns, choose_wanted_columns, labelled_examples, stratified_split,
 };
 
 fn form(file: &str, separator: Option<&str>) -> Result<(ProblemType, Option<String>), DataError> {
@@ -72,9 +72,65 @@ fn the_form_is_found_from_the_values() {
         assert_eq!(why.is_some(), words.is_some(), "{values:?} {why:?}");
         assert!(words.is_none_or(|words| why.as_deref().unwrap_or_default().contains(words)), "{why:?}");
     }
+    // Several labels a row are suspected where the values are made of fewer names.
+    let parted = [&["a | b", "b", "a", "a|c", "c|b", "c"][..], &["a;b", "b;a", "a", "b"]];
+    for (values, separator) in parted.into_iter().zip(["|", ";"]) {
+        let (found, why) = form(&csv(values), None).unwrap();
+        let why = why.unwrap();
+        assert!(found == SingleLabel && why.contains(&format!("--label-separator \"{separator}\"")), "{why}");
+    }
+    for values in [&["Home, Garden", "Toys", "Toys"][..], &["a;b", "c;d"], &["a,,b", "a", "b", "b,a"]] {
+        assert_eq!(form(&csv(values), None).unwrap(), (SingleLabel, None), "{values:?}");
+    }
     let (found, why) = form(&csv(&["a;b", "b", ""]), Some(";")).unwrap();
     assert_eq!(found, MultiLabel);
     assert!(why.unwrap().contains("split at `;`"));
+}
+
+#[test]
+fn decimal_commas_are_no_classes() {
+    for values in [&["0,5", "1,25", "2"][..], &["3.5", "0,5", "1,5", "7"], &["-1,0", "+2,0", "-1,0"]] {
+        let error = form(&csv(values), None).unwrap_err();
+        let first = values.iter().position(|value| value.contains(',')).unwrap();
+        assert_eq!(error.line, Some(first as u64 + 2), "{error}");
+        assert!(error.message.contains(&format!("got `{}`: write the decimals", values[first])), "{error}");
+    }
+    for values in [&["a, b", "b, a"][..], &["1, 2", "1, 2"], &["1,2,3", "1,2,3"], &["x", "0,5", "x"]] {
+        assert!(form(&csv(values), None).is_ok(), "{values:?}");
+    }
+    assert_eq!(form(&csv(&["1,2", "2", "1"]), Some(",")).unwrap().0, ProblemType::MultiLabel);
+}
+
+#[test]
+fn nested_labels_are_no_classes() {
+    let file = "{\"text\": \"a\", \"label\": \"é\"}\n{\"text\": \"b\", \"label\": {\"name\": \"é\"}}\n";
+    let error = read(file, &LabelReading::default()).unwrap_err();
+    assert_eq!(error.line, Some(2));
+    assert!(
+        error.message.contains("column `label`: expected the name of a class, got a JSON object"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_separator_finds_the_column() {
+    let table =
+        table_of("what,kind,lang\nhello there,é;b,de\nbye now then,c;d,de\nwhat is it,e;f,en\n").unwrap();
+    let without = choose_columns(&table, Some("what"), None, None).unwrap();
+    assert_eq!(without.label.unwrap().name, "lang");
+    let wanted = Wanted { text: Some("what".into()), separator: Some(";"), ..Wanted::default() };
+    let label = choose_wanted_columns(&table, &wanted).unwrap().label.unwrap();
+    assert_eq!(label.why, "label column `kind`: the only one with `;`, as --label-separator says");
+    // None of the two values that are there repeats; what may be meant is said.
+    let table = table_of("text,kind,n\na,x;y,1\nb,y;x,2\nc,x,3\n").unwrap();
+    let columns = choose_columns(&table, None, None, None).unwrap();
+    let error = labelled_examples(&table, &columns, &LabelReading::default()).unwrap_err();
+    assert!(
+        error
+            .message
+            .ends_with("`kind` looks like several labels a row: `--label-separator \";\"` takes it for such"),
+        "{error}"
+    );
 }
 
 #[test]

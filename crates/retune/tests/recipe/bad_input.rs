@@ -68,7 +68,7 @@ fn a_setting_that_cannot_be() {
             "--eval-every: expected epoch or a number of steps, got `0`",
         ),
         (|s, _| s.early_stopping = Some(0), "--early-stopping: expected at least 1"),
-        (|s, _| s.limit = Some(0), "a limit of 0"),
+        (|s, _| s.limit = Some(0), "--limit: expected at least 1, got 0"),
         (|s, _| s.max_length = Some(25), "--max-length: expected 3 to 24 tokens for this model, got 25"),
         (|s, _| s.max_length = Some(2), "--max-length: expected 3 to 24 tokens for this model, got 2"),
         (

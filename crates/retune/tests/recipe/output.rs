@@ -16,6 +16,13 @@ fn another_run_is_not_replaced_unasked() {
         "{error}"
     );
     assert!(tiny.files("result") == before);
+    // What else is wrong comes first, or each of it would cost another look at the folder.
+    let wrong = TrainSettings { accumulation: Some(0), ..settings(&tiny, "lora", "result") };
+    assert!(refused(&wrong).starts_with("--accumulation: "));
+    tiny.write("odd.csv", "text,label\nmy card,pay\n");
+    let wrong = TrainSettings { train: Some(tiny.path("odd.csv")), ..settings(&tiny, "lora", "result") };
+    assert!(refused(&wrong).contains("odd.csv: expected at least two classes"));
+    assert!(tiny.files("result") == before);
 
     // Asked for, nothing of it stays: neither the other form of result nor another base's tokenizer.
     std::fs::write(tiny.path("result/vocab.txt"), "[PAD]\n[UNK]\n").unwrap();

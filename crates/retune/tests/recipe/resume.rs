@@ -355,6 +355,12 @@ fn what_was_changed_meanwhile_is_refused_by_name() {
     let error = again(|_| ());
     assert!(error.contains("train.csv: the training rows have changed since the run in"), "{error}");
     tiny.write("train.csv", rows);
+    let error = again(|s| s.train = s.eval.clone());
+    assert!(error.contains("test.csv: they are not the training rows of the run in"), "{error}");
+    assert!(
+        error.contains("train.csv with sha256 ") && error.contains("leave --train out to go on"),
+        "{error}"
+    );
     let rows = fs::read(tiny.path("test.csv")).unwrap();
     tiny.write("test.csv", [&rows[..], b"one more,pay\n"].concat());
     assert!(again(|_| ()).contains("the evaluation rows have changed"));

@@ -1,6 +1,6 @@
 //! Train, evaluate, predict: what one step says the next one finds.
 
-use retune::predict;
+use retune::predict::{self, Writing};
 use retune::{Card, FileSettings, METHODS, TrainSettings};
 
 use crate::run::{answers, model, score, settings, train};
@@ -16,6 +16,8 @@ fn files(method: &str) -> Vec<&'static str> {
     files.sort_unstable();
     files
 }
+
+const LOGITS: Writing = Writing { logits: true, overwrite: true };
 
 #[test]
 fn every_method_trains_and_its_result_answers() {
@@ -82,7 +84,7 @@ fn predictions_are_those_that_were_counted() {
     let to = |name: &str| {
         let file = FileSettings::default();
         let done =
-            predict::file(&result, &tiny.path("test.csv"), &tiny.path(name), &file, None, true).unwrap();
+            predict::file(&result, &tiny.path("test.csv"), &tiny.path(name), &file, None, LOGITS).unwrap();
         assert_eq!((done.rows, done.tokens, done.truncated), (31, evaluation.tokens, 0));
         std::fs::read_to_string(tiny.path(name)).unwrap()
     };
@@ -91,17 +93,17 @@ fn predictions_are_those_that_were_counted() {
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let table = to("out.CSV");
     let mut table = csv::Reader::from_reader(table.as_bytes());
-    assert_eq!(table.headers().unwrap(), vec!["row", "text", "label", "score", "logits"]);
+    assert_eq!(table.headers().unwrap(), vec!["text", "label", "predicted_label", "score", "logits"]);
     let gold = std::fs::read_to_string(tiny.path("test.csv")).unwrap();
     let mut gold = csv::Reader::from_reader(gold.as_bytes());
 
     let mut right = 0;
-    let all = lines.iter().zip(table.records()).zip(gold.records()).enumerate();
-    for (row, ((line, record), gold)) in all {
+    let all = lines.iter().zip(table.records()).zip(gold.records());
+    for ((line, record), gold) in all {
         let (record, gold) = (record.unwrap(), gold.unwrap());
-        assert_eq!((line["row"].as_u64(), &record[0]), (Some(row as u64), row.to_string().as_str()));
-        assert_eq!((line["text"].as_str().unwrap(), &record[1]), (&gold[0], &gold[0]));
-        assert_eq!(line["label"].as_str().unwrap(), &record[2]);
+        assert_eq!((line["text"].as_str().unwrap(), &record[0]), (&gold[0], &gold[0]));
+        assert_eq!((line["label"].as_str().unwrap(), &record[1]), (&gold[1], &gold[1]));
+        assert_eq!(line["predicted_label"].as_str().unwrap(), &record[2]);
         right += usize::from(record[2] == gold[1]);
         let logits: Vec<f64> = serde_json::from_str(&record[4]).unwrap();
         assert_eq!(serde_json::json!(logits), line["logits"]);
@@ -134,8 +136,15 @@ fn rows_to_predict_need_no_label_and_may_be_empty() {
     tiny.write("new.csv", "id,text\n7,my card\n8,\n9,\"pay,\nnot lost\"\n");
     let out = tiny.path("out.jsonl");
     let file = FileSettings::default();
-    let done =
-        predict::file(&model(tiny.path("result")), &tiny.path("new.csv"), &out, &file, None, false).unwrap();
+    let done = predict::file(
+        &model(tiny.path("result")),
+        &tiny.path("new.csv"),
+        &out,
+        &file,
+        None,
+        Writing::default(),
+    )
+    .unwrap();
     assert_eq!(done.rows, 3);
     let lines = std::fs::read_to_string(&out).unwrap();
     let texts: Vec<String> = lines
@@ -153,9 +162,69 @@ fn predictions_do_not_replace_their_input() {
     let before = std::fs::read(tiny.path("test.csv")).unwrap();
     let file = FileSettings::default();
     let into = tiny.path("result/../test.csv");
-    let error = predict::file(&model(tiny.path("result")), &tiny.path("test.csv"), &into, &file, None, false);
+    let error = predict::file(
+        &model(tiny.path("result")),
+        &tiny.path("test.csv"),
+        &into,
+        &file,
+        None,
+        Writing::default(),
+    );
     let error = error.unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("is the input, which it would replace"), "{error}");
     assert_eq!(std::fs::read(tiny.path("test.csv")).unwrap(), before);
+}
+
+#[test]
+fn a_row_keeps_all_that_it_had() {
+    let tiny = Tiny::new();
+    train(&settings(&tiny, "head", "result")).unwrap();
+    let result = model(tiny.path("result"));
+    let file = FileSettings { text_column: Some("say it".into()), ..FileSettings::default() };
+    let rows = "{\"id\": 7.50, \"say it\": \"my card\", \"score\": {\"é\": [1]}}\n{\"label\": \"12\", \"say it\": \"丢\"}\n";
+    let from = tiny.write("new.jsonl", rows);
+    let write = |to: &str, writing: Writing| {
+        let done = predict::file(&result, &from, &tiny.path(to), &file, None, writing);
+        done.map(|done| (std::fs::read_to_string(tiny.path(to)).unwrap(), done.said))
+    };
+    let (lines, said) = write("out.jsonl", Writing::default()).unwrap();
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(
+        lines[0].starts_with(r#"{"id":7.50,"say it":"my card","score":{"é": [1]},"predicted_label":""#),
+        "{lines:?}"
+    );
+    assert!(lines[1].starts_with(r#"{"say it":"丢","label":"12","predicted_label":""#), "{lines:?}");
+    let second: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+    assert!(second["predicted_score"].as_f64().unwrap() > 0.3, "{second}");
+    let words = "the prediction is in `predicted_label`, not `label`, `predicted_score`, not `score`: the file has such a column";
+    assert!(said.iter().any(|sentence| sentence == words), "{said:?}");
+    assert!(said.contains(&"text column `say it`: as asked".to_string()), "{said:?}");
+
+    let (table, _) = write("out.tsv", Writing::default()).unwrap();
+    assert!(
+        table.starts_with("id\tsay it\tscore\tlabel\tpredicted_label\tpredicted_score\n7.50\tmy card\t"),
+        "{table}"
+    );
+    // What is there stays, unless it is empty or was given up.
+    let error = write("out.tsv", Writing::default()).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(
+        error.to_string().contains("out.tsv: there is such a file; give another --output, or --overwrite"),
+        "{error}"
+    );
+    assert_eq!(write("out.tsv", Writing { overwrite: true, ..Writing::default() }).unwrap().0, table);
+    tiny.write("empty.tsv", "");
+    assert_eq!(write("empty.tsv", Writing::default()).unwrap().0, table);
+
+    // The model's own columns are not called asked for, and a pair that is found is not called given.
+    let evaluation = score(&result, &tiny, "test.csv").unwrap();
+    assert!(evaluation.said.contains(&"label column `label`: as the model was trained".to_string()));
+    tiny.write("pairs.csv", "premise,hypothesis,label\nmy card,is lost,pay\n");
+    let error = score(&result, &tiny, "pairs.csv").unwrap_err().to_string();
+    assert!(
+        error.contains("pairs.csv: `premise` and `hypothesis` are taken for two texts a row by their names"),
+        "{error}"
+    );
+    assert!(error.ends_with("name the one to read with --text-column"), "{error}");
 }
