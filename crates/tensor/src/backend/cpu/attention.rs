@@ -115,12 +115,14 @@ impl<'a> Task<'a> {
         multiply(scores, keys.len(), left, right, self.shape.scale);
     }
 
-    /// Drops probabilities (or their gradients) of one query and the keys that it sees, as the forward did.
+    /// Drops probabilities of one query and the keys that it sees, and multiplies the others with `factor`.
     #[inline(always)]
-    fn drop(&self, head: usize, position: usize, values: &mut [f32]) {
+    fn drop(&self, head: usize, position: usize, factor: f32, values: &mut [f32]) {
         if let Some(dropout) = self.inputs.dropout {
             let key = dropout.key.with(head as u64);
-            dropout.mask(key, self.inputs.queries.counters()[self.first_query + position], values);
+            dropout.mask(key, self.inputs.queries.counters()[self.first_query + position], factor, values);
+        } else {
+            values.iter_mut().for_each(|x| *x *= factor);
         }
     }
 }
@@ -148,8 +150,7 @@ pub(super) fn forward(shape: AttentionShape, inputs: AttentionInputs<'_>, out: &
                         row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
                         let total = sum(row, |x| x);
                         *lse = largest + total.ln();
-                        row.iter_mut().for_each(|x| *x /= total);
-                        task.drop(head, position, row);
+                        task.drop(head, position, 1.0 / total, row);
                     }
                 });
                 let left = Matrix::new(scores, tile.len(), columns);
@@ -208,9 +209,11 @@ pub(super) fn backward(
                         let (dropped, ds) = (only_seen(dropped, &keys, &seen), only_seen(ds, &keys, &seen));
                         p.iter_mut().for_each(|x| *x = math::exp(*x - lse[position]));
                         dropped.copy_from_slice(p);
-                        task.drop(head, position, dropped);
-                        task.drop(head, position, ds);
-                        ds.iter_mut().zip(p.iter()).for_each(|(ds, p)| *ds = p * (*ds - along));
+                        task.drop(head, position, 1.0, dropped);
+                        // P M is there already, so the mask is drawn once.
+                        for ((ds, p), dropped) in ds.iter_mut().zip(p.iter()).zip(dropped.iter()) {
+                            *ds = *ds * dropped - p * along;
+                        }
                     }
                 });
                 let (dropped, dscores) =

@@ -155,19 +155,26 @@ pub(super) fn sum_rows(values: &[f32], out: &mut [f32], accumulate: bool) {
 }
 
 impl Dropout {
-    /// Applies the mask of one row of channels in place; `place` is what keys the row.
+    /// Applies the mask of one row of channels in place, and multiplies what is kept with `factor`; `place` is what keys
+    /// the row. A draw has 16 bits: a word of the generator serves two channels.
     #[inline(always)]
-    pub(super) fn mask(self, key: Key, place: [u32; 3], values: &mut [f32]) {
-        // A word below the threshold drops its value; 2^32 p fits, since p < 1.
-        let threshold = (f64::from(self.probability) * 4_294_967_296.0) as u32;
-        let keep = 1.0 / (1.0 - self.probability);
-        for (block, chunk) in values.chunks_mut(32).enumerate() {
+    pub(super) fn mask(self, key: Key, place: [u32; 3], factor: f32, values: &mut [f32]) {
+        const DRAWS: f32 = 65_536.0;
+        // p < 1, but its nearest share of the draws may be all of them.
+        let dropped = (self.probability * DRAWS).round().min(DRAWS - 1.0);
+        let keep = factor * (DRAWS / (DRAWS - dropped));
+        let threshold = dropped as i32;
+        for (block, chunk) in values.chunks_mut(64).enumerate() {
             let first = std::array::from_fn(|lane| (block * 8 + lane) as u32);
-            let words = key.lanes::<8>(first, place);
+            let words = key.lanes::<8, 7>(first, place);
             let words = words.as_flattened();
-            for (x, word) in chunk.iter_mut().zip(words) {
+            let (low, high) = chunk.split_at_mut(chunk.len().min(32));
+            for (x, word) in low.iter_mut().zip(words) {
                 // A product, so that a NaN is not dropped with its value.
-                *x *= if *word < threshold { 0.0 } else { keep };
+                *x *= if ((word & 0xFFFF) as i32) < threshold { 0.0 } else { keep };
+            }
+            for (x, word) in high.iter_mut().zip(words) {
+                *x *= if ((word >> 16) as i32) < threshold { 0.0 } else { keep };
             }
         }
     }
@@ -183,7 +190,7 @@ pub(super) fn dropout(values: &mut [f32], layout: &Layout, dropout: Dropout) {
         |(values, places)| {
             vectorised(|| {
                 for (row, place) in values.chunks_exact_mut(columns).zip(places) {
-                    dropout.mask(dropout.key, *place, row);
+                    dropout.mask(dropout.key, *place, 1.0, row);
                 }
             });
         },

@@ -11,12 +11,14 @@ pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     // Just so far that 2^n becomes the bits of zero and of infinity: a clamp within would make e^-inf 1e-38.
     let x = x.clamp(-88.0, 89.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = (x - n * LN2_HIGH) - n * LN2_LOW;
     let series = 1.0 / 720.0 + r * (1.0 / 5040.0);
     let series = 1.0 / 24.0 + r * (1.0 / 120.0 + r * series);
     let series = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * series)));
-    series * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // The integer stands in the last bits of the shifted number; its sign goes over the edge.
+    series * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 /// erf(x) to about 3e-7: the rational minimax approximation x P(x^2) / Q(x^2) on [-4, 4] used by Eigen and XLA.

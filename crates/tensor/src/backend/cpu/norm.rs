@@ -24,7 +24,7 @@ pub(super) fn forward(norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32],
                     let range = token * columns..(token + 1) * columns;
                     normal.copy_from_slice(&norm.x[range.clone()]);
                     if let Some((dropout, layout)) = norm.dropout {
-                        dropout.mask(dropout.key, layout.counters()[token], normal);
+                        dropout.mask(dropout.key, layout.counters()[token], 1.0, normal);
                     }
                     if let Some(residual) = norm.residual {
                         normal.iter_mut().zip(&residual[range]).for_each(|(z, r)| *z += r);
