@@ -119,7 +119,7 @@ fn cards() {
         "null",
     ];
     let settings = ModelSettings { model: Some(model.clone()), ..ModelSettings::default() };
-    Target { name: "card", cost: 40, seeds, dictionary: &dictionary }.run(|input| {
+    Target { name: "card", cost: 8, seeds, dictionary: &dictionary }.run(|input| {
         fuzzer::write(&path, input.bytes);
         match Card::open(&model) {
             Ok(card) => assert_eq!(resume::fingerprint(&card.unwrap()).len(), 64),
