@@ -71,18 +71,20 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output.failure(&failure);
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => failed(&failure, &output),
     }
+}
+
+fn failed(failure: &Failure, output: &Output) -> ExitCode {
+    output.failure(failure);
+    ExitCode::from(failure.code)
 }
 
 /// A command line that is no request. Help and versions come this way too, and are no error.
 fn unread(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
+    let printed = error.print();
     if !error.use_stderr() {
-        return ExitCode::SUCCESS;
+        return printed.map_or_else(|error| failed(&error.into(), &Output::new(false)), |()| ExitCode::SUCCESS);
     }
     // Whoever asked for JSON gets it, although nothing of the line was understood.
     if std::env::args_os().any(|argument| argument == "--json") {
