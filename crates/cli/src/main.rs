@@ -84,7 +84,8 @@ fn failed(failure: &Failure, output: &Output) -> ExitCode {
 fn unread(error: &clap::Error) -> ExitCode {
     let printed = error.print();
     if !error.use_stderr() {
-        return printed.map_or_else(|error| failed(&error.into(), &Output::new(false)), |()| ExitCode::SUCCESS);
+        return printed
+            .map_or_else(|error| failed(&error.into(), &Output::new(false)), |()| ExitCode::SUCCESS);
     }
     // Whoever asked for JSON gets it, although nothing of the line was understood.
     if std::env::args_os().any(|argument| argument == "--json") {
