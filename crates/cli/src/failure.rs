@@ -10,13 +10,8 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// What a shell makes of a process that SIGPIPE ended: so end those that are written to end it, such as `cat`.
-    const BROKEN_PIPE: u8 = 141;
-
-    /// Whether it is only that nobody reads any more, as in `retune methods | head -1`.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.code == Self::BROKEN_PIPE
-    }
+    /// What a shell makes of a process that SIGPIPE ended: nobody reads any more, as in `retune methods | head -1`.
+    pub(crate) const BROKEN_PIPE: u8 = 141;
 
     /// A request that cannot be.
     pub(crate) fn request(message: impl Into<String>) -> Self {

@@ -44,7 +44,7 @@ impl Output {
 
     /// The failure in words, and as JSON if that was asked for; nothing where there is nobody who would read it.
     pub(crate) fn failure(&self, failure: &Failure) {
-        if failure.is_quiet() {
+        if failure.code == Failure::BROKEN_PIPE {
             return;
         }
         self.say(&format!("error: {failure}"));
