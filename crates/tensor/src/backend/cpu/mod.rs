@@ -7,6 +7,7 @@ mod elementwise;
 mod embedding;
 pub(super) mod gemm;
 mod loss;
+mod mask;
 mod math;
 mod norm;
 mod parallel;
