@@ -137,8 +137,16 @@ fn a_read_only_folder_gets_and_loses_nothing() {
     tiny.write("locked/old.csv", "what was there");
     for name in ["old.csv", "new.csv"] {
         let output = path(&format!("locked/{name}"));
-        let arguments =
-            ["predict", "--model", &path("model"), "--input", &path("test.csv"), "--output", &output];
+        let arguments = [
+            "predict",
+            "--model",
+            &path("model"),
+            "--input",
+            &path("test.csv"),
+            "--output",
+            &output,
+            "--overwrite",
+        ];
         let output = read_only(&tiny.path("locked"), &arguments).unwrap();
         failed(output, &format!("{name}: cannot create: "));
         assert_eq!(tiny.names("locked"), ["old.csv"]);

@@ -67,7 +67,9 @@ fn every_method_trains_and_its_result_answers() {
 fn enough_steps_learn_the_rows() {
     let tiny = Tiny::new();
     for (method, least) in [("full", 0.9), ("lora", 0.8)] {
-        let long = TrainSettings { epochs: Some(24.0), ..settings(&tiny, method, method) };
+        // Without dropout, which is half of what so narrow a model knows: what it learns would be a matter of draws.
+        let long =
+            TrainSettings { epochs: Some(24.0), model_dropout: Some(0.0), ..settings(&tiny, method, method) };
         train(&long).unwrap();
         // Half of the rows have the commonest label.
         let learnt = score(&model(tiny.path(method)), &tiny, "test.csv").unwrap().metrics.values["accuracy"];

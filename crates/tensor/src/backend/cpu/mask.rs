@@ -113,4 +113,43 @@ mod tests {
             assert_eq!(portable.map(|word| word[lane]), one);
         }
     }
+
+    /// Rows of masks, by position and row of the batch.
+    fn masks(columns: usize) -> Vec<Vec<f32>> {
+        let dropout = Dropout { probability: 0.1, key: Key::new(5).with_name("site") };
+        (0..6000)
+            .map(|row| {
+                let mut values = vec![1.0; columns];
+                dropout.mask(dropout.key, [row % 100, row / 100, 0], 1.0, &mut values);
+                values
+            })
+            .collect()
+    }
+
+    #[test]
+    fn masks_keep_the_mean_and_do_not_follow_one_another() {
+        for columns in [13, 64, 200, 384] {
+            let masks = masks(columns);
+            let count = (masks.len() * columns) as f64;
+            let mean = masks.iter().flatten().map(|x| f64::from(*x)).sum::<f64>() / count;
+            // The deviation of one value is 1/3.
+            assert!((mean - 1.0).abs() < 4.0 / 3.0 / count.sqrt(), "{columns} columns: a mean of {mean}");
+            let around = |row: &[f32]| row.iter().map(|x| f64::from(*x) - 1.0).collect::<Vec<_>>();
+            let centred: Vec<Vec<f64>> = masks.iter().map(|row| around(row)).collect();
+            // Values beside one another, a vector, a word and half a block apart; and rows beside one another.
+            for apart in [1, 2, 8, 16, 32, 64, 128].into_iter().filter(|apart| *apart < columns) {
+                let pairs = centred.iter().flat_map(|row| row.iter().zip(&row[apart..]).map(|(a, b)| a * b));
+                let pairs: Vec<f64> = pairs.collect();
+                let correlation = 9.0 * pairs.iter().sum::<f64>() / pairs.len() as f64;
+                let most = 4.5 / (pairs.len() as f64).sqrt();
+                assert!(correlation.abs() < most, "{columns} columns, {apart} apart: {correlation}");
+            }
+            for apart in [1, 100] {
+                let rows = centred.iter().zip(&centred[apart..]);
+                let sum: f64 = rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>()).sum();
+                let correlation = 9.0 * sum / count;
+                assert!(correlation.abs() < 4.5 / count.sqrt(), "{columns} columns, rows {apart} apart");
+            }
+        }
+    }
 }
