@@ -30,6 +30,8 @@ pub struct TextModel {
     pub hooks: Hooks,
     /// What its logits mean: labels, targets, loss, decoding.
     pub form: Box<dyn Form>,
+    /// What adjusted it: the method that was asked for, or the one that made the adapter at the source.
+    pub method: &'static dyn Method,
     /// What the method did, and so how the model is saved.
     pub applied: Applied,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
@@ -111,9 +113,9 @@ impl TextModel {
             fresh: &loaded.fresh,
             seed: key,
         };
-        let applied = match &source.adapter {
-            Some((reader, files)) => reader.load(&mut model, files)?,
-            None => method.apply(&mut model, options)?,
+        let (method, applied) = match &source.adapter {
+            Some((reader, files)) => (*reader, reader.load(&mut model, files)?),
+            None => (method, method.apply(&mut model, options)?),
         };
         // What the base lacked is then the adapter's own.
         let fresh = if source.adapter.is_some() { Vec::new() } else { loaded.fresh };
@@ -126,6 +128,7 @@ impl TextModel {
             parameters,
             hooks,
             form,
+            method,
             applied,
             fresh,
             unused: loaded.unused,

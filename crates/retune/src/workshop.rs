@@ -113,9 +113,7 @@ impl Workshop for ClassifierWorkshop<'_> {
     }
 
     fn group<'n>(&self, name: &'n str) -> &'n str {
-        // The two sides of a low-rank branch: one of them has no gradient as long as the other is 0.
-        let site = name.split_once(".lora_").map(|(site, _)| site);
-        site.or(name.rsplit_once('.').map(|(layer, _)| layer)).unwrap_or(name)
+        self.model.method.group(name)
     }
 
     fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), AnyError> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use retune_model::formats::Weights;
+use retune_model::layers::Linear;
 use retune_tensor::{Device, ParamId, Tensor};
 use serde_json::{Map, Value};
 
@@ -14,9 +15,9 @@ use crate::AdaptError;
 /// What `peft` puts before every name.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-/// Whether the layer `site` is meant by `name`: its whole name, or the end of it after a dot.
-pub(super) fn matches(site: &str, name: &str) -> bool {
-    site == name || site.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+/// The name of a tensor at a layer, in the file and here.
+pub(super) fn part(site: &str, end: &str) -> String {
+    format!("{PREFIX}{site}.{end}")
 }
 
 /// An adapter folder, opened.
@@ -105,6 +106,34 @@ impl AdapterFiles {
             self.taken.borrow_mut().insert(name.to_string());
             self.problem(format!("`{name}`: {why}"));
         }
+    }
+
+    /// The layers of the base whose tensor `first` is there. Of any other layer none of the tensors `others` may be.
+    /// Errors if there is no such layer.
+    pub(super) fn sites(
+        &self,
+        model: &Model<'_>,
+        first: &str,
+        others: &[&str],
+    ) -> Result<Vec<Linear>, AdaptError> {
+        let mut sites = Vec::new();
+        for linear in model.all_linears() {
+            let name = part(&linear.name, first);
+            if self.shape(&name).is_some() {
+                sites.push(linear.clone());
+                continue;
+            }
+            for other in others {
+                let why = format!("`{name}`, which belongs to it, is missing");
+                self.absent(&part(&linear.name, other), &why);
+            }
+        }
+        if sites.is_empty() {
+            return Err(
+                self.error("no tensor of it fits a layer of the base: was it made for another model?")
+            );
+        }
+        Ok(sites)
     }
 
     fn problem(&self, line: String) {

@@ -1,11 +1,13 @@
 //! The methods: one file each, one line in [`METHODS`]. A method says what is trained of a model and may put hooks at
 //! its sites; the trainer and the models never ask which one it was.
 
+mod adapter;
 mod bitfit;
 mod files;
 mod full;
 mod head;
 pub mod lora;
+mod sites;
 
 use std::path::Path;
 
@@ -46,6 +48,12 @@ pub trait Method: Send + Sync {
 
     /// Says what is trained: marks parameters, adds its own, puts hooks at sites.
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError>;
+
+    /// The parameters that `name` is told with where gradients fail: those that belong together at one place, of which
+    /// some may have none at the start. By default the layer.
+    fn group<'n>(&self, name: &'n str) -> &'n str {
+        sites::layer(name)
+    }
 
     /// Whether `config`, the `adapter_config.json` of a folder, is its own; then [`Method::load`] reads it.
     fn reads(&self, config: &AdapterFiles) -> bool {

@@ -1,6 +1,7 @@
 use serde_json::Value;
 
-use super::super::files::{AdapterFiles, matches};
+use super::super::files::AdapterFiles;
+use super::super::sites::matches;
 use super::is_rate;
 use crate::AdaptError;
 
