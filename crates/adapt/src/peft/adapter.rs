@@ -26,6 +26,23 @@ impl Adapter {
         Ok(id)
     }
 
+    /// Adds a tensor that is saved and not trained.
+    pub(super) fn add_frozen(
+        &mut self,
+        model: &mut Model<'_>,
+        name: String,
+        value: Tensor,
+    ) -> Result<ParamId, AdaptError> {
+        let id = model.parameters.add(name.clone(), value)?;
+        self.tensors.push((name, id));
+        Ok(id)
+    }
+
+    /// A number of its configuration.
+    pub(super) fn number(&self, key: &str) -> Option<f64> {
+        self.config.get(key).and_then(Value::as_f64)
+    }
+
     /// With everything else that is trained, the head above all, and `fields` for its `adapter_config.json`.
     pub(super) fn with_head(mut self, model: &mut Model<'_>, fields: &Value) -> Self {
         model.train_head();

@@ -96,6 +96,39 @@ impl AdapterFiles {
         }
     }
 
+    /// Errors if one of `keys` is set: each means another computation, and to leave it out would be silently wrong.
+    pub(super) fn refuse(&self, keys: &[&str], kind: &str) -> Result<(), AdaptError> {
+        for key in keys {
+            if !matches!(self.config.get(*key), None | Some(Value::Null | Value::Bool(false))) {
+                return Err(self.error(format!("`{key}` is set, and that kind of {kind} is not read")));
+            }
+        }
+        match self.config.get("bias") {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(bias)) if bias == "none" => Ok(()),
+            Some(other) => Err(self.error(format!("`bias`: expected \"none\", got {other}"))),
+        }
+    }
+
+    /// The dropout `key`; 0 where there is none.
+    pub(super) fn dropout(&self, key: &str) -> Result<f32, AdaptError> {
+        let dropout = self.number(key)?.unwrap_or(0.0);
+        if !super::ranges::is_rate(dropout) {
+            return Err(self.error(format!("`{key}`: expected at least 0 and below 1, got {dropout}")));
+        }
+        Ok(dropout as f32)
+    }
+
+    /// Whether it says that it is of this type.
+    pub(super) fn is(&self, peft_type: &str) -> bool {
+        self.config.get("peft_type").and_then(Value::as_str) == Some(peft_type)
+    }
+
+    /// The size of a tensor in one dimension, at least 1: 1 where it is missing.
+    pub(super) fn size(&self, name: &str, dimension: usize) -> usize {
+        self.shape(name).and_then(|shape| shape.get(dimension)).map_or(1, |size| (*size).max(1))
+    }
+
     pub(super) fn error(&self, message: impl Into<String>) -> AdaptError {
         AdaptError::Adapter { path: self.folder.clone(), message: message.into() }
     }
@@ -129,11 +162,14 @@ impl AdapterFiles {
             }
         }
         if sites.is_empty() {
-            return Err(
-                self.error("no tensor of it fits a layer of the base: was it made for another model?")
-            );
+            return Err(self.no_site());
         }
         Ok(sites)
+    }
+
+    /// What is said where nothing of it fits.
+    pub(super) fn no_site(&self) -> AdaptError {
+        self.error("no tensor of it fits a layer of the base: was it made for another model?")
     }
 
     fn problem(&self, line: String) {

@@ -1,9 +1,13 @@
 //! Where a method of linear layers sits: the layers that a user names, and what `peft` is told of them.
 
+use retune_model::Merged;
 use retune_model::layers::Linear;
 
 use super::Model;
 use crate::{AdaptError, nearest};
+
+/// The option that names the layers.
+pub(super) const TARGET_MODULES: &str = "target-modules";
 
 /// Whether the layer `site` is meant by `name`: its whole name, or the end of it after a dot.
 pub(super) fn matches(site: &str, name: &str) -> bool {
@@ -40,7 +44,7 @@ pub(super) fn targets(model: &Model<'_>, wanted: &[String]) -> Result<Vec<Linear
                 near.unwrap_or_default(),
                 ends.join(", ")
             );
-            return Err(AdaptError::Option { option: "target-modules".into(), message });
+            return Err(AdaptError::Option { option: TARGET_MODULES.into(), message });
         }
     }
     let chosen =
@@ -63,6 +67,47 @@ pub(super) fn told_targets(model: &Model<'_>, chosen: &[Linear], wanted: &[Strin
             vec![name.clone()]
         };
         told.extend(names.into_iter().filter(|name| !told.contains(name)).collect::<Vec<_>>());
+    }
+    told
+}
+
+/// Puts what the hooks at linear layers do into the layers' own weights. Errors if a hook has no such weights; nothing
+/// is changed then.
+pub(super) fn merge(method: &str, model: &mut Model<'_>) -> Result<(), AdaptError> {
+    let mut merged = Vec::new();
+    for linear in model.all_linears() {
+        let Some(hook) = model.hooks.linear(&linear.name) else { continue };
+        match hook.merged(model.parameters, linear)? {
+            Some(weights) => merged.push((linear.clone(), weights)),
+            None => {
+                let why = format!("what it does at `{}` is no weight", linear.name);
+                return Err(AdaptError::Merge { method: method.to_string(), why });
+            }
+        }
+    }
+    for (linear, Merged { weight, bias }) in merged {
+        model.parameters.get_mut(linear.weight).value = weight;
+        if let (Some(id), Some(bias)) = (linear.bias, bias) {
+            model.parameters.get_mut(id).value = bias;
+        }
+        model.hooks.leave_linear(&linear.name);
+    }
+    Ok(())
+}
+
+/// What `peft` is told for the layers `chosen` where nobody named them: names within a block that mean no other layer,
+/// or their whole names.
+pub(super) fn told(model: &Model<'_>, chosen: &[Linear]) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for linear in chosen {
+        let within = within_block([linear]).pop().unwrap_or_default();
+        let is_chosen = |other: &Linear| chosen.iter().any(|linear| linear.name == other.name);
+        let alone =
+            model.all_linears().into_iter().all(|other| is_chosen(other) || !matches(&other.name, &within));
+        let name = if alone { within } else { linear.name.clone() };
+        if !told.contains(&name) {
+            told.push(name);
+        }
     }
     told
 }

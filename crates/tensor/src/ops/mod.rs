@@ -25,6 +25,7 @@ mod scale;
 mod select_columns;
 mod select_rows;
 mod squared_error;
+mod weighted_sum;
 
 pub use add::add;
 pub use attention::{attention, attention_of_first};
@@ -48,6 +49,7 @@ pub use scale::{scale_columns, scale_rows};
 pub use select_columns::select_columns;
 pub use select_rows::select_rows;
 pub use squared_error::squared_error;
+pub use weighted_sum::weighted_sum;
 
 use crate::backend::Dropout;
 use crate::{Device, Error, Result, Tensor, Var};

@@ -15,7 +15,10 @@ pub fn scale_columns(
 ) -> Result<Var> {
     const OP: &str = "scale_columns";
     let (rows, columns) = (x.value().rows(), x.value().columns());
-    factors.value().expect(OP, &[columns], "factors of shape")?;
+    // A column of factors, or a matrix with one row, is as good.
+    if factors.value().len() != columns {
+        factors.value().expect(OP, &[columns], "factors of shape")?;
+    }
     let mut inputs = vec![x, factors];
     if let Some(bias) = bias {
         bias.value().expect(OP, &[columns], "a bias of shape")?;
@@ -36,6 +39,7 @@ pub fn scale_columns(
 
     Ok(tape.record(value, &inputs, || {
         let (x_node, factors_node, bias_node) = (x.node(), factors.node(), bias.and_then(Var::node));
+        let factors_shape = factors.value().shape().to_vec();
         let x = factors_node.map(|_| x.value().clone());
         let factors = x_node.map(|_| factors.value().clone());
         move |mut gradient: Tensor, sink: &mut crate::Sink<'_>| {
@@ -50,7 +54,7 @@ pub fn scale_columns(
                 })?;
             }
             if let Some(x) = x {
-                sink.accumulate(factors_node, device, &[columns], |sums, adds| {
+                sink.accumulate(factors_node, device, &factors_shape, |sums, adds| {
                     backend.dot_columns(gradient.f32(), x.f32(), sums, adds);
                     Ok(())
                 })?;
@@ -106,7 +110,7 @@ mod tests {
     #[test]
     fn gradients_follow_finite_differences() {
         for activation in [Activation::Identity, Activation::Gelu, Activation::Tanh] {
-            Check::new("scale_columns", &[&[11, 7], &[7], &[7]])
+            Check::new("scale_columns", &[&[11, 7], &[7, 1], &[7]])
                 .run(|tape, vars| scale_columns(tape, &vars[0], &vars[1], Some(&vars[2]), activation));
         }
         for factors in [&[5][..], &[5, 1]] {
