@@ -209,6 +209,23 @@ fn the_configuration_has_the_keys_of_peft_with_its_types() {
 }
 
 #[test]
+fn keys_of_newer_versions_are_kept_and_named() {
+    for (name, _) in CASES {
+        let (golden, at) = (folder(BASE).join(name), tempfile::tempdir().unwrap());
+        assert_eq!(peft::open_adapter(&golden).unwrap().1.unknown_keys(), [""; 0], "{name}");
+        let text = std::fs::read_to_string(golden.join("adapter_config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["zeta_größe"] = Value::from(7);
+        std::fs::write(at.path().join("adapter_config.json"), config.to_string()).unwrap();
+        std::fs::copy(golden.join("adapter_model.safetensors"), at.path().join("adapter_model.safetensors"))
+            .unwrap();
+        assert_eq!(peft::open_adapter(at.path()).unwrap().1.unknown_keys(), ["zeta_größe"], "{name}");
+        let (_, case) = load(at.path());
+        assert_eq!(adapter(&case).config["zeta_größe"], 7, "{name}");
+    }
+}
+
+#[test]
 fn configurations_that_mean_something_else_are_refused() {
     for (name, key, value, expected) in [
         ("dora", "use_qalora", Value::from(true), "`use_qalora` is set, and that kind of LoRA is not read"),

@@ -1,5 +1,5 @@
 use retune_adapt::Options;
-use retune_adapt::peft::{self, Applied, Method};
+use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
 use retune_adapt::tasks::{self, Form, TextClassifier};
 use retune_data::{Example, LabelMap, ProblemType, Table, Tokens};
 use retune_model::families::{self, Family};
@@ -201,7 +201,21 @@ impl TextModel {
         if let Some(first) = unused.first() {
             said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
         }
+        said.extend(self.unknown_keys_said());
         said
+    }
+
+    /// What is to be known of its adapter's configuration.
+    pub(crate) fn unknown_keys_said(&self) -> Option<String> {
+        let (_, files) = self.source.adapter.as_ref()?;
+        let keys = files.unknown_keys();
+        (!keys.is_empty()).then(|| {
+            format!(
+                "{}: keys that are not known here, kept as they are and not followed: {}",
+                files.folder().join(AdapterFiles::CONFIG).display(),
+                keys.join(", ")
+            )
+        })
     }
 
     /// Errors if it was trained on two texts a row and is given one, or the other way round, whose answer would be

@@ -72,6 +72,12 @@ impl AdapterFiles {
         self.config.get("base_model_name_or_path").and_then(Value::as_str)
     }
 
+    /// Keys of its configuration that `peft` 0.21 does not have: a newer version's, or somebody's own. They are kept.
+    pub fn unknown_keys(&self) -> Vec<&str> {
+        let known = |key: &&str| super::keys::KEYS.binary_search(key).is_ok();
+        self.config.keys().map(String::as_str).filter(|key| !known(key)).collect()
+    }
+
     /// How many classes its head has, if it has a head, whose last layer is `classifier`.
     pub fn head_rows(&self, classifier: &str) -> Option<usize> {
         self.shape(&format!("{PREFIX}{classifier}.weight"))?.first().copied()

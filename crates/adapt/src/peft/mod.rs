@@ -10,6 +10,7 @@ mod files;
 mod full;
 mod head;
 pub mod ia3;
+mod keys;
 pub mod loha;
 pub mod lokr;
 pub mod lora;
