@@ -65,7 +65,7 @@ impl Method for LoHa {
         ]
     }
     fn learning_rate(&self) -> f64 {
-        2e-3
+        5e-3
     }
 
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError> {

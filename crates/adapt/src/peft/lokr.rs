@@ -88,7 +88,7 @@ impl Method for LoKr {
         ]
     }
     fn learning_rate(&self) -> f64 {
-        2e-3
+        5e-3
     }
 
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError> {
