@@ -184,6 +184,22 @@ fn gradients_follow_finite_differences() {
 }
 
 #[test]
+fn a_row_in_a_batch_equals_the_row_alone() {
+    for method in METHODS {
+        let mut case = with(BASE, true, *method);
+        let trained: Vec<String> = case.trained().iter().map(ToString::to_string).collect();
+        for (salt, name) in trained.iter().enumerate() {
+            let values = case.values(name);
+            case.set(name, |index| values[index] + (((index + salt) * 29 % 17) as f32 - 8.0) * 0.02);
+        }
+        for (row, logits) in case.logits().chunks(case.rows.num_labels).enumerate() {
+            let difference = golden::relative(&case.logits_alone(row), logits);
+            assert!(difference < 1e-5, "{}: row {row}: {difference}", method.name());
+        }
+    }
+}
+
+#[test]
 fn merged_weights_compute_the_same() {
     for method in METHODS {
         let mut case = with(BASE, true, *method);

@@ -93,7 +93,10 @@ impl Case {
     }
 
     fn var(&self, tape: &Tape) -> Var {
-        let rows = 0..self.rows.labels.len();
+        self.var_of(tape, 0..self.rows.labels.len())
+    }
+
+    fn var_of(&self, tape: &Tape, rows: std::ops::Range<usize>) -> Var {
         let batch = Batch::new(rows.map(|row| BatchRow {
             id: row as u64,
             input_ids: &self.rows.input_ids[row],
@@ -105,6 +108,11 @@ impl Case {
 
     pub(crate) fn logits(&self) -> Vec<f32> {
         self.var(&Tape::inference()).value().f32().to_vec()
+    }
+
+    /// The logits of one row alone.
+    pub(crate) fn logits_alone(&self, row: usize) -> Vec<f32> {
+        self.var_of(&Tape::inference(), row..row + 1).value().f32().to_vec()
     }
 
     fn loss_on(&self, tape: &Tape) -> Var {
