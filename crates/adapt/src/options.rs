@@ -28,6 +28,8 @@ pub enum Kind {
     Flag,
     /// Names with commas between.
     List,
+    /// One of a few names.
+    Name,
 }
 
 /// The options that were given, by name. Values may be texts from a command line or typed ones from a file.
@@ -71,6 +73,7 @@ impl OptionSpec {
                 text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from)
             }
             (Kind::Number, Value::Number(_)) | (Kind::Flag, Value::Bool(_)) => Some(value.clone()),
+            (Kind::Name, Value::String(_)) => Some(value.clone()),
             (Kind::Flag, Value::String(text)) => text.parse::<bool>().ok().map(Value::from),
             (Kind::List, Value::String(text)) => {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
@@ -94,6 +97,7 @@ impl Kind {
             Kind::Number => "a number",
             Kind::Flag => "true or false",
             Kind::List => "names with commas between",
+            Kind::Name => "a name",
         }
     }
 }

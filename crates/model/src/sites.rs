@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{Result, Var};
+use retune_tensor::{Parameters, Result, Tensor, Var};
 
 use crate::Forward;
 use crate::layers::Linear;
@@ -20,6 +20,20 @@ pub trait LinearHook: Send + Sync {
         layout: &Arc<Layout>,
         activation: Activation,
     ) -> Result<Var>;
+
+    /// The weights with which the layer alone computes the same, in f32; `None` where there are none.
+    fn merged(&self, _parameters: &Parameters, _base: &Linear) -> Result<Option<Merged>> {
+        Ok(None)
+    }
+}
+
+/// What takes the place of a layer's own weights, and its hook.
+#[derive(Debug, Clone)]
+pub struct Merged {
+    /// `[out_features, in_features]`
+    pub weight: Tensor,
+    /// `[out_features]`; the layer's own, if it has one, where there is none.
+    pub bias: Option<Tensor>,
 }
 
 /// The hooks of one model, by the name of their site.
@@ -37,6 +51,11 @@ impl Hooks {
     /// Puts `hook` at the linear layer `site`, such as `bert.encoder.layer.0.attention.self.query`.
     pub fn at_linear(&mut self, site: impl Into<String>, hook: Box<dyn LinearHook>) {
         self.linear.insert(site.into(), hook);
+    }
+
+    /// Takes the hook at a linear layer away.
+    pub fn leave_linear(&mut self, site: &str) {
+        self.linear.remove(site);
     }
 
     /// The hook at a linear layer.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::{Adapter, AdapterFiles, Applied};
+use retune_adapt::peft::{Adapter, AdapterFile, AdapterFiles, Applied};
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
@@ -196,8 +196,10 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
 }
 
 fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
-    save_tensors(&model.parameters, &adapter.tensors, &folder.join(AdapterFiles::WEIGHTS))?;
-    let mut config = adapter.config.clone();
+    let AdapterFile { mut config, tensors } = model.method.file(adapter, &model.parameters)?;
+    let tensors: Vec<_> =
+        tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec(), tensor.f32())).collect();
+    write_safetensors(folder.join(AdapterFiles::WEIGHTS), &tensors, &metadata())?;
     let (base, revision) = named(&model.source);
     config.insert("base_model_name_or_path".into(), json!(base));
     // Where `peft` looks for the base's revision; without one it takes the newest.

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use retune_adapt::Options;
-use retune_adapt::peft::{self, Applied, Method};
+use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
 use retune_adapt::tasks::{self, Form, TextClassifier};
 use retune_data::{Example, LabelMap, ProblemType, Tokens};
 use retune_model::families::{self, Family};
@@ -32,6 +32,8 @@ pub struct TextModel {
     pub hooks: Hooks,
     /// What its logits mean: labels, targets, loss, decoding.
     pub form: Box<dyn Form>,
+    /// What adjusted it: the method that was asked for, or the one that made the adapter at the source.
+    pub method: &'static dyn Method,
     /// What the method did, and so how the model is saved.
     pub applied: Applied,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
@@ -113,9 +115,9 @@ impl TextModel {
             fresh: &loaded.fresh,
             seed: key,
         };
-        let applied = match &source.adapter {
-            Some((reader, files)) => reader.load(&mut model, files)?,
-            None => method.apply(&mut model, options)?,
+        let (method, applied) = match &source.adapter {
+            Some((reader, files)) => (*reader, reader.load(&mut model, files)?),
+            None => (method, method.apply(&mut model, options)?),
         };
         // What the base lacked is then the adapter's own.
         let fresh = if source.adapter.is_some() { Vec::new() } else { loaded.fresh };
@@ -128,6 +130,7 @@ impl TextModel {
             parameters,
             hooks,
             form,
+            method,
             applied,
             fresh,
             unused: loaded.unused,
@@ -200,7 +203,21 @@ impl TextModel {
         if let Some(first) = unused.first() {
             said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
         }
+        said.extend(self.unknown_keys_said());
         said
+    }
+
+    /// What is to be known of its adapter's configuration.
+    pub(crate) fn unknown_keys_said(&self) -> Option<String> {
+        let (_, files) = self.source.adapter.as_ref()?;
+        let keys = files.unknown_keys();
+        (!keys.is_empty()).then(|| {
+            format!(
+                "{}: keys that are not known here, kept as they are and not followed: {}",
+                files.folder().join(AdapterFiles::CONFIG).display(),
+                keys.join(", ")
+            )
+        })
     }
 
     /// Errors if it was trained on two texts a row and is given one, or the other way round, whose answer would be

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use retune_model::formats::Weights;
+use retune_model::layers::Linear;
 use retune_tensor::{Device, ParamId, Tensor};
 use serde_json::{Map, Value};
 
@@ -14,9 +15,9 @@ use crate::AdaptError;
 /// What `peft` puts before every name.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-/// Whether the layer `site` is meant by `name`: its whole name, or the end of it after a dot.
-pub(super) fn matches(site: &str, name: &str) -> bool {
-    site == name || site.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+/// The name of a tensor at a layer, in the file and here.
+pub(super) fn part(site: &str, end: &str) -> String {
+    format!("{PREFIX}{site}.{end}")
 }
 
 /// An adapter folder, opened.
@@ -71,6 +72,12 @@ impl AdapterFiles {
         self.config.get("base_model_name_or_path").and_then(Value::as_str)
     }
 
+    /// Keys of its configuration that `peft` 0.21 does not have: a newer version's, or somebody's own. They are kept.
+    pub fn unknown_keys(&self) -> Vec<&str> {
+        let known = |key: &&str| super::keys::KEYS.binary_search(key).is_ok();
+        self.config.keys().map(String::as_str).filter(|key| !known(key)).collect()
+    }
+
     /// How many classes its head has, if it has a head, whose last layer is `classifier`.
     pub fn head_rows(&self, classifier: &str) -> Option<usize> {
         self.shape(&format!("{PREFIX}{classifier}.weight"))?.first().copied()
@@ -95,6 +102,39 @@ impl AdapterFiles {
         }
     }
 
+    /// Errors if one of `keys` is set: each means another computation, and to leave it out would be silently wrong.
+    pub(super) fn refuse(&self, keys: &[&str], kind: &str) -> Result<(), AdaptError> {
+        for key in keys {
+            if !matches!(self.config.get(*key), None | Some(Value::Null | Value::Bool(false))) {
+                return Err(self.error(format!("`{key}` is set, and that kind of {kind} is not read")));
+            }
+        }
+        match self.config.get("bias") {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(bias)) if bias == "none" => Ok(()),
+            Some(other) => Err(self.error(format!("`bias`: expected \"none\", got {other}"))),
+        }
+    }
+
+    /// The dropout `key`; 0 where there is none.
+    pub(super) fn dropout(&self, key: &str) -> Result<f32, AdaptError> {
+        let dropout = self.number(key)?.unwrap_or(0.0);
+        if !super::ranges::is_rate(dropout) {
+            return Err(self.error(format!("`{key}`: expected at least 0 and below 1, got {dropout}")));
+        }
+        Ok(dropout as f32)
+    }
+
+    /// Whether it says that it is of this type.
+    pub(super) fn is(&self, peft_type: &str) -> bool {
+        self.config.get("peft_type").and_then(Value::as_str) == Some(peft_type)
+    }
+
+    /// The size of a tensor in one dimension, at least 1: 1 where it is missing.
+    pub(super) fn size(&self, name: &str, dimension: usize) -> usize {
+        self.shape(name).and_then(|shape| shape.get(dimension)).map_or(1, |size| (*size).max(1))
+    }
+
     pub(super) fn error(&self, message: impl Into<String>) -> AdaptError {
         AdaptError::Adapter { path: self.folder.clone(), message: message.into() }
     }
@@ -105,6 +145,37 @@ impl AdapterFiles {
             self.taken.borrow_mut().insert(name.to_string());
             self.problem(format!("`{name}`: {why}"));
         }
+    }
+
+    /// The layers of the base whose tensor `first` is there. Of any other layer none of the tensors `others` may be.
+    /// Errors if there is no such layer.
+    pub(super) fn sites(
+        &self,
+        model: &Model<'_>,
+        first: &str,
+        others: &[&str],
+    ) -> Result<Vec<Linear>, AdaptError> {
+        let mut sites = Vec::new();
+        for linear in model.all_linears() {
+            let name = part(&linear.name, first);
+            if self.shape(&name).is_some() {
+                sites.push(linear.clone());
+                continue;
+            }
+            for other in others {
+                let why = format!("`{name}`, which belongs to it, is missing");
+                self.absent(&part(&linear.name, other), &why);
+            }
+        }
+        if sites.is_empty() {
+            return Err(self.no_site());
+        }
+        Ok(sites)
+    }
+
+    /// What is said where nothing of it fits.
+    pub(super) fn no_site(&self) -> AdaptError {
+        self.error("no tensor of it fits a layer of the base: was it made for another model?")
     }
 
     fn problem(&self, line: String) {

@@ -1,11 +1,25 @@
 //! The methods: one file each, one line in [`METHODS`]. A method says what is trained of a model and may put hooks at
 //! its sites; the trainer and the models never ask which one it was.
 
+pub mod adalora;
+mod adapter;
 mod bitfit;
+pub mod dora;
+mod during;
 mod files;
 mod full;
 mod head;
+pub mod ia3;
+mod keys;
+pub mod loha;
+pub mod lokr;
 pub mod lora;
+pub mod oft;
+mod pattern;
+mod ranges;
+mod sites;
+pub mod vera;
+mod weight;
 
 use std::path::Path;
 
@@ -13,14 +27,27 @@ use retune_model::Hooks;
 use retune_model::families::Encoder;
 use retune_model::layers::Linear;
 use retune_tensor::random::Key;
-use retune_tensor::{Device, ParamId, Parameters};
+use retune_tensor::{Device, ParamId, Parameters, Tensor};
 
+pub use during::{DuringTraining, Update};
 pub use files::AdapterFiles;
 
 use crate::{AdaptError, OptionSpec, Options, nearest};
 
 /// Every method.
-pub static METHODS: &[&dyn Method] = &[&full::Full, &head::Head, &bitfit::BitFit, &lora::Lora];
+pub static METHODS: &[&dyn Method] = &[
+    &full::Full,
+    &head::Head,
+    &bitfit::BitFit,
+    &lora::Lora,
+    &dora::Dora,
+    &adalora::AdaLora,
+    &vera::Vera,
+    &ia3::Ia3,
+    &loha::LoHa,
+    &lokr::LoKr,
+    &oft::Oft,
+];
 
 /// A way to adapt a pretrained model.
 pub trait Method: Send + Sync {
@@ -44,8 +71,55 @@ pub trait Method: Send + Sync {
     /// The learning rate if nobody says, for AdamW with batches of about 32.
     fn learning_rate(&self) -> f64;
 
+    /// Rates to try: a lower, the usual and a higher one.
+    fn usual_learning_rates(&self) -> [f64; 3] {
+        let usual = self.learning_rate();
+        [usual * 0.4, usual, usual * 2.5]
+    }
+
     /// Says what is trained: marks parameters, adds its own, puts hooks at sites.
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError>;
+
+    /// The parameters that `name` is told with where gradients fail: those that belong together at one place, of which
+    /// some may have none at the start. By default the layer.
+    fn group<'n>(&self, name: &'n str) -> &'n str {
+        sites::layer(name)
+    }
+
+    /// What it does while `parameters` are trained: `options` are those of [`Method::apply`], and there will be
+    /// `total_steps`.
+    fn during_training(
+        &self,
+        adapter: &Adapter,
+        parameters: &Parameters,
+        options: &Options,
+        total_steps: u64,
+    ) -> Result<Option<Box<dyn DuringTraining>>, AdaptError> {
+        let _ = (adapter, parameters, options, total_steps);
+        Ok(None)
+    }
+
+    /// What is written of a trained adapter: by default its tensors as they are.
+    fn file(&self, adapter: &Adapter, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
+        let value = |id: ParamId| parameters.get(id).value.clone();
+        let tensors = adapter.tensors.iter().map(|(name, id)| (name.clone(), value(*id))).collect();
+        Ok(AdapterFile { config: adapter.config.clone(), tensors })
+    }
+
+    /// Whether its result can be weights of the base, so that it costs nothing at inference.
+    fn merges(&self) -> bool {
+        false
+    }
+
+    /// Puts what it learnt into the weights of the base, in f32, and takes its hooks away: the model is then whole.
+    /// Errors if it has no such weights.
+    fn merge(&self, model: &mut Model<'_>) -> Result<(), AdaptError> {
+        if self.merges() {
+            return sites::merge(self.name(), model);
+        }
+        let why = "what it adds is no weight of the base".to_string();
+        Err(AdaptError::Merge { method: self.name().to_string(), why })
+    }
 
     /// Whether `config`, the `adapter_config.json` of a folder, is its own; then [`Method::load`] reads it.
     fn reads(&self, config: &AdapterFiles) -> bool {
@@ -152,6 +226,15 @@ pub struct Adapter {
     pub config: serde_json::Map<String, serde_json::Value>,
     /// The tensors: the name in the file, and the parameter.
     pub tensors: Vec<(String, ParamId)>,
+}
+
+/// An adapter as it is written: `adapter_config.json`, but for the base, and the tensors.
+#[derive(Debug, Clone)]
+pub struct AdapterFile {
+    /// The configuration.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// By name.
+    pub tensors: Vec<(String, Tensor)>,
 }
 
 /// The method `name`. Errors if there is none, with the near miss.

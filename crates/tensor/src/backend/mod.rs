@@ -179,6 +179,18 @@ pub struct Rotary {
     pub theta: f32,
 }
 
+/// How a skew-symmetric matrix Q becomes a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cayley {
+    /// (I - Q) (I + Q)^-1
+    Exact,
+    /// Its Neumann series, cut: I + 2 Q + 2 Q^2 + ... + Q^(terms - 1).
+    Neumann {
+        /// How many powers, that of 0 included.
+        terms: usize,
+    },
+}
+
 /// The inputs of an attention: `query` `[queries, heads * head_size]`, the others `[tokens, kv_heads * head_size]`.
 #[derive(Clone, Copy)]
 pub struct AttentionInputs<'a> {
@@ -351,6 +363,36 @@ pub trait Backend: Sync {
         out: &mut [f32],
         dpredictions: Option<&mut [f32]>,
     );
+    /// `out [rows, n] = ends(values * factors)`, each column with its own factor; one factor a value where there is one
+    /// row.
+    fn scale_columns(&self, values: &[f32], factors: &[f32], ends: Ends<'_>, out: &mut [f32]);
+    /// `out[r] = values[r] * factors[r]`
+    fn scale_rows(&self, values: &[f32], factors: &[f32], out: &mut [f32]);
+    /// `out[c] (+)= ` the sum over the rows of `left * right`.
+    fn dot_columns(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out[r] (+)= ` the sum over the columns of `left * right`.
+    fn dot_rows(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out = values / sqrt(squares)`
+    fn divide_by_root(&self, values: &[f32], squares: &[f32], out: &mut [f32]);
+    /// `out += scale * left ⊗ right`, of two matrices of these shapes.
+    fn kronecker(&self, factors: [&[f32]; 2], shapes: [[usize; 2]; 2], scale: f32, out: &mut [f32]);
+    /// Overwrites the gradients by both factors.
+    fn kronecker_backward(
+        &self,
+        factors: [&[f32]; 2],
+        shapes: [[usize; 2]; 2],
+        scale: f32,
+        gradient: &[f32],
+        out: [&mut [f32]; 2],
+    );
+    /// Multiplies each block of channels, as a row, with its own matrix of `rotations` `[blocks, block, block]`, or with
+    /// that transposed.
+    fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]);
+    /// Overwrites `out` `[blocks, block, block]` with the rotations of `angles`, the values above the diagonals of
+    /// skew-symmetric matrices, row by row.
+    fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]);
+    /// Overwrites the gradient by the angles.
+    fn cayley_backward(&self, angles: &[f32], block: usize, kind: Cayley, gradient: &[f32], out: &mut [f32]);
     /// Updates weight and moments.
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]);
 }

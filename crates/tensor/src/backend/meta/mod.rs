@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
     CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary, attention_product,
 };
 
@@ -95,5 +95,15 @@ impl Backend for Meta {
     ) {
     }
     fn squared_error(&self, _: &[f32], _: &[f32], _: f32, _: &mut [f32], _: Option<&mut [f32]>) {}
+    fn scale_columns(&self, _: &[f32], _: &[f32], _: Ends<'_>, _: &mut [f32]) {}
+    fn scale_rows(&self, _: &[f32], _: &[f32], _: &mut [f32]) {}
+    fn dot_columns(&self, _: &[f32], _: &[f32], _: &mut [f32], _: bool) {}
+    fn dot_rows(&self, _: &[f32], _: &[f32], _: &mut [f32], _: bool) {}
+    fn divide_by_root(&self, _: &[f32], _: &[f32], _: &mut [f32]) {}
+    fn kronecker(&self, _: [&[f32]; 2], _: [[usize; 2]; 2], _: f32, _: &mut [f32]) {}
+    fn kronecker_backward(&self, _: [&[f32]; 2], _: [[usize; 2]; 2], _: f32, _: &[f32], _: [&mut [f32]; 2]) {}
+    fn rotate_blocks(&self, _: &[f32], _: &[f32], _: usize, _: bool, _: &mut [f32]) {}
+    fn cayley(&self, _: &[f32], _: usize, _: Cayley, _: &mut [f32]) {}
+    fn cayley_backward(&self, _: &[f32], _: usize, _: Cayley, _: &[f32], _: &mut [f32]) {}
     fn adamw(&self, _: AdamW, _: &[f32], _: &mut [f32], _: [&mut [f32]; 2]) {}
 }
