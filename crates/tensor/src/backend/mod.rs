@@ -117,6 +117,12 @@ impl Layout {
         Layout::new(&vec![1; self.rows()], &self.row_ids)
     }
 
+    /// Each row behind `count` more tokens.
+    pub fn behind(&self, count: usize) -> Layout {
+        let lengths: Vec<usize> = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0] + count).collect();
+        Layout::new(&lengths, &self.row_ids)
+    }
+
     /// The offsets of the rows, and the end of the last.
     pub fn cu_seqlens(&self) -> &[usize] {
         &self.cu_seqlens
@@ -286,6 +292,8 @@ pub trait Backend: Sync {
     fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
     /// `out[index[i]] += gradient[i]`
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    /// `out[i]` = the row `index[i]` of `prefix` and `values`, one after another.
+    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
     /// `out [rows, to] = values[:, first..first + to]`, where `values` is `[rows, from]` and `[from, to] = columns`.
     fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]);
     /// `out[:, first..first + to] += gradient`

@@ -87,6 +87,9 @@ impl Backend for Cpu {
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
         select::rows_backward(gradient, index, columns, out);
     }
+    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        select::rows_of_both(prefix, values, index, columns, out);
+    }
     fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
         select::columns(values, columns, first, out);
     }

@@ -59,6 +59,7 @@ impl Backend for Meta {
     fn embedding_backward(&self, _: &[f32], _: &[u32], _: usize, _: Option<u32>, _: &mut [f32]) {}
     fn select_rows(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
     fn select_rows_backward(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
+    fn prepend_rows(&self, _: &[f32], _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
     fn select_columns(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
     fn select_columns_backward(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
     fn mean_rows(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32]) {}
