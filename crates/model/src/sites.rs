@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{Result, Var};
+use retune_tensor::{Parameters, Result, Tape, Var};
 
 use crate::Forward;
 use crate::layers::Linear;
@@ -22,10 +22,23 @@ pub trait LinearHook: Send + Sync {
     ) -> Result<Var>;
 }
 
+/// Rows that no text has, before those of each text: a prefix before the keys and values of attention, or a prompt
+/// before the embeddings. They are the same for every text, so they do not depend on the batch.
+pub trait VirtualTokens: Send + Sync {
+    /// How many.
+    fn count(&self) -> usize;
+
+    /// Their values: `[count, blocks * 2 * width]` before keys and values, for each block its keys and then its values;
+    /// `[count, width]` before word embeddings.
+    fn values(&self, tape: &Tape, parameters: &Parameters) -> Result<Var>;
+}
+
 /// The hooks of one model, by the name of their site.
 #[derive(Default)]
 pub struct Hooks {
     linear: BTreeMap<String, Box<dyn LinearHook>>,
+    prefix: Option<Box<dyn VirtualTokens>>,
+    prompt: Option<Box<dyn VirtualTokens>>,
 }
 
 impl Hooks {
@@ -42,6 +55,31 @@ impl Hooks {
     /// The hook at a linear layer.
     pub fn linear(&self, site: &str) -> Option<&dyn LinearHook> {
         self.linear.get(site).map(|hook| &**hook)
+    }
+
+    /// Puts `prefix` before the keys and values of every block.
+    pub fn before_keys(&mut self, prefix: Box<dyn VirtualTokens>) {
+        self.prefix = Some(prefix);
+    }
+
+    /// What stands before keys and values.
+    pub fn prefix(&self) -> Option<&dyn VirtualTokens> {
+        self.prefix.as_deref()
+    }
+
+    /// Puts `prompt` before the word embeddings.
+    pub fn before_words(&mut self, prompt: Box<dyn VirtualTokens>) {
+        self.prompt = Some(prompt);
+    }
+
+    /// What stands before word embeddings.
+    pub fn prompt(&self) -> Option<&dyn VirtualTokens> {
+        self.prompt.as_deref()
+    }
+
+    /// How many positions of each row are not its text's.
+    pub fn virtual_tokens(&self) -> usize {
+        [self.prefix(), self.prompt()].into_iter().flatten().map(VirtualTokens::count).sum()
     }
 }
 

@@ -14,7 +14,7 @@ use retune_tensor::{Device, ParamId, Result, Var};
 
 use crate::error::quoted;
 use crate::formats::HfConfig;
-use crate::layers::Linear;
+use crate::layers::{Linear, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// Every family, by the `model_type` of its configurations.
@@ -75,10 +75,15 @@ pub trait Encoder: Send + Sync {
         self.head_linears().into_iter().flat_map(Linear::parameters).collect()
     }
 
+    /// What virtual tokens before its texts are made like; none where it takes none.
+    fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
+        None
+    }
+
     /// The width of a hidden state.
     fn hidden_size(&self) -> usize;
 
-    /// The longest row, special tokens included.
+    /// The longest row, special tokens and virtual tokens included.
     fn max_length(&self) -> usize;
 
     /// What its head is made like.

@@ -9,5 +9,7 @@ mod token_embeddings;
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
-pub use post_norm::{PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, Wanted};
-pub use token_embeddings::{TokenEmbeddings, TokenEmbeddingsSizes};
+pub use post_norm::{
+    PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, VirtualTokenSizes, Wanted,
+};
+pub use token_embeddings::{TokenEmbeddings, TokenEmbeddingsSizes, without_prompt};

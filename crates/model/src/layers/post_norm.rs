@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, AttentionShape, Layout};
-use retune_tensor::{Result, Var, ops};
+use retune_tensor::{ParamId, Result, Var, ops};
 
 use super::{LayerNorm, Linear};
 use crate::{Checkpoint, Forward, ModelError};
@@ -87,6 +87,28 @@ pub struct PostNormEncoder {
     blocks: Vec<PostNormBlock>,
 }
 
+/// What a method needs to know to make virtual tokens for a model.
+#[derive(Debug, Clone, Copy)]
+pub struct VirtualTokenSizes {
+    /// Blocks, each with keys and values of its own.
+    pub blocks: usize,
+    /// Heads of keys and values.
+    pub heads: usize,
+    /// Columns of keys, and of values: a prefix has `blocks * 2 * width`.
+    pub width: usize,
+    /// The table of the word embeddings: a prompt has its columns.
+    pub words: ParamId,
+}
+
+/// What stands before keys and values in one block.
+struct Prefix<'a> {
+    /// Of all blocks.
+    values: &'a Var,
+    /// Keys and values behind it.
+    keys: &'a Arc<Layout>,
+    block: usize,
+}
+
 #[derive(Debug, Clone)]
 struct PostNormBlock {
     name: String,
@@ -119,14 +141,35 @@ impl PostNormEncoder {
         Ok(PostNormEncoder { dropout, blocks })
     }
 
-    /// The last block's output for the embeddings `x` `[tokens, hidden]`, of the tokens that are `wanted`.
-    pub fn forward(&self, forward: &Forward<'_>, x: Var, wanted: Wanted) -> Result<Var> {
+    /// The last block's output for the embeddings `x` `[tokens, hidden]` that `layout` lays out, of the tokens that are
+    /// `wanted`.
+    pub fn forward(
+        &self,
+        forward: &Forward<'_>,
+        x: Var,
+        layout: &Arc<Layout>,
+        wanted: Wanted,
+    ) -> Result<Var> {
+        let prefix = forward.hooks.prefix();
+        let prefix = prefix.map(|prefix| {
+            let keys = Arc::new(layout.behind(prefix.count()));
+            Ok((prefix.values(forward.tape, forward.parameters)?, keys))
+        });
+        let prefix = prefix.transpose()?;
         let mut hidden = x;
         for (index, block) in self.blocks.iter().enumerate() {
             let wanted = if index + 1 == self.blocks.len() { wanted } else { Wanted::All };
-            hidden = block.forward(forward, self.dropout, &hidden, wanted)?;
+            let prefix = prefix.as_ref().map(|(values, keys)| Prefix { values, keys, block: index });
+            hidden = block.forward(forward, self.dropout, (&hidden, layout), prefix, wanted)?;
         }
         Ok(hidden)
+    }
+
+    /// How virtual tokens are made for it, with `words` as the table of the word embeddings.
+    pub fn virtual_tokens(&self, words: ParamId) -> Option<VirtualTokenSizes> {
+        let attention = self.blocks.first()?.attention;
+        let (heads, width) = (attention.kv_heads, attention.kv_heads * attention.head_size);
+        Some(VirtualTokenSizes { blocks: self.blocks.len(), heads, width, words })
     }
 
     /// The linear layers of all blocks.
@@ -174,21 +217,38 @@ impl PostNormBlock {
         format!("{}.{module}", self.name)
     }
 
-    fn forward(&self, forward: &Forward<'_>, rates: PostNormDropout, x: &Var, wanted: Wanted) -> Result<Var> {
-        let (tape, layout, pooled) = (forward.tape, &forward.batch.layout, &forward.batch.pooled);
+    fn forward(
+        &self,
+        forward: &Forward<'_>,
+        rates: PostNormDropout,
+        (x, layout): (&Var, &Arc<Layout>),
+        prefix: Option<Prefix<'_>>,
+        wanted: Wanted,
+    ) -> Result<Var> {
+        let (tape, pooled) = (forward.tape, &forward.batch.pooled);
         let (plain, shape) = (Activation::Identity, self.attention);
         let dropout = forward.dropout(&self.module(self.names.query), rates.attention_probs);
-        let key = self.key.forward(forward, x, layout, plain)?;
-        let value = self.value.forward(forward, x, layout, plain)?;
+        let mut key = self.key.forward(forward, x, layout, plain)?;
+        let mut value = self.value.forward(forward, x, layout, plain)?;
+        let mut keys = layout;
+        if let Some(prefix) = prefix {
+            let width = key.value().columns();
+            for (own, part) in [(&mut key, 2 * prefix.block), (&mut value, 2 * prefix.block + 1)] {
+                let before = ops::select_columns(tape, prefix.values, part * width..(part + 1) * width)?;
+                *own = ops::prepend_rows(tape, &before, own, layout)?;
+            }
+            keys = prefix.keys;
+        }
         if wanted == Wanted::First {
             let first = ops::select_rows(tape, x, &layout.cu_seqlens()[..layout.rows()])?;
             let query = self.query.forward(forward, &first, pooled, plain)?;
             let inputs = [&query, &key, &value];
-            let context = ops::attention_of_first(tape, inputs, pooled, layout, shape, dropout)?;
+            let context = ops::attention_of_first(tape, inputs, pooled, keys, shape, dropout)?;
             return self.after_attention(forward, rates, &first, &context, pooled);
         }
         let query = self.query.forward(forward, x, layout, plain)?;
-        let context = ops::attention(tape, [&query, &key, &value], layout, shape, dropout)?;
+        let inputs = [&query, &key, &value];
+        let context = ops::attention_over(tape, inputs, [layout, keys], shape, dropout)?;
         self.after_attention(forward, rates, x, &context, layout)
     }
 
