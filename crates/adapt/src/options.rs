@@ -28,6 +28,8 @@ pub enum Kind {
     Flag,
     /// Names with commas between.
     List,
+    /// Any words.
+    Text,
 }
 
 /// The options that were given, by name. Values may be texts from a command line or typed ones from a file.
@@ -76,6 +78,7 @@ impl OptionSpec {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
                 Some(names.map(Value::from).collect::<Vec<_>>().into())
             }
+            (Kind::Text, Value::String(_)) => Some(value.clone()),
             (Kind::List, Value::Array(names)) if names.iter().all(Value::is_string) => Some(value.clone()),
             _ => None,
         };
@@ -94,6 +97,7 @@ impl Kind {
             Kind::Number => "a number",
             Kind::Flag => "true or false",
             Kind::List => "names with commas between",
+            Kind::Text => "a text",
         }
     }
 }

@@ -61,6 +61,7 @@ fn add_method_options(mut verb: Command) -> Command {
                 Kind::Integer | Kind::Number => "N",
                 Kind::Flag => "true|false",
                 Kind::List => "NAMES",
+                Kind::Text => "TEXT",
             };
             verb = verb.arg(Arg::new(option.name).long(option.name).value_name(value).help(help));
         }

@@ -9,7 +9,7 @@ use retune_adapt::peft::{Adapter, AdapterFiles, Applied};
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
-use retune_tensor::{ParamId, Parameters};
+use retune_tensor::{ParamId, Parameters, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -196,7 +196,10 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
 }
 
 fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
-    save_tensors(&model.parameters, &adapter.tensors, &folder.join(AdapterFiles::WEIGHTS))?;
+    let computed = adapter.computed(&model.hooks, &model.parameters)?;
+    let mut tensors = views(&model.parameters, &adapter.tensors);
+    tensors.extend(computed.iter().map(|(name, value)| view((*name).to_string(), value)));
+    write_safetensors(folder.join(AdapterFiles::WEIGHTS), &tensors, &metadata())?;
     let mut config = adapter.config.clone();
     let (base, revision) = named(&model.source);
     config.insert("base_model_name_or_path".into(), json!(base));
@@ -210,14 +213,18 @@ fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<(
 
 /// Writes some parameters, each under a name of its own.
 pub(crate) fn save_tensors(parameters: &Parameters, named: &[(String, ParamId)], path: &Path) -> Result<()> {
-    let tensors: Vec<_> = named
-        .iter()
-        .map(|(name, id)| {
-            let value = &parameters.get(*id).value;
-            (name.clone(), value.shape().to_vec(), value.f32())
-        })
-        .collect();
-    Ok(write_safetensors(path, &tensors, &metadata())?)
+    Ok(write_safetensors(path, &views(parameters, named), &metadata())?)
+}
+
+/// A tensor as it is written: its name, its shape, its values.
+type View<'a> = (String, Vec<usize>, &'a [f32]);
+
+fn views<'a>(parameters: &'a Parameters, named: &[(String, ParamId)]) -> Vec<View<'a>> {
+    named.iter().map(|(name, id)| view(name.clone(), &parameters.get(*id).value)).collect()
+}
+
+fn view(name: String, value: &Tensor) -> View<'_> {
+    (name, value.shape().to_vec(), value.f32())
 }
 
 /// Loaders of the Hugging Face libraries ask for it.

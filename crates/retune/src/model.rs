@@ -66,7 +66,10 @@ impl TextModel {
         let form = finished_form(settings, &source)?;
         let options = Options::default();
         // A finished model is changed by nothing; which method does not change it is all the same.
-        let method = peft::find("head")?;
+        let method = match &source.adapter {
+            Some((reader, _)) => *reader,
+            None => peft::find("head")?,
+        };
         let model = Self::build(
             source,
             Adjustment {
@@ -111,10 +114,11 @@ impl TextModel {
             encoder: classifier.encoder(),
             classifier: classifier.classifier(),
             fresh: &loaded.fresh,
+            tokenizer: Some(&tokenizer),
             seed: key,
         };
         let (method, applied) = match &source.adapter {
-            Some((reader, files)) => (*reader, reader.load(&mut model, files)?),
+            Some((_, files)) => (method, method.load(&mut model, files)?),
             None => (method, method.apply(&mut model, options)?),
         };
         // What the base lacked is then the adapter's own.
@@ -148,16 +152,27 @@ impl TextModel {
 
     /// The longest text, in tokens, that it should be given: what it was trained on, or what it can take.
     pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
-        let most = self.classifier.encoder().max_length();
+        let most = self.longest();
         let least = self.tokenizer.special_tokens(false) + 1;
         match wanted {
             Some(length) if length > most || length < least => {
-                let message = format!("expected {least} to {most} tokens for this model, got {length}");
+                let message = match self.hooks.virtual_tokens() {
+                    0 => format!("expected {least} to {most} tokens for this model, got {length}"),
+                    count => format!(
+                        "expected {least} to {most} tokens for this model, as {count} of its positions are those of \
+                         virtual tokens, got {length}"
+                    ),
+                };
                 Err(Error::Setting { flag: "max-length", message })
             }
             Some(length) => Ok(length),
             None => Ok(self.source.card.as_ref().map_or(512, |card| card.max_length).min(most)),
         }
+    }
+
+    /// The longest text, in tokens, that it can take.
+    pub(crate) fn longest(&self) -> usize {
+        self.classifier.encoder().max_length().saturating_sub(self.hooks.virtual_tokens())
     }
 
     /// The tokens of `examples`, cut at `max_length`. Errors if the encoder has no embedding for one of them, with its
@@ -193,6 +208,14 @@ impl TextModel {
     /// What is to be known of its weights: those that are new, and those of the base that are left aside.
     pub(crate) fn sentences(&self) -> Vec<String> {
         let mut said = Vec::new();
+        let count = self.hooks.virtual_tokens();
+        if count > 0 {
+            said.push(format!(
+                "{count} of the model's {} positions are those of virtual tokens: texts of up to {} tokens are read whole",
+                self.classifier.encoder().max_length(),
+                self.longest()
+            ));
+        }
         let fresh: Vec<_> = self.fresh.iter().filter_map(|name| name.strip_suffix(".weight")).collect();
         if !fresh.is_empty() {
             said.push(format!("new weights, trained from scratch: {}", fresh.join(", ")));

@@ -1,16 +1,17 @@
 //! What an adapter's file holds: the method's own tensors, and the head.
 
-use retune_tensor::{ParamId, Tensor};
+use retune_model::Hooks;
+use retune_tensor::{ParamId, Parameters, Tape, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::files::{AdapterFiles, PREFIX};
+use super::files::{AdapterFiles, prefix};
 use super::{Adapter, Model};
 use crate::AdaptError;
 
 impl Adapter {
     /// An adapter without tensors.
     pub(super) fn new() -> Self {
-        Adapter { config: Map::new(), tensors: Vec::new() }
+        Adapter { config: Map::new(), tensors: Vec::new(), virtual_tokens: None }
     }
 
     /// Adds a tensor that is trained and saved, under one name in the model and in the file.
@@ -29,8 +30,8 @@ impl Adapter {
     /// With everything else that is trained, the head above all, and `fields` for its `adapter_config.json`.
     pub(super) fn with_head(mut self, model: &mut Model<'_>, fields: &Value) -> Self {
         model.train_head();
-        self.save_head(model);
         self.config = fields.as_object().cloned().unwrap_or_default();
+        self.save_head(model);
         self.config.insert("modules_to_save".into(), json!(modules_to_save(model)));
         self
     }
@@ -45,8 +46,8 @@ impl Adapter {
         files.take_saved_modules(model, &mut self.tensors)?;
         files.finish()?;
         model.train_head();
-        self.save_head(model);
         self.config = files.config.clone();
+        self.save_head(model);
         // Names of the file stay: whatever they mean in the model is saved again.
         let named = self.config.get("modules_to_save").and_then(Value::as_array).cloned().unwrap_or_default();
         let own = modules_to_save(model).into_iter().map(Value::from).filter(|own| !named.contains(own));
@@ -55,10 +56,22 @@ impl Adapter {
         Ok(self)
     }
 
+    /// What of its file is no parameter and comes of them: the name there, and the values.
+    pub fn computed(
+        &self,
+        hooks: &Hooks,
+        parameters: &Parameters,
+    ) -> retune_tensor::Result<Option<(&str, Tensor)>> {
+        let Some(name) = &self.virtual_tokens else { return Ok(None) };
+        let Some(tokens) = hooks.prefix().or(hooks.prompt()) else { return Ok(None) };
+        Ok(Some((name, tokens.values(&Tape::inference(), parameters)?.value().clone())))
+    }
+
     fn save_head(&mut self, model: &Model<'_>) {
+        let prefix = prefix(&self.config);
         for (id, parameter) in model.parameters.trainable() {
             if !self.tensors.iter().any(|(_, known)| *known == id) {
-                self.tensors.push((format!("{PREFIX}{}", parameter.name), id));
+                self.tensors.push((format!("{prefix}{}", parameter.name), id));
             }
         }
     }

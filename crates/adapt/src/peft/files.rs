@@ -12,8 +12,17 @@ use serde_json::{Map, Value};
 use super::Model;
 use crate::AdaptError;
 
-/// What `peft` puts before every name.
+/// What `peft` puts before the name of a layer.
 pub(super) const PREFIX: &str = "base_model.model.";
+
+/// What it puts before the names of whole weights in an adapter of this configuration: methods of virtual tokens have no
+/// layers of their own around the model, and a part less.
+pub(super) fn prefix(config: &Map<String, Value>) -> &'static str {
+    match config.get("peft_type").and_then(Value::as_str) {
+        Some("PREFIX_TUNING" | "PROMPT_TUNING" | "P_TUNING") => "base_model.",
+        _ => PREFIX,
+    }
+}
 
 /// The name of a tensor at a layer, in the file and here.
 pub(super) fn part(site: &str, end: &str) -> String {
@@ -74,7 +83,7 @@ impl AdapterFiles {
 
     /// How many classes its head has, if it has a head, whose last layer is `classifier`.
     pub fn head_rows(&self, classifier: &str) -> Option<usize> {
-        self.shape(&format!("{PREFIX}{classifier}.weight"))?.first().copied()
+        self.shape(&format!("{}{classifier}.weight", prefix(&self.config)))?.first().copied()
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
@@ -161,10 +170,11 @@ impl AdapterFiles {
         model: &mut Model<'_>,
         tensors: &mut Vec<(String, ParamId)>,
     ) -> Result<(), AdaptError> {
+        let prefix = prefix(&self.config);
         let places: Vec<(ParamId, String)> = model
             .parameters
             .iter()
-            .map(|(id, parameter)| (id, format!("{PREFIX}{}", parameter.name)))
+            .map(|(id, parameter)| (id, format!("{prefix}{}", parameter.name)))
             .filter(|(_, name)| self.shape(name).is_some())
             .collect();
         for (id, name) in places {
@@ -177,7 +187,7 @@ impl AdapterFiles {
         }
         // A head that stays random is the worst of silent faults: it must be there.
         for name in model.fresh {
-            let saved = format!("{PREFIX}{name}");
+            let saved = format!("{prefix}{name}");
             if self.shape(&saved).is_none() {
                 self.problem(format!(
                     "`{saved}` is missing, and the base does not have it either, so it would be random"

@@ -7,13 +7,19 @@ mod files;
 mod full;
 mod head;
 pub mod lora;
+mod p_tuning;
+mod p_tuning_v2;
+mod prefix_tuning;
+mod prompt_tuning;
 mod sites;
+mod virtual_tokens;
 
 use std::path::Path;
 
 use retune_model::Hooks;
 use retune_model::families::Encoder;
 use retune_model::layers::Linear;
+use retune_model::tokenizer::Tokenizer;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Parameters};
 
@@ -22,7 +28,16 @@ pub use files::AdapterFiles;
 use crate::{AdaptError, OptionSpec, Options, nearest};
 
 /// Every method.
-pub static METHODS: &[&dyn Method] = &[&full::Full, &head::Head, &bitfit::BitFit, &lora::Lora];
+pub static METHODS: &[&dyn Method] = &[
+    &full::Full,
+    &head::Head,
+    &bitfit::BitFit,
+    &lora::Lora,
+    &prefix_tuning::PrefixTuning,
+    &p_tuning_v2::PTuningV2,
+    &prompt_tuning::PromptTuning,
+    &p_tuning::PTuning,
+];
 
 /// A way to adapt a pretrained model.
 pub trait Method: Send + Sync {
@@ -61,6 +76,12 @@ pub trait Method: Send + Sync {
         false
     }
 
+    /// Whether training can go on from a saved adapter as this method: by default, from its own. Errors with the reason
+    /// where it cannot from its own either, as what would be trained is not in the file.
+    fn goes_on(&self, files: &AdapterFiles) -> Result<bool, AdaptError> {
+        Ok(self.reads(files))
+    }
+
     /// Puts a saved adapter on the model, with its values. Errors for methods that save whole models.
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
         let _ = model;
@@ -81,6 +102,8 @@ pub struct Model<'a> {
     pub classifier: &'a Linear,
     /// Names of the tensors that the base lacked: they are trained by every method.
     pub fresh: &'a [String],
+    /// Its tokenizer, where there is one.
+    pub tokenizer: Option<&'a Tokenizer>,
     /// What new weights are drawn from.
     pub seed: Key,
 }
@@ -160,6 +183,9 @@ pub struct Adapter {
     pub config: serde_json::Map<String, serde_json::Value>,
     /// The tensors: the name in the file, and the parameter.
     pub tensors: Vec<(String, ParamId)>,
+    /// The name in the file of the virtual tokens, where they are no parameter and come of some: see
+    /// [`Adapter::computed`].
+    pub virtual_tokens: Option<String>,
 }
 
 /// The method `name`. Errors if there is none, with the near miss.
