@@ -22,6 +22,18 @@ struct Expected {
     count: usize,
 }
 
+/// Those with rows before the texts' own: they do not start at the pretrained model, whose attention they change.
+const VIRTUAL: [&str; 4] = ["prefix-tuning", "p-tuning-v2", "prompt-tuning", "p-tuning"];
+
+fn is_virtual(method: &dyn Method) -> bool {
+    VIRTUAL.contains(&method.name())
+}
+
+/// Whether a parameter is left behind in the end: what it makes is saved.
+fn left_behind(name: &str) -> bool {
+    name.starts_with("prompt_encoder.")
+}
+
 fn head(name: &str) -> bool {
     name.starts_with("classifier.")
 }
@@ -58,12 +70,37 @@ fn expected(method: &dyn Method) -> Expected {
             added: &[".lora_A.weight", ".lora_B.weight"],
             count: 3 * 8 * (4 * 2 * WIDTH + 2 * (WIDTH + 37)) + classifier,
         },
+        // Keys and values of three blocks: 120 columns a row.
+        "prefix-tuning" => Expected {
+            base: head,
+            added: &["embedding.weight", ".0.weight", ".0.bias", ".2.weight", ".2.bias"],
+            count: 5 * WIDTH + 512 * (WIDTH + 1) + 120 * (512 + 1) + classifier,
+        },
+        "p-tuning-v2" => Expected { base: head, added: &["prompt_embeddings"], count: 5 * 120 + classifier },
+        "prompt-tuning" => {
+            Expected { base: head, added: &["prompt_embeddings"], count: 5 * WIDTH + classifier }
+        }
+        "p-tuning" => Expected {
+            base: head,
+            added: &[
+                "embedding.weight",
+                ".0.weight",
+                ".0.bias",
+                ".2.weight",
+                ".2.bias",
+                ".4.weight",
+                ".4.bias",
+            ],
+            count: 5 * WIDTH + 128 * (WIDTH + 1) + 128 * (128 + 1) + WIDTH * (128 + 1) + classifier,
+        },
         other => panic!("`{other}` has no entry in this table"),
     }
 }
 
 fn with(base: &str, keep_head: bool, method: &dyn Method) -> Case {
-    Case::open(base, keep_head, |model| method.apply(model, &options(&[]))).unwrap()
+    // The default leaves a tiny model no room for a text.
+    let given: &[_] = if is_virtual(method) { &[("num-virtual-tokens", "5")] } else { &[] };
+    Case::open(base, keep_head, |model| method.apply(model, &options(given))).unwrap()
 }
 
 #[test]
@@ -86,7 +123,7 @@ fn exactly_what_it_says_is_trained() {
 
 #[test]
 fn the_pretrained_model_is_where_it_starts() {
-    for method in METHODS {
+    for method in METHODS.iter().filter(|method| !is_virtual(**method)) {
         for (base, keep_head) in [(BASE, true), (BASE, false), (BARE, false)] {
             let start = with(base, keep_head, *method).logits();
             assert_eq!(start, Case::base(base, keep_head).logits(), "{} on {base}", method.name());
@@ -157,8 +194,9 @@ fn what_the_base_lacked_is_trained_by_every_method_and_saved() {
         if let Applied::Adapter(adapter) = &case.applied {
             let modules: Vec<_> = adapter.config["modules_to_save"].as_array().unwrap().clone();
             assert_eq!(modules, ["classifier", "pooler"], "{}", method.name());
+            let prefix = if is_virtual(*method) { "base_model" } else { "base_model.model" };
             for name in lacked {
-                assert!(case.saved().contains(&format!("base_model.model.{name}").as_str()), "{name}");
+                assert!(case.saved().contains(&format!("{prefix}.{name}").as_str()), "{name}");
             }
         }
     }
@@ -176,14 +214,21 @@ fn an_adapter_holds_what_is_trained_once_and_nothing_else() {
         };
         let mut saved: Vec<_> = adapter.tensors.iter().map(|(_, id)| *id).collect();
         saved.sort_unstable();
-        let trained: Vec<_> = case.parameters.trainable().map(|(id, _)| id).collect();
-        assert_eq!(saved, trained, "{}", method.name());
+        let trained = case.parameters.trainable().filter(|(_, parameter)| !left_behind(&parameter.name));
+        assert_eq!(saved, trained.map(|(id, _)| id).collect::<Vec<_>>(), "{}", method.name());
+        let computed = adapter.computed(&case.hooks, &case.parameters).unwrap();
+        assert_eq!(computed.is_some(), case.trained().iter().any(|name| left_behind(name)));
         for (name, id) in &adapter.tensors {
             let own = &case.parameters.get(*id).name;
-            let expected = format!("base_model.model.{}", own.trim_start_matches("base_model.model."));
+            let expected = match own.as_str() {
+                "prompt_embeddings" => own.clone(),
+                own if is_virtual(*method) => format!("base_model.{own}"),
+                own => format!("base_model.model.{}", own.trim_start_matches("base_model.model.")),
+            };
             assert_eq!(*name, expected, "{}", method.name());
         }
-        for key in ["peft_type", "task_type", "target_modules", "modules_to_save", "inference_mode"] {
+        let where_it_is = if is_virtual(*method) { "num_virtual_tokens" } else { "target_modules" };
+        for key in ["peft_type", "task_type", where_it_is, "modules_to_save", "inference_mode"] {
             assert!(adapter.config.contains_key(key), "{}: {key}", method.name());
         }
     }
@@ -199,6 +244,9 @@ fn the_same_seed_draws_the_same_weights() {
     }
 }
 
+/// Options whose default is told in words.
+const WORDS: [&str; 2] = ["target-modules", "init-text"];
+
 #[test]
 fn options_and_words_are_there_for_each() {
     for method in METHODS {
@@ -212,16 +260,19 @@ fn options_and_words_are_there_for_each() {
         assert!(method.learning_rate() > 0.0);
         assert_eq!(peft::find(method.name()).unwrap().name(), method.name());
         // What the help calls the default is taken, and is the default.
-        for option in method.options().iter().filter(|option| option.name != "target-modules") {
-            let given = options(&[(option.name, option.default)]);
-            let case = Case::open(BASE, true, |model| method.apply(model, &given)).unwrap();
-            assert_eq!(case.applied, with(BASE, true, *method).applied, "{} {}", method.name(), option.name);
+        let by_default = |given: &[(&str, &str)]| {
+            Case::open(BASE, true, |model| method.apply(model, &options(given))).unwrap().applied
+        };
+        for option in method.options().iter().filter(|option| !WORDS.contains(&option.name)) {
+            let given = by_default(&[(option.name, option.default)]);
+            assert_eq!(given, by_default(&[]), "{} {}", method.name(), option.name);
         }
     }
     let error = peft::find("lroa").err().unwrap().to_string();
     assert_eq!(
         error,
-        "method `lroa` is not known, did you mean `lora`?; there are: full, head, bitfit, lora"
+        "method `lroa` is not known, did you mean `lora`?; there are: full, head, bitfit, lora, prefix-tuning, \
+         p-tuning-v2, prompt-tuning, p-tuning"
     );
 }
 
