@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import exchange_virtual_tokens
 import numpy
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -160,6 +161,8 @@ def main():
         interchange = Interchange(Retune(options.retune), options.model.resolve(), Path(temporary))
         interchange.from_retune()
         interchange.from_peft(*interchange.from_transformers())
+        small = lambda case, difference: interchange.row(case, difference, exchange_virtual_tokens.TOLERANCE)
+        exchange_virtual_tokens.all_families(interchange.retune, interchange.work, small)
     sys.exit(interchange.failed)
 
 
