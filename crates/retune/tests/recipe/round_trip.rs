@@ -9,8 +9,8 @@ use crate::tiny::{LABELS, Tiny};
 /// What lies in a result's folder, by the form of the result.
 fn files(method: &str) -> Vec<&'static str> {
     let mut files = match method {
-        "lora" => vec!["adapter_config.json", "adapter_model.safetensors"],
-        _ => vec!["config.json", "model.safetensors"],
+        "full" | "head" | "bitfit" => vec!["config.json", "model.safetensors"],
+        _ => vec!["adapter_config.json", "adapter_model.safetensors"],
     };
     files.extend(["events.jsonl", "retune.json", "tokenizer.json", "tokenizer_config.json"]);
     files.sort_unstable();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use retune::evaluate::{Evaluation, evaluate};
 use retune::predict::{self, Prediction};
-use retune::{Error, Event, FileSettings, Listener, ModelSettings, Observer, Report, TrainSettings};
+use retune::{Error, Event, FileSettings, Listener, METHODS, ModelSettings, Observer, Report, TrainSettings};
 
 use crate::tiny::Tiny;
 
@@ -56,7 +56,14 @@ impl Ear {
 
 /// The method's usual training of the tiny model: every row, two epochs, batches that do not divide the rows.
 pub(crate) fn settings(tiny: &Tiny, method: &str, output: &str) -> TrainSettings {
+    let mut method_options = serde_json::Map::new();
+    let virtual_tokens = |option: &retune::OptionSpec| option.name == "num-virtual-tokens";
+    if METHODS.iter().any(|known| known.name() == method && known.options().iter().any(virtual_tokens)) {
+        // The default leaves a tiny model no room for a text.
+        method_options.insert("num-virtual-tokens".into(), 4.into());
+    }
     TrainSettings {
+        method_options,
         model: ModelSettings { model: Some(tiny.path("base")), ..ModelSettings::default() },
         train: Some(tiny.path("train.csv")),
         eval: Some(tiny.path("test.csv")),
