@@ -1,11 +1,11 @@
-//! What a run leaves behind: a Hugging Face folder or a `peft` adapter, and `retune.json`, which says all about it.
+//! What a run leaves behind: a Hugging Face folder or an adapter, and `retune.json`, which says all about it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::{Adapter, AdapterFiles, Applied};
+use retune_adapt::peft::{Adapter, Applied, BaseCard};
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
@@ -196,16 +196,25 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
 }
 
 fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
-    save_tensors(&model.parameters, &adapter.tensors, &folder.join(AdapterFiles::WEIGHTS))?;
-    let mut config = adapter.config.clone();
-    let (base, revision) = named(&model.source);
-    config.insert("base_model_name_or_path".into(), json!(base));
-    // Where `peft` looks for the base's revision; without one it takes the newest.
-    config.insert("revision".into(), json!(revision));
-    Ok(write_atomic(folder.join(AdapterFiles::CONFIG), |writer| {
-        serde_json::to_writer_pretty(&mut *writer, &config)?;
-        writer.write_all(b"\n")
-    })?)
+    for (name, tensors) in adapter.weights() {
+        save_tensors(&model.parameters, &tensors, &folder.join(name))?;
+    }
+    let (path, revision) = named(&model.source);
+    let base = BaseCard {
+        path: &path,
+        revision: revision.as_deref(),
+        model_type: model.family.model_type(),
+        class: model.family.sequence_classification_class(),
+        hidden_size: model.classifier.encoder().hidden_size(),
+        labels: model.labels().names(),
+    };
+    for (name, document) in adapter.documents(&base) {
+        write_atomic(folder.join(name), |writer| {
+            serde_json::to_writer_pretty(&mut *writer, &document)?;
+            writer.write_all(b"\n")
+        })?;
+    }
+    Ok(())
 }
 
 /// Writes some parameters, each under a name of its own.

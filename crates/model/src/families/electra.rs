@@ -7,7 +7,7 @@ use retune_tensor::{Result, Var};
 use super::bert_body::{BertBody, DenseHead};
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
-use crate::layers::{Linear, Wanted};
+use crate::layers::{Linear, SubLayer, Wanted};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// The family.
@@ -78,6 +78,10 @@ impl Encoder for ElectraModel {
 
     fn linears(&self) -> Vec<&Linear> {
         self.electra.linears()
+    }
+
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.electra.sub_layers()
     }
 
     fn head_linears(&self) -> Vec<&Linear> {

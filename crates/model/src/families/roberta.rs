@@ -9,7 +9,7 @@ use retune_tensor::{Result, Var};
 use super::bert_body::{BertBody, DenseHead};
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
-use crate::layers::{Linear, Wanted};
+use crate::layers::{Linear, SubLayer, Wanted};
 use crate::{Aliases, Batch, Checkpoint, Forward, ModelError};
 
 /// The family, under each of the names that transformers has for it. They differ in tokenizer and vocabulary.
@@ -130,6 +130,10 @@ impl Encoder for RobertaModel {
 
     fn linears(&self) -> Vec<&Linear> {
         self.roberta.linears()
+    }
+
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.roberta.sub_layers()
     }
 
     fn head_linears(&self) -> Vec<&Linear> {
