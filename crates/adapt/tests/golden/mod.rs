@@ -80,8 +80,12 @@ impl Case {
     }
 
     fn var(&self, tape: &Tape) -> Var {
-        let rows = 0..self.rows.labels.len();
-        let batch = Batch::new(rows.map(|row| BatchRow {
+        let rows: Vec<usize> = (0..self.rows.labels.len()).collect();
+        self.var_of(tape, &rows)
+    }
+
+    fn var_of(&self, tape: &Tape, rows: &[usize]) -> Var {
+        let batch = Batch::new(rows.iter().copied().map(|row| BatchRow {
             id: row as u64,
             input_ids: &self.rows.input_ids[row],
             token_type_ids: &self.rows.token_type_ids[row],
@@ -92,6 +96,10 @@ impl Case {
 
     pub(crate) fn logits(&self) -> Vec<f32> {
         self.var(&Tape::inference()).value().f32().to_vec()
+    }
+
+    pub(crate) fn logits_of(&self, rows: &[usize]) -> Vec<f32> {
+        self.var_of(&Tape::inference(), rows).value().f32().to_vec()
     }
 
     fn loss_on(&self, tape: &Tape) -> Var {
