@@ -202,6 +202,7 @@ impl AdapterFiles {
         let places: Vec<(ParamId, String)> = model
             .parameters
             .iter()
+            .filter(|(id, _)| !tensors.iter().any(|(_, own)| own == id))
             .map(|(id, parameter)| (id, format!("{}{}", self.form.prefix(), parameter.name)))
             .filter(|(_, name)| self.shape(name).is_some())
             .collect();
