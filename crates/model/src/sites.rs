@@ -7,7 +7,7 @@ use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::{Parameters, Result, Tape, Var};
 
 use crate::Forward;
-use crate::layers::Linear;
+use crate::layers::{Linear, SubLayer, SubLayerInputs};
 
 /// What a method does at a linear layer, in its place: LoRA adds a branch, others change the weight or the output.
 pub trait LinearHook: Send + Sync {
@@ -20,6 +20,12 @@ pub trait LinearHook: Send + Sync {
         layout: &Arc<Layout>,
         activation: Activation,
     ) -> Result<Var>;
+}
+
+/// What a method does with what attention or the feed-forward layers made, before it joins the residual stream.
+pub trait SubLayerHook: Send + Sync {
+    /// What takes the place of `inputs.made`: `[tokens, width]`.
+    fn sub_layer(&self, forward: &Forward<'_>, base: &SubLayer, inputs: SubLayerInputs<'_>) -> Result<Var>;
 }
 
 /// Rows that no text has, before those of each text: a prefix before the keys and values of attention, or a prompt
@@ -37,6 +43,7 @@ pub trait VirtualTokens: Send + Sync {
 #[derive(Default)]
 pub struct Hooks {
     linear: BTreeMap<String, Box<dyn LinearHook>>,
+    sub_layer: BTreeMap<String, Box<dyn SubLayerHook>>,
     prefix: Option<Box<dyn VirtualTokens>>,
     prompt: Option<Box<dyn VirtualTokens>>,
 }
@@ -55,6 +62,16 @@ impl Hooks {
     /// The hook at a linear layer.
     pub fn linear(&self, site: &str) -> Option<&dyn LinearHook> {
         self.linear.get(site).map(|hook| &**hook)
+    }
+
+    /// Puts `hook` at the end of the half of a block `site`, such as `bert.encoder.layer.0.attention.output`.
+    pub fn at_sub_layer(&mut self, site: impl Into<String>, hook: Box<dyn SubLayerHook>) {
+        self.sub_layer.insert(site.into(), hook);
+    }
+
+    /// The hook at the end of a half of a block.
+    pub fn sub_layer(&self, site: &str) -> Option<&dyn SubLayerHook> {
+        self.sub_layer.get(site).map(|hook| &**hook)
     }
 
     /// Puts `prefix` before the keys and values of every block.
@@ -85,6 +102,6 @@ impl Hooks {
 
 impl std::fmt::Debug for Hooks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.linear.keys()).finish()
+        f.debug_set().entries(self.linear.keys()).entries(self.sub_layer.keys()).finish()
     }
 }

@@ -1,11 +1,11 @@
-//! What a run leaves behind: a Hugging Face folder or a `peft` adapter, and `retune.json`, which says all about it.
+//! What a run leaves behind: a Hugging Face folder or an adapter, and `retune.json`, which says all about it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::{Adapter, AdapterFiles, Applied};
+use retune_adapt::peft::{Adapter, Applied, BaseCard};
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
@@ -197,18 +197,29 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
 
 fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
     let computed = adapter.computed(&model.hooks, &model.parameters)?;
-    let mut tensors = views(&model.parameters, &adapter.tensors);
-    tensors.extend(computed.iter().map(|(name, value)| view((*name).to_string(), value)));
-    write_safetensors(folder.join(AdapterFiles::WEIGHTS), &tensors, &metadata())?;
-    let mut config = adapter.config.clone();
-    let (base, revision) = named(&model.source);
-    config.insert("base_model_name_or_path".into(), json!(base));
-    // Where `peft` looks for the base's revision; without one it takes the newest.
-    config.insert("revision".into(), json!(revision));
-    Ok(write_atomic(folder.join(AdapterFiles::CONFIG), |writer| {
-        serde_json::to_writer_pretty(&mut *writer, &config)?;
-        writer.write_all(b"\n")
-    })?)
+    let mut computed = computed.iter().map(|(name, value)| view((*name).to_string(), value));
+    for (name, tensors) in adapter.weights() {
+        let mut views = views(&model.parameters, &tensors);
+        // With the first file's, which is the adapter itself.
+        views.extend(computed.by_ref());
+        write_safetensors(folder.join(name), &views, &metadata())?;
+    }
+    let (path, revision) = named(&model.source);
+    let base = BaseCard {
+        path: &path,
+        revision: revision.as_deref(),
+        model_type: model.family.model_type(),
+        class: model.family.sequence_classification_class(),
+        hidden_size: model.classifier.encoder().hidden_size(),
+        labels: model.labels().names(),
+    };
+    for (name, document) in adapter.documents(&base) {
+        write_atomic(folder.join(name), |writer| {
+            serde_json::to_writer_pretty(&mut *writer, &document)?;
+            writer.write_all(b"\n")
+        })?;
+    }
+    Ok(())
 }
 
 /// Writes some parameters, each under a name of its own.

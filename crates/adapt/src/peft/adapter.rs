@@ -4,14 +4,19 @@ use retune_model::Hooks;
 use retune_tensor::{ParamId, Parameters, Tape, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::files::{AdapterFiles, prefix};
-use super::{Adapter, Model};
+use super::files::AdapterFiles;
+use super::{Adapter, Form, Model};
 use crate::AdaptError;
 
 impl Adapter {
-    /// An adapter without tensors.
+    /// An adapter without tensors, in the form of `peft`.
     pub(super) fn new() -> Self {
-        Adapter { config: Map::new(), tensors: Vec::new(), virtual_tokens: None }
+        Adapter::in_form(Form::Peft)
+    }
+
+    /// An adapter without tensors.
+    pub(super) fn in_form(form: Form) -> Self {
+        Adapter { form, config: Map::new(), tensors: Vec::new(), virtual_tokens: None }
     }
 
     /// Adds a tensor that is trained and saved, under one name in the model and in the file.
@@ -27,12 +32,14 @@ impl Adapter {
         Ok(id)
     }
 
-    /// With everything else that is trained, the head above all, and `fields` for its `adapter_config.json`.
+    /// With everything else that is trained, the head above all, and `fields` for its configuration.
     pub(super) fn with_head(mut self, model: &mut Model<'_>, fields: &Value) -> Self {
         model.train_head();
         self.config = fields.as_object().cloned().unwrap_or_default();
         self.save_head(model);
-        self.config.insert("modules_to_save".into(), json!(modules_to_save(model)));
+        if self.form == Form::Peft {
+            self.config.insert("modules_to_save".into(), json!(modules_to_save(model)));
+        }
         self
     }
 
@@ -48,6 +55,9 @@ impl Adapter {
         model.train_head();
         self.config = files.config.clone();
         self.save_head(model);
+        if self.form != Form::Peft {
+            return Ok(self);
+        }
         // Names of the file stay: whatever they mean in the model is saved again.
         let named = self.config.get("modules_to_save").and_then(Value::as_array).cloned().unwrap_or_default();
         let own = modules_to_save(model).into_iter().map(Value::from).filter(|own| !named.contains(own));
@@ -68,7 +78,7 @@ impl Adapter {
     }
 
     fn save_head(&mut self, model: &Model<'_>) {
-        let prefix = prefix(&self.config);
+        let prefix = self.form.prefix(&self.config);
         for (id, parameter) in model.parameters.trainable() {
             if !self.tensors.iter().any(|(_, known)| *known == id) {
                 self.tensors.push((format!("{prefix}{}", parameter.name), id));

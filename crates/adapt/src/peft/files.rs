@@ -1,4 +1,4 @@
-//! Adapters on disk, in the form of the `peft` library: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapters on disk, in one of the forms that [`Form`] names.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,19 +10,11 @@ use retune_tensor::{Device, ParamId, Tensor};
 use serde_json::{Map, Value};
 
 use super::Model;
+use super::form::{self, Form};
 use crate::AdaptError;
 
 /// What `peft` puts before the name of a layer.
 pub(super) const PREFIX: &str = "base_model.model.";
-
-/// What it puts before the names of whole weights in an adapter of this configuration: methods of virtual tokens have no
-/// layers of their own around the model, and a part less.
-pub(super) fn prefix(config: &Map<String, Value>) -> &'static str {
-    match config.get("peft_type").and_then(Value::as_str) {
-        Some("PREFIX_TUNING" | "PROMPT_TUNING" | "P_TUNING") => "base_model.",
-        _ => PREFIX,
-    }
-}
 
 /// The name of a tensor at a layer, in the file and here.
 pub(super) fn part(site: &str, end: &str) -> String {
@@ -33,9 +25,11 @@ pub(super) fn part(site: &str, end: &str) -> String {
 #[derive(Debug)]
 pub struct AdapterFiles {
     folder: PathBuf,
+    /// Whose they are.
+    pub form: Form,
     /// `adapter_config.json`
     pub config: Map<String, Value>,
-    weights: Weights,
+    weights: Vec<Weights>,
     taken: RefCell<BTreeSet<String>>,
     /// What does not fit, a line each: collected, so that one error names all of it.
     problems: RefCell<Vec<String>>,
@@ -43,9 +37,7 @@ pub struct AdapterFiles {
 
 impl AdapterFiles {
     /// The name of the configuration, which tells an adapter's folder from a model's.
-    pub const CONFIG: &'static str = "adapter_config.json";
-    /// The name of the weights.
-    pub const WEIGHTS: &'static str = "adapter_model.safetensors";
+    pub const CONFIG: &'static str = form::CONFIG;
 
     /// Opens the adapter in `folder`. Errors if a file is missing, or is not what it should be.
     pub fn open(folder: &Path) -> Result<Self, AdaptError> {
@@ -55,15 +47,23 @@ impl AdapterFiles {
         let config: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| {
             error(format!("line {}, column {}: expected a JSON object: {e}", e.line(), e.column()))
         })?;
-        let weights = folder.join(Self::WEIGHTS);
-        if !weights.exists() && folder.join("adapter_model.bin").exists() {
-            let message = "only `adapter_model.bin` is there, a pickle, which is never loaded; save it again with peft \
-                           and safe_serialization=True";
-            return Err(AdaptError::Adapter { path: folder.to_path_buf(), message: message.into() });
+        let form = Form::of(&config);
+        let mut weights = Vec::new();
+        for (index, name) in form.weights().iter().enumerate() {
+            let path = folder.join(name);
+            let [pickle, how] = form.pickle();
+            if index == 0 && !path.exists() && folder.join(pickle).exists() {
+                let message = format!("only `{pickle}` is there, a pickle, which is never loaded; {how}");
+                return Err(AdaptError::Adapter { path: folder.to_path_buf(), message });
+            }
+            // A head may be the base's own.
+            if index == 0 || path.exists() {
+                weights.push(Weights::open(path)?);
+            }
         }
-        let weights = Weights::open(weights)?;
         Ok(AdapterFiles {
             folder: folder.to_path_buf(),
+            form,
             config,
             weights,
             taken: RefCell::default(),
@@ -78,16 +78,42 @@ impl AdapterFiles {
 
     /// The base that it was made on, as it was called there.
     pub fn base(&self) -> Option<&str> {
-        self.config.get("base_model_name_or_path").and_then(Value::as_str)
+        let key = match self.form {
+            Form::Peft => "base_model_name_or_path",
+            Form::Adapters => "model_name",
+        };
+        self.config.get(key).and_then(Value::as_str)
+    }
+
+    /// What kind of adapter it says it is.
+    pub(super) fn kind(&self) -> String {
+        match self.form {
+            Form::Peft => self.describe("peft_type"),
+            Form::Adapters => {
+                let config = self.config.get("config");
+                config.and_then(|config| config.get("architecture")).unwrap_or(&Value::Null).to_string()
+            }
+        }
+    }
+
+    /// The files with its tensors.
+    pub fn weights(&self) -> impl Iterator<Item = &Weights> {
+        self.weights.iter()
     }
 
     /// How many classes its head has, if it has a head, whose last layer is `classifier`.
     pub fn head_rows(&self, classifier: &str) -> Option<usize> {
-        self.shape(&format!("{}{classifier}.weight", prefix(&self.config)))?.first().copied()
+        let prefix = self.form.prefix(&self.config);
+        self.shape(&format!("{prefix}{classifier}.weight"))?.first().copied()
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
-        Some(&self.weights.info(name)?.shape)
+        Some(&self.holding(name)?.info(name)?.shape)
+    }
+
+    /// The file with the tensor `name`.
+    fn holding(&self, name: &str) -> Option<&Weights> {
+        self.weights.iter().find(|weights| weights.info(name).is_some())
     }
 
     pub(super) fn describe(&self, key: &str) -> String {
@@ -153,13 +179,17 @@ impl AdapterFiles {
     /// say so, and an empty one takes its place.
     pub(super) fn take(&self, name: &str, shape: &[usize], device: Device) -> Result<Tensor, AdaptError> {
         self.taken.borrow_mut().insert(name.to_string());
-        if let Err(problem) = self.weights.check(name, shape) {
+        // The first file says what is missing, with the near miss.
+        let Some(weights) = self.holding(name).or(self.weights.first()) else {
+            return Err(self.error("it has no weights"));
+        };
+        if let Err(problem) = weights.check(name, shape) {
             self.problem(problem.to_string());
             return Ok(Tensor::zeros(device, &[0])?);
         }
         let mut value = Tensor::empty(device, shape)?;
         if device != Device::Meta {
-            self.weights.read_f32_into(name, value.f32_mut()?)?;
+            weights.read_f32_into(name, value.f32_mut()?)?;
         }
         Ok(value)
     }
@@ -170,10 +200,11 @@ impl AdapterFiles {
         model: &mut Model<'_>,
         tensors: &mut Vec<(String, ParamId)>,
     ) -> Result<(), AdaptError> {
-        let prefix = prefix(&self.config);
+        let prefix = self.form.prefix(&self.config);
         let places: Vec<(ParamId, String)> = model
             .parameters
             .iter()
+            .filter(|(id, _)| !tensors.iter().any(|(_, own)| own == id))
             .map(|(id, parameter)| (id, format!("{prefix}{}", parameter.name)))
             .filter(|(_, name)| self.shape(name).is_some())
             .collect();
@@ -202,7 +233,8 @@ impl AdapterFiles {
         // A file of another model may have any number of them.
         const MOST: usize = 200;
         let (taken, mut problems) = (self.taken.borrow(), self.problems.borrow_mut());
-        let left = self.weights.names().filter(|name| !taken.contains(*name));
+        let all = self.weights.iter().flat_map(Weights::names);
+        let left = all.filter(|name| !taken.contains(*name));
         problems.extend(left.map(|name| format!("`{name}` has no place in the base")));
         let (count, more) = (problems.len(), problems.len().saturating_sub(MOST));
         problems.truncate(MOST);

@@ -3,12 +3,18 @@
 
 mod adapter;
 mod bitfit;
+mod bottleneck;
+mod compacter;
 mod files;
+mod form;
 mod full;
 mod head;
+mod houlsby;
 pub mod lora;
 mod p_tuning;
 mod p_tuning_v2;
+mod parallel_adapter;
+mod pfeiffer;
 mod prefix_tuning;
 mod prompt_tuning;
 mod sites;
@@ -24,6 +30,7 @@ use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Parameters};
 
 pub use files::AdapterFiles;
+pub use form::{BaseCard, Form};
 
 use crate::{AdaptError, OptionSpec, Options, nearest};
 
@@ -33,6 +40,10 @@ pub static METHODS: &[&dyn Method] = &[
     &head::Head,
     &bitfit::BitFit,
     &lora::Lora,
+    &houlsby::Houlsby,
+    &pfeiffer::Pfeiffer,
+    &parallel_adapter::ParallelAdapter,
+    &compacter::Compacter,
     &prefix_tuning::PrefixTuning,
     &p_tuning_v2::PTuningV2,
     &prompt_tuning::PromptTuning,
@@ -176,9 +187,11 @@ pub enum Applied {
     Adapter(Adapter),
 }
 
-/// How an adapter is written so that `peft` reads it.
+/// How an adapter is written so that the library which has its kind reads it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
+    /// Which library that is.
+    pub form: Form,
     /// `adapter_config.json`, but for the base.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// The tensors: the name in the file, and the parameter.
@@ -204,6 +217,6 @@ pub fn open_adapter(folder: &Path) -> Result<(&'static dyn Method, AdapterFiles)
     let files = AdapterFiles::open(folder)?;
     match METHODS.iter().copied().find(|method| method.reads(&files)) {
         Some(method) => Ok((method, files)),
-        None => Err(files.error(format!("adapters of type {} are not read", files.describe("peft_type")))),
+        None => Err(files.error(format!("adapters of type {} are not read", files.kind()))),
     }
 }

@@ -100,9 +100,9 @@ impl Case {
         self.var(&Tape::inference()).value().f32().to_vec()
     }
 
-    /// Those of one row in a batch of its own.
-    pub(crate) fn logits_of(&self, row: usize) -> Vec<f32> {
-        self.var_of(&Tape::inference(), &[row]).value().f32().to_vec()
+    /// Those of some rows in a batch of their own.
+    pub(crate) fn logits_of(&self, rows: &[usize]) -> Vec<f32> {
+        self.var_of(&Tape::inference(), rows).value().f32().to_vec()
     }
 
     fn loss_on(&self, tape: &Tape) -> Var {

@@ -6,7 +6,7 @@ use retune_tensor::{Result, Var};
 use super::bert_body::BertBody;
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, HfConfig};
-use crate::layers::{Linear, VirtualTokenSizes};
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, Init, ModelError};
 
 /// The family.
@@ -59,6 +59,10 @@ impl Encoder for BertModel {
 
     fn linears(&self) -> Vec<&Linear> {
         self.bert.linears()
+    }
+
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.bert.sub_layers()
     }
 
     fn head_linears(&self) -> Vec<&Linear> {

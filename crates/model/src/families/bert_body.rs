@@ -8,7 +8,7 @@ use retune_tensor::{Result, Var, ops};
 use super::HeadDefaults;
 use crate::formats::BertConfig;
 use crate::layers::{
-    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, TokenEmbeddings,
+    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, SubLayer, TokenEmbeddings,
     TokenEmbeddingsSizes, VirtualTokenSizes, Wanted, without_prompt,
 };
 use crate::{Checkpoint, Forward, Init, ModelError};
@@ -94,6 +94,10 @@ impl BertBody {
 
     pub(super) fn linears(&self) -> Vec<&Linear> {
         self.embeddings_project.iter().chain(self.encoder.linears()).collect()
+    }
+
+    pub(super) fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.encoder.sub_layers()
     }
 
     pub(super) fn head(&self, name: &'static str) -> HeadDefaults {

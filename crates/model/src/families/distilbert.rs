@@ -8,7 +8,7 @@ use retune_tensor::{Result, Var};
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{DistilBertConfig, HfConfig};
 use crate::layers::{
-    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, TokenEmbeddings,
+    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, SubLayer, TokenEmbeddings,
     TokenEmbeddingsSizes, VirtualTokenSizes, Wanted, without_prompt,
 };
 use crate::{Aliases, Checkpoint, Forward, Init, ModelError};
@@ -25,6 +25,7 @@ const NAMES: PostNormNames = PostNormNames {
     intermediate: "ffn.lin1",
     output: "ffn.lin2",
     output_norm: "output_layer_norm",
+    ends: ["attention_adapters", "output_adapters"],
 };
 
 /// No key of the configuration says it.
@@ -113,6 +114,10 @@ impl Encoder for DistilBertModel {
 
     fn linears(&self) -> Vec<&Linear> {
         self.transformer.linears()
+    }
+
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.transformer.sub_layers()
     }
 
     fn head_linears(&self) -> Vec<&Linear> {

@@ -7,7 +7,7 @@ use retune_tensor::{Result, Var};
 use super::bert_body::{BertBody, DenseHead};
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
-use crate::layers::{Linear, VirtualTokenSizes};
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// The family.
@@ -72,6 +72,10 @@ impl Encoder for ElectraModel {
 
     fn linears(&self) -> Vec<&Linear> {
         self.electra.linears()
+    }
+
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.electra.sub_layers()
     }
 
     fn head_linears(&self) -> Vec<&Linear> {

@@ -14,7 +14,7 @@ use retune_tensor::{Device, ParamId, Result, Var};
 
 use crate::error::quoted;
 use crate::formats::HfConfig;
-use crate::layers::{Linear, VirtualTokenSizes};
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// Every family, by the `model_type` of its configurations.
@@ -66,6 +66,9 @@ pub trait Encoder: Send + Sync {
 
     /// Its linear layers, the head's left out: the sites that methods choose from.
     fn linears(&self) -> Vec<&Linear>;
+
+    /// The halves of its blocks, from the first block on: the sites of adapters between them.
+    fn sub_layers(&self) -> Vec<&SubLayer>;
 
     /// The linear layers of the head under its last one: a pooler, or the family's own.
     fn head_linears(&self) -> Vec<&Linear>;

@@ -7,7 +7,7 @@ use retune_tensor::{Result, Var};
 use super::bert_body::{BertBody, DenseHead};
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
-use crate::layers::{Linear, VirtualTokenSizes};
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// The family, under each of the names that transformers has for it. They differ in tokenizer and vocabulary.
@@ -105,6 +105,10 @@ impl Encoder for RobertaModel {
 
     fn linears(&self) -> Vec<&Linear> {
         self.roberta.linears()
+    }
+
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.roberta.sub_layers()
     }
 
     fn head_linears(&self) -> Vec<&Linear> {

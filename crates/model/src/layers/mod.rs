@@ -4,6 +4,7 @@ mod embedding;
 mod layer_norm;
 mod linear;
 mod post_norm;
+mod sub_layer;
 mod token_embeddings;
 
 pub use embedding::Embedding;
@@ -12,4 +13,5 @@ pub use linear::Linear;
 pub use post_norm::{
     PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, VirtualTokenSizes, Wanted,
 };
+pub use sub_layer::{Part, SubLayer, SubLayerInputs};
 pub use token_embeddings::{TokenEmbeddings, TokenEmbeddingsSizes, without_prompt};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use retune_tensor::backend::{Activation, AttentionShape, Layout};
 use retune_tensor::{ParamId, Result, Var, ops};
 
-use super::{LayerNorm, Linear};
+use super::{LayerNorm, Linear, Part, SubLayer, SubLayerInputs};
 use crate::{Checkpoint, Forward, ModelError};
 
 /// What a family calls the parts of a block.
@@ -28,6 +28,8 @@ pub struct PostNormNames {
     pub output: &'static str,
     /// The norm behind it.
     pub output_norm: &'static str,
+    /// The sites at the ends of attention and of the feed-forward layers.
+    pub ends: [&'static str; 2],
 }
 
 impl PostNormNames {
@@ -41,6 +43,7 @@ impl PostNormNames {
         intermediate: "intermediate.dense",
         output: "output.dense",
         output_norm: "output.LayerNorm",
+        ends: ["attention.output", "output"],
     };
 }
 
@@ -119,10 +122,10 @@ struct PostNormBlock {
     key: Linear,
     value: Linear,
     attention_output: Linear,
-    attention_norm: LayerNorm,
+    attention_end: SubLayer,
     intermediate: Linear,
     output: Linear,
-    output_norm: LayerNorm,
+    output_end: SubLayer,
 }
 
 impl PostNormEncoder {
@@ -136,7 +139,7 @@ impl PostNormEncoder {
         dropout: PostNormDropout,
     ) -> std::result::Result<Self, ModelError> {
         let blocks = (0..layers)
-            .map(|index| PostNormBlock::load(checkpoint, format!("{name}.{index}"), names, sizes))
+            .map(|index| PostNormBlock::load(checkpoint, name, index, names, sizes))
             .collect::<std::result::Result<_, _>>()?;
         Ok(PostNormEncoder { dropout, blocks })
     }
@@ -176,18 +179,32 @@ impl PostNormEncoder {
     pub fn linears(&self) -> Vec<&Linear> {
         self.blocks.iter().flat_map(PostNormBlock::linears).collect()
     }
+
+    /// The halves of all blocks.
+    pub fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.blocks.iter().flat_map(PostNormBlock::sub_layers).collect()
+    }
 }
 
 impl PostNormBlock {
     fn load(
         checkpoint: &mut Checkpoint,
-        name: String,
+        name: &str,
+        block: usize,
         names: PostNormNames,
         sizes: PostNormSizes,
     ) -> std::result::Result<Self, ModelError> {
+        let name = format!("{name}.{block}");
         let (hidden, wide, epsilon) = (sizes.hidden, sizes.intermediate, sizes.layer_norm_eps);
         let site = |part: &str| format!("{name}.{part}");
         let head_size = hidden / sizes.heads;
+        let end = |part, norm| SubLayer {
+            name: site(names.ends[usize::from(part == Part::FeedForward)]),
+            block,
+            part,
+            width: hidden,
+            norm: Some(norm),
+        };
         Ok(PostNormBlock {
             attention: AttentionShape {
                 heads: sizes.heads,
@@ -202,10 +219,16 @@ impl PostNormBlock {
             key: Linear::load(checkpoint, site(names.key), hidden, hidden)?,
             value: Linear::load(checkpoint, site(names.value), hidden, hidden)?,
             attention_output: Linear::load(checkpoint, site(names.attention_output), hidden, hidden)?,
-            attention_norm: LayerNorm::load(checkpoint, &site(names.attention_norm), hidden, epsilon)?,
+            attention_end: end(
+                Part::Attention,
+                LayerNorm::load(checkpoint, &site(names.attention_norm), hidden, epsilon)?,
+            ),
             intermediate: Linear::load(checkpoint, site(names.intermediate), hidden, wide)?,
             output: Linear::load(checkpoint, site(names.output), wide, hidden)?,
-            output_norm: LayerNorm::load(checkpoint, &site(names.output_norm), hidden, epsilon)?,
+            output_end: end(
+                Part::FeedForward,
+                LayerNorm::load(checkpoint, &site(names.output_norm), hidden, epsilon)?,
+            ),
             names,
             name,
         })
@@ -264,11 +287,17 @@ impl PostNormBlock {
         let plain = Activation::Identity;
         let attended = self.attention_output.forward(forward, context, layout, plain)?;
         let dropout = forward.dropout(&self.module(self.names.attention_output), rates.attention_output);
-        let attended = self.attention_norm.forward(forward, &attended, layout, Some(x), dropout)?;
-        let wide = self.intermediate.forward(forward, &attended, layout, self.activation)?;
+        let ends = SubLayerInputs { made: &attended, read: x, residual: x, layout };
+        let attended = &self.attention_end.forward(forward, ends, dropout)?;
+        let wide = self.intermediate.forward(forward, attended, layout, self.activation)?;
         let narrow = self.output.forward(forward, &wide, layout, plain)?;
         let dropout = forward.dropout(&self.module(self.names.output), rates.output);
-        self.output_norm.forward(forward, &narrow, layout, Some(&attended), dropout)
+        let ends = SubLayerInputs { made: &narrow, read: attended, residual: attended, layout };
+        self.output_end.forward(forward, ends, dropout)
+    }
+
+    fn sub_layers(&self) -> [&SubLayer; 2] {
+        [&self.attention_end, &self.output_end]
     }
 
     fn linears(&self) -> [&Linear; 6] {

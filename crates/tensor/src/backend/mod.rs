@@ -242,6 +242,19 @@ pub struct AdamW {
     pub gradient_scale: f32,
 }
 
+/// The factors of a sum of Kronecker products.
+#[derive(Clone, Copy)]
+pub struct Kronecker<'a> {
+    /// `[n, n, n]`
+    pub rule: &'a [f32],
+    /// `[n, down, rank]`
+    pub left: &'a [f32],
+    /// `[n, rank, across]`
+    pub right: &'a [f32],
+    /// n, down, across, rank.
+    pub sizes: [usize; 4],
+}
+
 /// The kernels of a device. Every result is the same for any number of threads.
 ///
 /// Slices are row-major with the sizes that the ops checked; `accumulate` adds to what the output holds.
@@ -262,6 +275,10 @@ pub trait Backend: Sync {
     fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]);
     /// `out [columns] (+)= ` the sum over the rows of `values`.
     fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out [n across, n down] = ` the transpose of the sum over i of `rule_i (x) (left_i right_i)`.
+    fn kronecker(&self, factors: &Kronecker<'_>, out: &mut [f32]);
+    /// Adds to `out` the gradients by rule, left and right.
+    fn kronecker_backward(&self, factors: &Kronecker<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]);
     /// `out [tokens, n] = activation(values[:, ..n]) * values[:, n..]`
     fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]);
     /// Overwrites `out [tokens, 2 n]` with the gradient by `values` of [`Backend::gated`].

@@ -5,6 +5,7 @@ mod attention;
 mod elementwise;
 mod embedding;
 mod gemm;
+mod kronecker;
 mod loss;
 mod math;
 mod norm;
@@ -15,7 +16,7 @@ mod select;
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
-    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, Kronecker, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Cpu`].
@@ -36,6 +37,12 @@ impl Backend for Cpu {
     }
     fn scale(&self, values: &mut [f32], factor: f32) {
         elementwise::scale(values, factor);
+    }
+    fn kronecker(&self, factors: &Kronecker<'_>, out: &mut [f32]) {
+        kronecker::forward(factors, out);
+    }
+    fn kronecker_backward(&self, factors: &Kronecker<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]) {
+        kronecker::backward(factors, gradient, out);
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
         elementwise::sum_of_squares(values)
