@@ -55,7 +55,7 @@ impl Method for PTuning {
         ]
     }
     fn learning_rate(&self) -> f64 {
-        1e-3
+        1e-2
     }
 
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError> {
