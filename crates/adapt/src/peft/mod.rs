@@ -11,9 +11,12 @@ mod full;
 mod head;
 mod houlsby;
 pub mod lora;
+mod norms;
 mod parallel_adapter;
 mod pfeiffer;
+mod selection;
 mod sites;
+mod top_layers;
 
 use std::path::Path;
 
@@ -33,6 +36,8 @@ pub static METHODS: &[&dyn Method] = &[
     &full::Full,
     &head::Head,
     &bitfit::BitFit,
+    &norms::Norms,
+    &top_layers::TopLayers,
     &lora::Lora,
     &houlsby::Houlsby,
     &pfeiffer::Pfeiffer,
