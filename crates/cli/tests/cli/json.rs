@@ -64,7 +64,8 @@ fn every_verb_gives_one_document() {
     holds(&document, &["what", "model_type", "parameters", "labels", "card", "tensors"]);
     let document = retune(&["methods", "--json"]).succeeded().json();
     let names: Vec<_> = document["methods"].as_array().unwrap().iter().map(|m| m["name"].clone()).collect();
-    for name in ["full", "head", "bitfit", "norms", "top-layers", "lora", "houlsby", "pfeiffer", "compacter"] {
+    for name in ["full", "head", "bitfit", "norms", "top-layers", "lora", "houlsby", "pfeiffer", "compacter"]
+    {
         assert!(names.contains(&name.into()), "{name}");
     }
     holds(&document, &["tasks", "families"]);

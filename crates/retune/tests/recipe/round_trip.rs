@@ -10,6 +10,9 @@ use crate::tiny::{LABELS, Tiny};
 fn files(method: &str) -> Vec<&'static str> {
     let mut files = match method {
         "lora" => vec!["adapter_config.json", "adapter_model.safetensors"],
+        "houlsby" | "pfeiffer" | "parallel-adapter" | "compacter" => {
+            vec!["adapter.safetensors", "adapter_config.json", "head_config.json", "model_head.safetensors"]
+        }
         _ => vec!["config.json", "model.safetensors"],
     };
     files.extend(["events.jsonl", "retune.json", "tokenizer.json", "tokenizer_config.json"]);

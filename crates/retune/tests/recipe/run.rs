@@ -56,6 +56,13 @@ impl Ear {
 
 /// The method's usual training of the tiny model: every row, two epochs, batches that do not divide the rows.
 pub(crate) fn settings(tiny: &Tiny, method: &str, output: &str) -> TrainSettings {
+    // Its usual width does not divide a tiny model's.
+    let method_options = match method {
+        "compacter" => {
+            serde_json::Map::from_iter([("phm-dim".into(), 2.into()), ("bottleneck-size".into(), 4.into())])
+        }
+        _ => serde_json::Map::new(),
+    };
     TrainSettings {
         model: ModelSettings { model: Some(tiny.path("base")), ..ModelSettings::default() },
         train: Some(tiny.path("train.csv")),
@@ -65,6 +72,7 @@ pub(crate) fn settings(tiny: &Tiny, method: &str, output: &str) -> TrainSettings
         epochs: Some(2.0),
         batch_size: Some(7),
         learning_rate: Some(if method == "full" { 5e-3 } else { 2e-2 }),
+        method_options,
         ..TrainSettings::default()
     }
 }
