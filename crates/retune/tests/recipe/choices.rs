@@ -221,7 +221,8 @@ fn parameters_are_trained_beside_a_method_and_saved_with_it() {
     assert!(ear.heard(&format!("trained beside: {more} parameters in ")), "{:?}", ear.said);
     // What was trained comes back.
     let evaluation = score(&model(tiny.path("norms")), &tiny, "test.csv").unwrap();
-    assert_eq!(report.metrics.unwrap()["accuracy"], evaluation.metrics.values["accuracy"]);
+    let bits = |value: f64| value.to_bits();
+    assert_eq!(bits(report.metrics.unwrap()["accuracy"]), bits(evaluation.metrics.values["accuracy"]));
     let error = refused(&with("none", "nroms"));
     assert!(
         error.contains("--train-also: no parameter's name has `nroms` between dots; did you mean `norms`?"),
