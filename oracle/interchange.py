@@ -58,7 +58,14 @@ class Interchange:
             "lora, rslora, query and value": {
                 "method": "lora", "rank": 5, "alpha": 12, "rslora": "true", "target_modules": "query,value"
             },
+            "lora, and norms beside": {"method": "lora", "rank": 3, "alpha": 7, "train_also": "norms"},
+            "lora, and biases of one block beside": {
+                "method": "lora", "rank": 3, "alpha": 7, "target_modules": "query,value",
+                "train_also": "layer.1.*.dense.bias,word_embeddings",
+            },
             "full": {"method": "full"},
+            "top-layers": {"method": "top-layers", "layers": 2},
+            "norms": {"method": "norms"},
             "head": {"method": "head"},
             "bitfit": {"method": "bitfit"},
         }  # fmt: skip

@@ -84,6 +84,16 @@ fn expected(method: &dyn Method) -> Expected {
             added: &[],
             count: WIDTH + 3 * (5 * WIDTH + 37 + 2 * WIDTH) + pooling + classifier,
         },
+        "norms" => Expected {
+            base: |name| head(name) || pooler(name) || name.contains("LayerNorm"),
+            added: &[],
+            count: 7 * 2 * WIDTH + pooling + classifier,
+        },
+        "top-layers" => Expected {
+            base: |name| head(name) || pooler(name) || name.contains("layer.2."),
+            added: &[],
+            count: 4 * pooling + 2 * 37 * WIDTH + 37 + WIDTH + 4 * WIDTH + pooling + classifier,
+        },
         "lora" => Expected {
             base: head,
             added: &[".lora_A.weight", ".lora_B.weight"],
@@ -321,8 +331,8 @@ fn options_and_words_are_there_for_each() {
     let error = peft::find("lroa").err().unwrap().to_string();
     assert_eq!(
         error,
-        "method `lroa` is not known, did you mean `lora`?; there are: full, head, bitfit, lora, houlsby, pfeiffer, \
-         parallel-adapter, compacter, prefix-tuning, p-tuning-v2, prompt-tuning, p-tuning"
+        "method `lroa` is not known, did you mean `lora`?; there are: full, head, bitfit, norms, top-layers, lora, houlsby, \
+         pfeiffer, parallel-adapter, compacter, prefix-tuning, p-tuning-v2, prompt-tuning, p-tuning"
     );
 }
 

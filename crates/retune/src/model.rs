@@ -7,7 +7,7 @@ use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
 use retune_model::{Batch, Forward, Hooks};
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Parameters, Result as TensorResult, Tape, Var};
+use retune_tensor::{Device, ParamId, Parameters, Result as TensorResult, Tape, Var};
 
 use crate::artefact::Columns;
 use crate::{Card, Error, FileSettings, ModelSettings, Result, Source, labelling};
@@ -34,6 +34,8 @@ pub struct TextModel {
     pub method: &'static dyn Method,
     /// What the method did, and so how the model is saved.
     pub applied: Applied,
+    /// What is trained beside.
+    pub also: Vec<ParamId>,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
     pub fresh: Vec<String>,
     /// Tensors of the base that nobody asked for, such as pretraining heads.
@@ -48,6 +50,8 @@ pub(crate) struct Adjustment<'a> {
     pub method: &'static dyn Method,
     /// The method's own settings.
     pub options: &'a Options,
+    /// What is trained beside, by patterns of names.
+    pub train_also: &'a [String],
     /// What is learnt.
     pub form: Box<dyn Form>,
     /// Whether a head that is there was trained for these labels.
@@ -76,6 +80,7 @@ impl TextModel {
                 device: Device::Cpu,
                 method,
                 options: &options,
+                train_also: &[],
                 form,
                 keep_head: true,
                 dropout: None,
@@ -93,7 +98,7 @@ impl TextModel {
 
     /// Builds the model at `source` for a task and a method. An adapter at the source keeps its values and its form.
     pub(crate) fn build(source: Source, adjustment: Adjustment<'_>) -> Result<Self> {
-        let Adjustment { device, method, options, form, keep_head, dropout, seed } = adjustment;
+        let Adjustment { device, method, options, train_also, form, keep_head, dropout, seed } = adjustment;
         let key = Key::new(seed).with_name("weights");
         let mut opened = families::open(&source.base, device, key)?;
         if let Some(dropout) = dropout {
@@ -117,10 +122,12 @@ impl TextModel {
             tokenizer: Some(&tokenizer),
             seed: key,
         };
-        let (method, applied) = match &source.adapter {
-            Some((_, files)) => (method, method.load(&mut model, files)?),
+        let chosen = model.select(train_also)?;
+        let (method, mut applied) = match &source.adapter {
+            Some((reader, files)) => (*reader, reader.load(&mut model, files)?),
             None => (method, method.apply(&mut model, options)?),
         };
+        applied.train_also(&mut model, &chosen)?;
         // What the base lacked is then the adapter's own.
         let fresh = if source.adapter.is_some() { Vec::new() } else { loaded.fresh };
         Ok(TextModel {
@@ -134,6 +141,7 @@ impl TextModel {
             form,
             method,
             applied,
+            also: chosen,
             fresh,
             unused: loaded.unused,
         })
@@ -219,6 +227,10 @@ impl TextModel {
         let fresh: Vec<_> = self.fresh.iter().filter_map(|name| name.strip_suffix(".weight")).collect();
         if !fresh.is_empty() {
             said.push(format!("new weights, trained from scratch: {}", fresh.join(", ")));
+        }
+        if !self.also.is_empty() {
+            let count: usize = self.also.iter().map(|id| self.parameters.get(*id).value.len()).sum();
+            said.push(format!("trained beside: {count} parameters in {} tensors", self.also.len()));
         }
         let unused: Vec<_> = self.unused.iter().filter(|name| !name.ends_with("position_ids")).collect();
         if let Some(first) = unused.first() {

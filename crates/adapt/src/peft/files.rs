@@ -21,6 +21,14 @@ pub(super) fn part(site: &str, end: &str) -> String {
     format!("{PREFIX}{site}.{end}")
 }
 
+/// The JSON object in a file.
+fn object(path: &Path) -> Result<Map<String, Value>, AdaptError> {
+    let error = |message: String| AdaptError::Adapter { path: path.to_path_buf(), message };
+    let text = std::fs::read(path).map_err(|e| error(format!("cannot read: {e}")))?;
+    serde_json::from_slice(&text)
+        .map_err(|e| error(format!("line {}, column {}: expected a JSON object: {e}", e.line(), e.column())))
+}
+
 /// An adapter folder, opened.
 #[derive(Debug)]
 pub struct AdapterFiles {
@@ -29,6 +37,8 @@ pub struct AdapterFiles {
     pub form: Form,
     /// `adapter_config.json`
     pub config: Map<String, Value>,
+    /// What the head's own configuration says, where it has one.
+    head: Map<String, Value>,
     weights: Vec<Weights>,
     taken: RefCell<BTreeSet<String>>,
     /// What does not fit, a line each: collected, so that one error names all of it.
@@ -41,13 +51,10 @@ impl AdapterFiles {
 
     /// Opens the adapter in `folder`. Errors if a file is missing, or is not what it should be.
     pub fn open(folder: &Path) -> Result<Self, AdaptError> {
-        let path = folder.join(Self::CONFIG);
-        let error = |message: String| AdaptError::Adapter { path: path.clone(), message };
-        let text = std::fs::read(&path).map_err(|e| error(format!("cannot read: {e}")))?;
-        let config: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| {
-            error(format!("line {}, column {}: expected a JSON object: {e}", e.line(), e.column()))
-        })?;
+        let config = object(&folder.join(Self::CONFIG))?;
         let form = Form::of(&config);
+        let head = folder.join(form::HEAD_CONFIG);
+        let head = if form == Form::Adapters && head.exists() { object(&head)? } else { Map::new() };
         let mut weights = Vec::new();
         for (index, name) in form.weights().iter().enumerate() {
             let path = folder.join(name);
@@ -65,6 +72,7 @@ impl AdapterFiles {
             folder: folder.to_path_buf(),
             form,
             config,
+            head,
             weights,
             taken: RefCell::default(),
             problems: RefCell::default(),
@@ -83,6 +91,17 @@ impl AdapterFiles {
             Form::Adapters => "model_name",
         };
         self.config.get(key).and_then(Value::as_str)
+    }
+
+    /// The labels of its head, in the order of the logits, where it names each.
+    pub fn labels(&self) -> Option<Vec<String>> {
+        let by_label = self.head.get("label2id")?.as_object()?;
+        let mut names = vec![None; by_label.len()];
+        for (name, id) in by_label {
+            let id = usize::try_from(id.as_u64()?).ok()?;
+            *names.get_mut(id)? = Some(name.clone());
+        }
+        names.into_iter().collect()
     }
 
     /// What kind of adapter it says it is.

@@ -35,7 +35,7 @@ pub struct BaseCard<'a> {
 
 /// Configurations of both forms: it tells an adapter's folder from a model's.
 pub(super) const CONFIG: &str = "adapter_config.json";
-const HEAD_CONFIG: &str = "head_config.json";
+pub(super) const HEAD_CONFIG: &str = "head_config.json";
 const HEAD_WEIGHTS: &str = "model_head.safetensors";
 
 impl Form {

@@ -11,13 +11,16 @@ mod full;
 mod head;
 mod houlsby;
 pub mod lora;
+mod norms;
 mod p_tuning;
 mod p_tuning_v2;
 mod parallel_adapter;
 mod pfeiffer;
 mod prefix_tuning;
 mod prompt_tuning;
+mod selection;
 mod sites;
+mod top_layers;
 mod virtual_tokens;
 
 use std::path::Path;
@@ -39,6 +42,8 @@ pub static METHODS: &[&dyn Method] = &[
     &full::Full,
     &head::Head,
     &bitfit::BitFit,
+    &norms::Norms,
+    &top_layers::TopLayers,
     &lora::Lora,
     &houlsby::Houlsby,
     &pfeiffer::Pfeiffer,

@@ -70,6 +70,20 @@ pub trait Encoder: Send + Sync {
     /// The halves of its blocks, from the first block on: the sites of adapters between them.
     fn sub_layers(&self) -> Vec<&SubLayer>;
 
+    /// The names of its blocks, from the first on: the parameters of a block are called so, and then a dot.
+    fn blocks(&self) -> Vec<String> {
+        let mut blocks: Vec<String> = Vec::new();
+        for SubLayer { name, block, .. } in self.sub_layers() {
+            let number = format!(".{block}.");
+            let end = name.find(&number).map_or(name.len(), |at| at + number.len() - 1);
+            let name = name.get(..end).unwrap_or_default();
+            if blocks.last().is_none_or(|last| last != name) {
+                blocks.push(name.to_string());
+            }
+        }
+        blocks
+    }
+
     /// The linear layers of the head under its last one: a pooler, or the family's own.
     fn head_linears(&self) -> Vec<&Linear>;
 

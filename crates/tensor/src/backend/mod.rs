@@ -244,7 +244,7 @@ pub struct AdamW {
 
 /// The factors of a sum of Kronecker products.
 #[derive(Clone, Copy)]
-pub struct Kronecker<'a> {
+pub struct KroneckerSum<'a> {
     /// `[n, n, n]`
     pub rule: &'a [f32],
     /// `[n, down, rank]`
@@ -276,9 +276,9 @@ pub trait Backend: Sync {
     /// `out [columns] (+)= ` the sum over the rows of `values`.
     fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool);
     /// `out [n across, n down] = ` the transpose of the sum over i of `rule_i (x) (left_i right_i)`.
-    fn kronecker(&self, factors: &Kronecker<'_>, out: &mut [f32]);
+    fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]);
     /// Adds to `out` the gradients by rule, left and right.
-    fn kronecker_backward(&self, factors: &Kronecker<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]);
+    fn kronecker_sum_backward(&self, factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]);
     /// `out [tokens, n] = activation(values[:, ..n]) * values[:, n..]`
     fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]);
     /// Overwrites `out [tokens, 2 n]` with the gradient by `values` of [`Backend::gated`].

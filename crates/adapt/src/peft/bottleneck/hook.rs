@@ -35,7 +35,7 @@ impl Projection {
             Projection::Dense { weight, bias } => (forward.parameter(weight), bias),
             Projection::Hypercomplex { rule, left, right, bias } => {
                 let [rule, left, right] = [rule, left, right].map(|id| forward.parameter(id));
-                (ops::kronecker(forward.tape, &rule, &left, &right)?, bias)
+                (ops::kronecker_sum(forward.tape, &rule, &left, &right)?, bias)
             }
         };
         let bias = forward.parameter(bias);

@@ -339,7 +339,7 @@ fn reduction_factor(settings: &Settings, default: f64, width: usize) -> Result<f
         (_, Some(size)) if size == 0 || size > MOST_WIDTH => {
             error("bottleneck-size", format!("expected 1 to {MOST_WIDTH}, got {size}"))
         }
-        (_, Some(size)) if width % size == 0 => Ok((width / size) as f64),
+        (_, Some(size)) if width.is_multiple_of(size) => Ok((width / size) as f64),
         // The library knows widths by factors only, and rounds down: half a unit more is safe from rounding.
         (_, Some(size)) => Ok(width as f64 / (size as f64 + 0.5)),
         (factor, None) => Ok(factor.unwrap_or(default)),
@@ -352,10 +352,10 @@ fn check_hypercomplex(
     width: usize,
     size: usize,
 ) -> Result<(), (&'static str, String)> {
-    if dim == 0 || width % dim != 0 {
+    if dim == 0 || !width.is_multiple_of(dim) {
         return Err(("phm-dim", format!("expected a divisor of the model's width {width}, got {dim}")));
     }
-    if size % dim != 0 {
+    if !size.is_multiple_of(dim) {
         let message = format!(
             "the adapter's width must be a multiple of {dim}, got {size}; --bottleneck-size or --phm-dim changes that"
         );

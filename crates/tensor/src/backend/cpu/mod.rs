@@ -5,7 +5,7 @@ mod attention;
 mod elementwise;
 mod embedding;
 mod gemm;
-mod kronecker;
+mod kronecker_sum;
 mod loss;
 mod math;
 mod norm;
@@ -16,7 +16,7 @@ mod select;
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
-    CrossEntropy, Dropout, Ends, Kronecker, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Cpu`].
@@ -38,11 +38,11 @@ impl Backend for Cpu {
     fn scale(&self, values: &mut [f32], factor: f32) {
         elementwise::scale(values, factor);
     }
-    fn kronecker(&self, factors: &Kronecker<'_>, out: &mut [f32]) {
-        kronecker::forward(factors, out);
+    fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]) {
+        kronecker_sum::forward(factors, out);
     }
-    fn kronecker_backward(&self, factors: &Kronecker<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]) {
-        kronecker::backward(factors, gradient, out);
+    fn kronecker_sum_backward(&self, factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]) {
+        kronecker_sum::backward(factors, gradient, out);
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
         elementwise::sum_of_squares(values)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
-    CrossEntropy, Dropout, Ends, Kronecker, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Meta`].
@@ -41,8 +41,8 @@ impl Backend for Meta {
     fn copy(&self, _: &[f32], _: &mut [f32]) {}
     fn add_assign(&self, _: &mut [f32], _: &[f32]) {}
     fn scale(&self, _: &mut [f32], _: f32) {}
-    fn kronecker(&self, _: &Kronecker<'_>, _: &mut [f32]) {}
-    fn kronecker_backward(&self, _: &Kronecker<'_>, _: &[f32], _: &mut [&mut [f32]; 3]) {}
+    fn kronecker_sum(&self, _: &KroneckerSum<'_>, _: &mut [f32]) {}
+    fn kronecker_sum_backward(&self, _: &KroneckerSum<'_>, _: &[f32], _: &mut [&mut [f32]; 3]) {}
     fn sum_of_squares(&self, _: &[f32]) -> f64 {
         0.0
     }

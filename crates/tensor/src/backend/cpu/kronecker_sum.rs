@@ -1,9 +1,9 @@
 //! Sums of Kronecker products. The factors are few thousand values, so one thread's plain loops are enough.
 
-use super::super::Kronecker;
+use super::super::KroneckerSum;
 
 /// `left_k[p] right_k[q]`
-fn inner(factors: &Kronecker<'_>, k: usize, p: usize, q: usize) -> f32 {
+fn inner(factors: &KroneckerSum<'_>, k: usize, p: usize, q: usize) -> f32 {
     let [_, down, across, rank] = factors.sizes;
     let left = &factors.left[(k * down + p) * rank..][..rank];
     left.iter().enumerate().map(|(r, left)| left * factors.right[(k * rank + r) * across + q]).sum()
@@ -23,7 +23,7 @@ fn terms(sizes: [usize; 4], mut each: impl FnMut(usize, [usize; 2], usize)) {
     }
 }
 
-pub(super) fn forward(factors: &Kronecker<'_>, out: &mut [f32]) {
+pub(super) fn forward(factors: &KroneckerSum<'_>, out: &mut [f32]) {
     let n = factors.sizes[0];
     out.fill(0.0);
     for k in 0..n {
@@ -38,7 +38,7 @@ pub(super) fn forward(factors: &Kronecker<'_>, out: &mut [f32]) {
     }
 }
 
-pub(super) fn backward(factors: &Kronecker<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]) {
+pub(super) fn backward(factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]) {
     let [n, down, across, rank] = factors.sizes;
     let [by_rule, by_left, by_right] = out;
     let mut by_inner = vec![0.0; down * across];
