@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import exchange_virtual_tokens
 import numpy
 import torch
 from peft import (
@@ -98,7 +99,14 @@ class Interchange:
             "lora, rslora, query and value": {
                 "method": "lora", "rank": 5, "alpha": 12, "rslora": "true", "target_modules": "query,value"
             },
+            "lora, and norms beside": {"method": "lora", "rank": 3, "alpha": 7, "train_also": "norms"},
+            "lora, and biases of one block beside": {
+                "method": "lora", "rank": 3, "alpha": 7, "target_modules": "query,value",
+                "train_also": "layer.1.*.dense.bias,word_embeddings",
+            },
             "full": {"method": "full"},
+            "top-layers": {"method": "top-layers", "layers": 2},
+            "norms": {"method": "norms"},
             "head": {"method": "head"},
             "bitfit": {"method": "bitfit"},
         }  # fmt: skip
@@ -235,6 +243,8 @@ def main():
             interchange.from_retune()
             interchange.from_peft(*tuned)
         interchange.every_method(*tuned)
+        small = lambda case, difference: interchange.row(case, difference, exchange_virtual_tokens.TOLERANCE)
+        exchange_virtual_tokens.all_families(interchange.retune, interchange.work, small)
     sys.exit(interchange.failed)
 
 

@@ -26,10 +26,12 @@ pub enum Kind {
     Number,
     /// true or false.
     Flag,
+    /// A name.
+    Name,
     /// Names with commas between.
     List,
-    /// One of a few names.
-    Name,
+    /// Any words.
+    Text,
 }
 
 /// The options that were given, by name. Values may be texts from a command line or typed ones from a file.
@@ -73,12 +75,13 @@ impl OptionSpec {
                 text.parse::<f64>().ok().filter(|number| number.is_finite()).map(Value::from)
             }
             (Kind::Number, Value::Number(_)) | (Kind::Flag, Value::Bool(_)) => Some(value.clone()),
-            (Kind::Name, Value::String(_)) => Some(value.clone()),
             (Kind::Flag, Value::String(text)) => text.parse::<bool>().ok().map(Value::from),
+            (Kind::Name, Value::String(_)) => Some(value.clone()),
             (Kind::List, Value::String(text)) => {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
                 Some(names.map(Value::from).collect::<Vec<_>>().into())
             }
+            (Kind::Text, Value::String(_)) => Some(value.clone()),
             (Kind::List, Value::Array(names)) if names.iter().all(Value::is_string) => Some(value.clone()),
             _ => None,
         };
@@ -96,8 +99,9 @@ impl Kind {
             Kind::Integer => "a whole number",
             Kind::Number => "a number",
             Kind::Flag => "true or false",
-            Kind::List => "names with commas between",
             Kind::Name => "a name",
+            Kind::List => "names with commas between",
+            Kind::Text => "a text",
         }
     }
 }

@@ -42,7 +42,7 @@ fn adapter(case: &Case) -> &Adapter {
 
 /// Writes the adapter as a run does.
 fn write(method: &dyn Method, case: &Case, at: &Path) {
-    let file = method.file(adapter(case), &case.parameters).unwrap();
+    let file = method.file(adapter(case), &case.hooks, &case.parameters).unwrap();
     let tensors: Vec<_> = file
         .tensors
         .iter()

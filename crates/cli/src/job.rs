@@ -61,8 +61,9 @@ fn add_method_options(mut verb: Command) -> Command {
             let value = match option.kind {
                 Kind::Integer | Kind::Number => "N",
                 Kind::Flag => "true|false",
-                Kind::List => "NAMES",
                 Kind::Name => "NAME",
+                Kind::List => "NAMES",
+                Kind::Text => "TEXT",
             };
             let flag = Arg::new(option.name).long(option.name).value_name(value).help(help);
             verb = verb.arg(flag.help_heading("Method").hide_short_help(true));

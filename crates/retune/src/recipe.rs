@@ -127,6 +127,7 @@ fn adjust(
         device,
         method: resolved.method,
         options: &resolved.options,
+        train_also: &resolved.train_also,
         form: resolved.form(examples)?,
         keep_head,
         dropout: resolved.dropout,

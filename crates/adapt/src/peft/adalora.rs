@@ -9,7 +9,7 @@ mod budget;
 use std::sync::Arc;
 
 use retune_model::layers::Linear;
-use retune_model::{Forward, Init, LinearHook, Merged};
+use retune_model::{Forward, Hooks, Init, LinearHook, Merged};
 use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::{ParamId, Parameters, Result as TensorResult, Tape, Tensor, Var, ops};
 use serde::Deserialize;
@@ -205,7 +205,12 @@ impl Method for AdaLora {
         Ok(Some(Box::new(Budget::new(adapter, parameters, phases)?)))
     }
 
-    fn file(&self, adapter: &Adapter, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
+    fn file(
+        &self,
+        adapter: &Adapter,
+        _: &Hooks,
+        parameters: &Parameters,
+    ) -> Result<AdapterFile, AdaptError> {
         without_lost(adapter, parameters)
     }
 
@@ -264,7 +269,7 @@ fn place(
 
 /// The file without directions whose `E` is 0: they add nothing.
 fn without_lost(adapter: &Adapter, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
-    let mut file = AdapterFile { config: adapter.config.clone(), tensors: Vec::new() };
+    let mut file = adapter.empty_file();
     let value = |name: &str| parameters.find(name).map(|id| &parameters.get(id).value);
     let kept = |site: &str| -> Vec<bool> {
         value(&format!("{site}{E}")).map_or_else(Vec::new, |e| e.f32().iter().map(|x| *x != 0.0).collect())

@@ -1,16 +1,22 @@
 //! What an adapter's file holds: the method's own tensors, and the head.
 
-use retune_tensor::{ParamId, Tensor};
+use retune_model::Hooks;
+use retune_tensor::{ParamId, Parameters, Tape, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::files::{AdapterFiles, PREFIX};
-use super::{Adapter, Model};
+use super::files::AdapterFiles;
+use super::{Adapter, AdapterFile, Form, Model};
 use crate::AdaptError;
 
 impl Adapter {
-    /// An adapter without tensors.
+    /// An adapter without tensors, in the form of `peft`.
     pub(super) fn new() -> Self {
-        Adapter { config: Map::new(), tensors: Vec::new() }
+        Adapter::in_form(Form::Peft)
+    }
+
+    /// An adapter without tensors.
+    pub(super) fn in_form(form: Form) -> Self {
+        Adapter { form, config: Map::new(), tensors: Vec::new(), virtual_tokens: None }
     }
 
     /// Adds a tensor that is trained and saved, under one name in the model and in the file.
@@ -43,12 +49,14 @@ impl Adapter {
         self.config.get(key).and_then(Value::as_f64)
     }
 
-    /// With everything else that is trained, the head above all, and `fields` for its `adapter_config.json`.
+    /// With everything else that is trained, the head above all, and `fields` for its configuration.
     pub(super) fn with_head(mut self, model: &mut Model<'_>, fields: &Value) -> Self {
         model.train_head();
-        self.save_head(model);
         self.config = fields.as_object().cloned().unwrap_or_default();
-        self.config.insert("modules_to_save".into(), json!(modules_to_save(model)));
+        self.save_head(model);
+        if self.form == Form::Peft {
+            self.config.insert("modules_to_save".into(), json!(modules_to_save(model)));
+        }
         self
     }
 
@@ -62,8 +70,11 @@ impl Adapter {
         files.take_saved_modules(model, &mut self.tensors)?;
         files.finish()?;
         model.train_head();
-        self.save_head(model);
         self.config = files.config.clone();
+        self.save_head(model);
+        if self.form != Form::Peft {
+            return Ok(self);
+        }
         // Names of the file stay: whatever they mean in the model is saved again.
         let named = self.config.get("modules_to_save").and_then(Value::as_array).cloned().unwrap_or_default();
         let own = modules_to_save(model).into_iter().map(Value::from).filter(|own| !named.contains(own));
@@ -72,10 +83,27 @@ impl Adapter {
         Ok(self)
     }
 
+    /// What is written of it, without a tensor yet.
+    pub(super) fn empty_file(&self) -> AdapterFile {
+        AdapterFile { form: self.form, config: self.config.clone(), tensors: Vec::new() }
+    }
+
+    /// What of its file is no parameter and comes of them: the name there, and the values.
+    pub fn computed(
+        &self,
+        hooks: &Hooks,
+        parameters: &Parameters,
+    ) -> retune_tensor::Result<Option<(&str, Tensor)>> {
+        let Some(name) = &self.virtual_tokens else { return Ok(None) };
+        let Some(tokens) = hooks.prefix().or(hooks.prompt()) else { return Ok(None) };
+        Ok(Some((name, tokens.values(&Tape::inference(), parameters)?.value().clone())))
+    }
+
     fn save_head(&mut self, model: &Model<'_>) {
+        let prefix = self.form.prefix(&self.config);
         for (id, parameter) in model.parameters.trainable() {
             if !self.tensors.iter().any(|(_, known)| *known == id) {
-                self.tensors.push((format!("{PREFIX}{}", parameter.name), id));
+                self.tensors.push((format!("{prefix}{}", parameter.name), id));
             }
         }
     }

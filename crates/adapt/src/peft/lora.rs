@@ -9,7 +9,7 @@ mod branch;
 mod pissa;
 mod saved;
 
-use retune_model::Init;
+use retune_model::{Hooks, Init};
 use retune_model::layers::Linear;
 use retune_tensor::{Parameters, Tensor};
 use serde::Deserialize;
@@ -176,7 +176,12 @@ impl Method for Lora {
         Ok((!plain).then(|| Box::new(LoraPlus { ratio }) as Box<dyn DuringTraining>))
     }
 
-    fn file(&self, adapter: &Adapter, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
+    fn file(
+        &self,
+        adapter: &Adapter,
+        _: &Hooks,
+        parameters: &Parameters,
+    ) -> Result<AdapterFile, AdaptError> {
         pissa::file(adapter, parameters)
     }
 

@@ -4,21 +4,35 @@
 pub mod adalora;
 mod adapter;
 mod bitfit;
+mod bottleneck;
+mod compacter;
 pub mod dora;
 mod during;
 mod files;
+mod form;
 mod full;
 mod head;
+mod houlsby;
 pub mod ia3;
 mod keys;
 pub mod loha;
 pub mod lokr;
 pub mod lora;
+mod norms;
 pub mod oft;
+mod p_tuning;
+mod p_tuning_v2;
+mod parallel_adapter;
 mod pattern;
+mod pfeiffer;
+mod prefix_tuning;
+mod prompt_tuning;
 mod ranges;
+mod selection;
 mod sites;
+mod top_layers;
 pub mod vera;
+mod virtual_tokens;
 mod weight;
 
 use std::path::Path;
@@ -26,11 +40,13 @@ use std::path::Path;
 use retune_model::Hooks;
 use retune_model::families::Encoder;
 use retune_model::layers::Linear;
+use retune_model::tokenizer::Tokenizer;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Parameters, Tensor};
 
 pub use during::{DuringTraining, Update};
 pub use files::AdapterFiles;
+pub use form::{BaseCard, Form};
 
 use crate::{AdaptError, OptionSpec, Options, nearest};
 
@@ -39,6 +55,8 @@ pub static METHODS: &[&dyn Method] = &[
     &full::Full,
     &head::Head,
     &bitfit::BitFit,
+    &norms::Norms,
+    &top_layers::TopLayers,
     &lora::Lora,
     &dora::Dora,
     &adalora::AdaLora,
@@ -47,6 +65,14 @@ pub static METHODS: &[&dyn Method] = &[
     &loha::LoHa,
     &lokr::LoKr,
     &oft::Oft,
+    &houlsby::Houlsby,
+    &pfeiffer::Pfeiffer,
+    &parallel_adapter::ParallelAdapter,
+    &compacter::Compacter,
+    &prefix_tuning::PrefixTuning,
+    &p_tuning_v2::PTuningV2,
+    &prompt_tuning::PromptTuning,
+    &p_tuning::PTuning,
 ];
 
 /// A way to adapt a pretrained model.
@@ -99,11 +125,19 @@ pub trait Method: Send + Sync {
         Ok(None)
     }
 
-    /// What is written of a trained adapter: by default its tensors as they are.
-    fn file(&self, adapter: &Adapter, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
+    /// What is written of a trained adapter: by default its tensors as they are, and what is computed of others.
+    fn file(
+        &self,
+        adapter: &Adapter,
+        hooks: &Hooks,
+        parameters: &Parameters,
+    ) -> Result<AdapterFile, AdaptError> {
+        let mut file = adapter.empty_file();
         let value = |id: ParamId| parameters.get(id).value.clone();
-        let tensors = adapter.tensors.iter().map(|(name, id)| (name.clone(), value(*id))).collect();
-        Ok(AdapterFile { config: adapter.config.clone(), tensors })
+        file.tensors.extend(adapter.tensors.iter().map(|(name, id)| (name.clone(), value(*id))));
+        let computed = adapter.computed(hooks, parameters)?;
+        file.tensors.extend(computed.map(|(name, value)| (name.to_string(), value)));
+        Ok(file)
     }
 
     /// Whether its result can be weights of the base, so that it costs nothing at inference.
@@ -127,6 +161,12 @@ pub trait Method: Send + Sync {
         false
     }
 
+    /// Whether training can go on from a saved adapter as this method: by default, from its own. Errors with the reason
+    /// where it cannot from its own either, as what would be trained is not in the file.
+    fn goes_on(&self, files: &AdapterFiles) -> Result<bool, AdaptError> {
+        Ok(self.reads(files))
+    }
+
     /// Puts a saved adapter on the model, with its values. Errors for methods that save whole models.
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
         let _ = model;
@@ -147,6 +187,8 @@ pub struct Model<'a> {
     pub classifier: &'a Linear,
     /// Names of the tensors that the base lacked: they are trained by every method.
     pub fresh: &'a [String],
+    /// Its tokenizer, where there is one.
+    pub tokenizer: Option<&'a Tokenizer>,
     /// What new weights are drawn from.
     pub seed: Key,
 }
@@ -219,19 +261,26 @@ pub enum Applied {
     Adapter(Adapter),
 }
 
-/// How an adapter is written so that `peft` reads it.
+/// What an adapter is made of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
+    /// Which library that is.
+    pub form: Form,
     /// `adapter_config.json`, but for the base.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// The tensors: the name in the file, and the parameter.
     pub tensors: Vec<(String, ParamId)>,
+    /// The name in the file of the virtual tokens, where they are no parameter and come of some: see
+    /// [`Adapter::computed`].
+    pub virtual_tokens: Option<String>,
 }
 
-/// An adapter as it is written: `adapter_config.json`, but for the base, and the tensors.
+/// An adapter as it is written, in the form of the library which has its kind.
 #[derive(Debug, Clone)]
 pub struct AdapterFile {
-    /// The configuration.
+    /// Which library that is.
+    pub form: Form,
+    /// `adapter_config.json`, but for the base.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// By name.
     pub tensors: Vec<(String, Tensor)>,
@@ -253,6 +302,6 @@ pub fn open_adapter(folder: &Path) -> Result<(&'static dyn Method, AdapterFiles)
     let files = AdapterFiles::open(folder)?;
     match METHODS.iter().copied().find(|method| method.reads(&files)) {
         Some(method) => Ok((method, files)),
-        None => Err(files.error(format!("adapters of type {} are not read", files.describe("peft_type")))),
+        None => Err(files.error(format!("adapters of type {} are not read", files.kind()))),
     }
 }

@@ -70,6 +70,7 @@ impl Case {
             encoder: classifier.encoder(),
             classifier: classifier.classifier(),
             fresh: &loaded.fresh,
+            tokenizer: None,
             seed,
         })?;
         Ok(Case { parameters, hooks, classifier, fresh: loaded.fresh, rows, applied })
@@ -83,6 +84,7 @@ impl Case {
             encoder: self.classifier.encoder(),
             classifier: self.classifier.classifier(),
             fresh: &self.fresh,
+            tokenizer: None,
             seed: Key::new(3),
         })
     }
@@ -93,14 +95,16 @@ impl Case {
     }
 
     fn var(&self, tape: &Tape) -> Var {
-        self.var_of(tape, 0..self.rows.labels.len())
+        self.var_of(tape, &(0..self.rows.labels.len()).collect::<Vec<_>>())
     }
 
-    fn var_of(&self, tape: &Tape, rows: std::ops::Range<usize>) -> Var {
-        let batch = Batch::new(rows.map(|row| BatchRow {
-            id: row as u64,
-            input_ids: &self.rows.input_ids[row],
-            token_type_ids: &self.rows.token_type_ids[row],
+    /// Of some of the rows, cut to what fits behind virtual tokens.
+    fn var_of(&self, tape: &Tape, rows: &[usize]) -> Var {
+        let longest = self.classifier.encoder().max_length() - self.hooks.virtual_tokens();
+        let cut = |row: &'_ [u32]| row.len().min(longest);
+        let batch = Batch::new(rows.iter().map(|row| {
+            let (ids, types) = (&self.rows.input_ids[*row], &self.rows.token_type_ids[*row]);
+            BatchRow { id: *row as u64, input_ids: &ids[..cut(ids)], token_type_ids: &types[..cut(types)] }
         }));
         let (parameters, hooks) = (&self.parameters, &self.hooks);
         self.classifier.logits(&Forward { tape, parameters, hooks, batch: &batch, dropout: None }).unwrap()
@@ -110,9 +114,9 @@ impl Case {
         self.var(&Tape::inference()).value().f32().to_vec()
     }
 
-    /// The logits of one row alone.
-    pub(crate) fn logits_alone(&self, row: usize) -> Vec<f32> {
-        self.var_of(&Tape::inference(), row..row + 1).value().f32().to_vec()
+    /// Those of some rows in a batch of their own.
+    pub(crate) fn logits_of(&self, rows: &[usize]) -> Vec<f32> {
+        self.var_of(&Tape::inference(), rows).value().f32().to_vec()
     }
 
     fn loss_on(&self, tape: &Tape) -> Var {

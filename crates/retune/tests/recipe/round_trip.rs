@@ -9,7 +9,10 @@ use crate::tiny::{LABELS, Tiny};
 /// What lies in a result's folder, by the form of the result.
 fn files(method: &str) -> Vec<&'static str> {
     let mut files = match method {
-        "full" | "head" | "bitfit" => vec!["config.json", "model.safetensors"],
+        "full" | "head" | "bitfit" | "norms" | "top-layers" => vec!["config.json", "model.safetensors"],
+        "houlsby" | "pfeiffer" | "parallel-adapter" | "compacter" => {
+            vec!["adapter.safetensors", "adapter_config.json", "head_config.json", "model_head.safetensors"]
+        }
         _ => vec!["adapter_config.json", "adapter_model.safetensors"],
     };
     files.extend(["events.jsonl", "retune.json", "tokenizer.json", "tokenizer_config.json"]);

@@ -118,6 +118,12 @@ impl Layout {
         Layout::new(&vec![1; self.rows()], &self.row_ids)
     }
 
+    /// Each row behind `count` more tokens.
+    pub fn behind(&self, count: usize) -> Layout {
+        let lengths: Vec<usize> = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0] + count).collect();
+        Layout::new(&lengths, &self.row_ids)
+    }
+
     /// The offsets of the rows, and the end of the last.
     pub fn cu_seqlens(&self) -> &[usize] {
         &self.cu_seqlens
@@ -249,6 +255,19 @@ pub struct AdamW {
     pub gradient_scale: f32,
 }
 
+/// The factors of a sum of Kronecker products.
+#[derive(Clone, Copy)]
+pub struct KroneckerSum<'a> {
+    /// `[n, n, n]`
+    pub rule: &'a [f32],
+    /// `[n, down, rank]`
+    pub left: &'a [f32],
+    /// `[n, rank, across]`
+    pub right: &'a [f32],
+    /// n, down, across, rank.
+    pub sizes: [usize; 4],
+}
+
 /// The kernels of a device. Every result is the same for any number of threads.
 ///
 /// Slices are row-major with the sizes that the ops checked; `accumulate` adds to what the output holds.
@@ -269,6 +288,10 @@ pub trait Backend: Sync {
     fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]);
     /// `out [columns] (+)= ` the sum over the rows of `values`.
     fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out [n across, n down] = ` the transpose of the sum over i of `rule_i (x) (left_i right_i)`.
+    fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]);
+    /// Adds to `out` the gradients by rule, left and right.
+    fn kronecker_sum_backward(&self, factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]);
     /// `out [tokens, n] = activation(values[:, ..n]) * values[:, n..]`
     fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]);
     /// Overwrites `out [tokens, 2 n]` with the gradient by `values` of [`Backend::gated`].
@@ -299,6 +322,8 @@ pub trait Backend: Sync {
     fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
     /// `out[index[i]] += gradient[i]`
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    /// `out[i]` = the row `index[i]` of `prefix` and `values`, one after another.
+    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
     /// `out [rows, to] = values[:, first..first + to]`, where `values` is `[rows, from]` and `[from, to] = columns`.
     fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]);
     /// `out[:, first..first + to] += gradient`

@@ -1,6 +1,25 @@
-use super::{owned, same_device};
+use super::{copy, owned, same_device};
 use crate::backend::{Activation, Ends};
 use crate::{Result, Tape, Tensor, Var};
+
+/// `factor * x`, of any shape.
+#[expect(clippy::float_cmp, reason = "only a factor of exactly 1 changes nothing")]
+pub fn scale(tape: &Tape, x: &Var, factor: f32) -> Result<Var> {
+    if factor == 1.0 {
+        return Ok(x.clone());
+    }
+    let backend = x.value().device().backend();
+    let mut value = copy(x.value())?;
+    backend.scale(value.f32_mut()?, factor);
+    Ok(tape.record(value, &[x], || {
+        let node = x.node();
+        move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
+            let mut gradient = owned(gradient)?;
+            backend.scale(gradient.f32_mut()?, factor);
+            sink.add(node, gradient)
+        }
+    }))
+}
 
 /// `activation(x * factors + bias)`, each column with its own factor.
 ///
@@ -109,6 +128,9 @@ mod tests {
 
     #[test]
     fn gradients_follow_finite_differences() {
+        for factor in [4.0, -0.3] {
+            Check::new("scale", &[&[11, 13]]).run(|tape, vars| scale(tape, &vars[0], factor));
+        }
         for activation in [Activation::Identity, Activation::Gelu, Activation::Tanh] {
             Check::new("scale_columns", &[&[11, 7], &[7, 1], &[7]])
                 .run(|tape, vars| scale_columns(tape, &vars[0], &vars[1], Some(&vars[2]), activation));

@@ -69,7 +69,7 @@ pub(super) fn keep(model: &mut Model<'_>, site: &str, start: [&Tensor; 2]) -> Re
 
 /// The adapter's file: with twice the rank where its branches started so, else as it is.
 pub(super) fn file(adapter: &Adapter, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
-    let mut file = AdapterFile { config: adapter.config.clone(), tensors: Vec::new() };
+    let mut file = adapter.empty_file();
     let mut doubled = false;
     for (name, id) in &adapter.tensors {
         let value = &parameters.get(*id).value;

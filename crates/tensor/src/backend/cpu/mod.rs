@@ -7,6 +7,7 @@ mod elementwise;
 mod embedding;
 mod factors;
 pub(super) mod gemm;
+mod kronecker_sum;
 mod loss;
 mod math;
 mod norm;
@@ -18,7 +19,7 @@ mod select;
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Cpu`].
@@ -39,6 +40,12 @@ impl Backend for Cpu {
     }
     fn scale(&self, values: &mut [f32], factor: f32) {
         elementwise::scale(values, factor);
+    }
+    fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]) {
+        kronecker_sum::forward(factors, out);
+    }
+    fn kronecker_sum_backward(&self, factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]) {
+        kronecker_sum::backward(factors, gradient, out);
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
         elementwise::sum_of_squares(values)
@@ -89,6 +96,9 @@ impl Backend for Cpu {
     }
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
         select::rows_backward(gradient, index, columns, out);
+    }
+    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        select::rows_of_both(prefix, values, index, columns, out);
     }
     fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
         select::columns(values, columns, first, out);
