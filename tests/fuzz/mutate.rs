@@ -34,6 +34,7 @@ const INTEGERS: [u64; 12] =
 const LONGEST: usize = 1 << 20;
 
 /// SplitMix64: the same draws on every machine.
+#[derive(Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -75,11 +75,13 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output.failure(&failure);
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => failed(&failure, &output),
     }
+}
+
+fn failed(failure: &Failure, output: &Output) -> ExitCode {
+    output.failure(failure);
+    ExitCode::from(failure.code)
 }
 
 /// A command line that is no request. Help and versions come this way too, and are no error.
@@ -90,9 +92,10 @@ fn unread(error: &clap::Error) -> ExitCode {
         output.failure(&Failure::request(message));
         return ExitCode::from(2);
     }
-    let _ = error.print();
+    let printed = error.print();
     if !error.use_stderr() {
-        return ExitCode::SUCCESS;
+        return printed
+            .map_or_else(|error| failed(&error.into(), &Output::new(false)), |()| ExitCode::SUCCESS);
     }
     let words = error.to_string();
     let message = words.strip_prefix("error: ").unwrap_or(&words).trim_end();

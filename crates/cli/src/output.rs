@@ -42,7 +42,11 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
+    /// The failure in words, and as JSON if that was asked for; nothing where there is nobody who would read it.
     pub(crate) fn failure(&self, failure: &Failure) {
+        if failure.code == Failure::BROKEN_PIPE {
+            return;
+        }
         self.say(&format!("error: {failure}"));
         self.document(failure);
     }

@@ -165,8 +165,9 @@ impl Listener for Progress<'_> {
             self.bar = Some(bar);
         }
         let size = |size: u64| bytes(usize::try_from(size).unwrap_or(usize::MAX));
-        let speed = (done - before) as f64 / start.elapsed().as_secs_f64().max(1e-3);
-        let left = (total - done) as f64 / speed.max(1.0);
+        // A part that was not right comes again, so there may be less than there was.
+        let speed = done.saturating_sub(before) as f64 / start.elapsed().as_secs_f64().max(1e-3);
+        let left = total.saturating_sub(done) as f64 / speed.max(1.0);
         let words = || {
             // The first moments say nothing of the rest.
             let left = match start.elapsed() < Duration::from_secs(1) {

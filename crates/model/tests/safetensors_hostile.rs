@@ -362,3 +362,21 @@ fn pickles_and_empty_folders_say_what_to_do() {
     fs::create_dir(folder.path().join("model.safetensors")).unwrap();
     assert!(open().contains("model.safetensors: not a regular file"), "{}", open());
 }
+
+#[test]
+fn a_file_that_is_cut_short_while_it_is_open_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let values: Vec<f32> = (0..200_001).map(|x| x as f32).collect();
+    let tensors = [("a", &values[..7]), ("b", &values[..])];
+    let tensors: Vec<_> = tensors.map(|(name, v)| (name.to_string(), vec![v.len()], v)).into();
+    write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    assert!(weights.read_f32("b").unwrap() == values);
+    let length = fs::metadata(&path).unwrap().len();
+    fs::File::options().write(true).open(&path).unwrap().set_len(length - 100_000).unwrap();
+    assert_eq!(weights.read_f32("a").unwrap(), &values[..7]);
+    let error = weights.read_f32("b").unwrap_err().to_string();
+    assert!(error.contains("w.safetensors: cannot read: it ends at byte "), "{error}");
+    assert!(error.contains("it was cut short while it was open"), "{error}");
+}

@@ -105,10 +105,32 @@ impl Checkpoints {
 
     /// Writes one with the `method`'s own tensors, then removes those that are too old.
     pub fn save(&mut self, checkpoint: &Checkpoint<'_>, method: &[(&str, &mut Tensor)]) -> Result<()> {
-        let Checkpoint { state, parameters, optimiser } = *checkpoint;
+        let state = checkpoint.state;
         let temporary = self.folder.join(format!(".step-{}.tmp", state.step));
         remove(&temporary)?;
-        fs::create_dir_all(&temporary).map_err(|error| Error::write(&temporary, "make the folder", error))?;
+        if let Err(error) = self.write(checkpoint, method, &temporary) {
+            // A full disk would stay full of it. That it cannot be removed says less than why it could not be written.
+            let _ = remove(&temporary);
+            return Err(error);
+        }
+        let path = self.path(state.step);
+        // One of this step is damaged, or the training would have gone on from it.
+        remove(&path)?;
+        fs::rename(&temporary, &path).map_err(|error| Error::write(&path, "rename the finished", error))?;
+        sync_folder(&self.folder).map_err(|error| Error::write(&self.folder, "sync", error))?;
+        self.whole.retain(|step| *step != state.step);
+        self.whole.push(state.step);
+        self.prune(state.rewind_to)
+    }
+
+    fn write(
+        &self,
+        checkpoint: &Checkpoint<'_>,
+        method: &[(&str, &mut Tensor)],
+        temporary: &Path,
+    ) -> Result<()> {
+        let Checkpoint { state, parameters, optimiser } = *checkpoint;
+        fs::create_dir_all(temporary).map_err(|error| Error::write(temporary, "make the folder", error))?;
         save_tensors(parameters, &workshop::trained(parameters), &temporary.join(WEIGHTS))?;
         save_moments(parameters, optimiser, &temporary.join(MOMENTS))?;
         if !method.is_empty() {
@@ -133,15 +155,7 @@ impl Checkpoints {
             serde_json::to_writer_pretty(&mut *writer, &saved)?;
             writer.write_all(b"\n")
         })?;
-        manifest::write(&temporary)?;
-        let path = self.path(state.step);
-        // One of this step is damaged, or the training would have gone on from it.
-        remove(&path)?;
-        fs::rename(&temporary, &path).map_err(|error| Error::write(&path, "rename the finished", error))?;
-        sync_folder(&self.folder).map_err(|error| Error::write(&self.folder, "sync", error))?;
-        self.whole.retain(|step| *step != state.step);
-        self.whole.push(state.step);
-        self.prune(state.rewind_to)
+        manifest::write(temporary)
     }
 
     /// Brings one back: weights into `parameters`, moments into `optimiser`, and the `method`'s own tensors. The newest

@@ -11,6 +11,8 @@ mod dataset;
 pub mod doctor;
 mod error;
 pub mod evaluate;
+#[cfg(test)]
+mod fuzz;
 pub mod inspect;
 mod labelling;
 mod layer_rates;

@@ -172,7 +172,7 @@ impl RunFolder {
     }
 
     /// Leaves the first `length` bytes of the events, or as many of their lines as are whole.
-    fn cut_events(&self, length: u64) -> Result<()> {
+    pub(crate) fn cut_events(&self, length: u64) -> Result<()> {
         let mut file = self.events.get_ref();
         let mut cut = || {
             if file.metadata()?.len() >= length {

@@ -4,7 +4,7 @@
 //! (seed, epoch, site) and counts (channel, position in the row, row id): neither threads, nor packing, nor gradient
 //! accumulation, nor an interruption can move a draw.
 
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+pub(crate) const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// A key of the generator: one stream of 2^128 counters.
@@ -34,36 +34,31 @@ impl Key {
 
     /// The four words of one counter, by ten rounds.
     pub fn block(self, counter: [u32; 4]) -> [u32; 4] {
-        self.lanes::<1, 10>([counter[0]; 1], [counter[1], counter[2], counter[3]]).map(|word| word[0])
+        self.rounds::<10>(counter)
     }
 
-    /// The words of `N` counters that differ in their first word: lane by lane, so that the compiler vectorises. Seven
-    /// rounds are the fewest that pass every test of the paper (its table 2).
-    #[inline(always)]
-    pub(crate) fn lanes<const N: usize, const ROUNDS: usize>(
-        self,
-        first: [u32; N],
-        rest: [u32; 3],
-    ) -> [[u32; N]; 4] {
-        const LOW: u64 = 0xFFFF_FFFF;
-        // As u64, whose upper half is left as it comes: the processor multiplies lower halves into whole ones.
-        let mut words =
-            [first.map(u64::from), [u64::from(rest[0]); N], [u64::from(rest[1]); N], [u64::from(rest[2]); N]];
-        let mut key = self.0;
-        for _ in 0..ROUNDS {
-            let mut next = [[0u64; N]; 4];
-            for lane in 0..N {
-                let left = u64::from(MULTIPLIERS[0]) * (words[0][lane] & LOW);
-                let right = u64::from(MULTIPLIERS[1]) * (words[2][lane] & LOW);
-                next[0][lane] = (right >> 32) ^ words[1][lane] ^ u64::from(key[0]);
-                next[1][lane] = right;
-                next[2][lane] = (left >> 32) ^ words[3][lane] ^ u64::from(key[1]);
-                next[3][lane] = left;
-            }
-            words = next;
-            key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+    /// The same by fewer rounds. Seven are the fewest that pass every test of the paper (its table 2).
+    pub(crate) fn rounds<const ROUNDS: usize>(self, counter: [u32; 4]) -> [u32; 4] {
+        let mut words = counter;
+        for key in self.keys::<ROUNDS>() {
+            let left = u64::from(MULTIPLIERS[0]) * u64::from(words[0]);
+            let right = u64::from(MULTIPLIERS[1]) * u64::from(words[2]);
+            let high = |product: u64| (product >> 32) as u32;
+            words =
+                [high(right) ^ words[1] ^ key[0], right as u32, high(left) ^ words[3] ^ key[1], left as u32];
         }
-        words.map(|lanes| lanes.map(|word| word as u32))
+        words
+    }
+
+    /// What each round is keyed with.
+    #[inline(always)]
+    pub(crate) fn keys<const ROUNDS: usize>(self) -> [[u32; 2]; ROUNDS] {
+        let mut keys = [self.0; ROUNDS];
+        for round in 1..ROUNDS {
+            let [left, right] = keys[round - 1];
+            keys[round] = [left.wrapping_add(WEYL[0]), right.wrapping_add(WEYL[1])];
+        }
+        keys
     }
 
     /// Words one after the other, for initial weights and shuffles.
@@ -153,17 +148,8 @@ mod tests {
 
     #[test]
     fn known_answer_of_seven_rounds() {
-        let words = Key([0, 0]).lanes::<1, 7>([0], [0; 3]).map(|word| word[0]);
+        let words = Key([0, 0]).rounds::<7>([0; 4]);
         assert_eq!(words, [0x5f6f_b709, 0x0d89_3f64, 0x4f12_1f81, 0x4f73_0a48]);
-    }
-
-    #[test]
-    fn lanes_are_blocks() {
-        let key = Key::new(7).with(3).with_name("site");
-        let lanes = key.lanes::<8, 10>([5, 6, 7, 8, 9, 10, 11, 12], [1, 2, 3]);
-        for lane in 0..8 {
-            assert_eq!(lanes.map(|word| word[lane]), key.block([5 + lane as u32, 1, 2, 3]));
-        }
     }
 
     #[test]

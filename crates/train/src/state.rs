@@ -44,6 +44,16 @@ pub struct State {
     pub rewind_to: Option<u64>,
 }
 
+impl State {
+    /// Whether a training of so many steps can have been there, whatever somebody wrote down.
+    pub(crate) fn is_within(&self, total_steps: u64) -> bool {
+        let counts = [self.epoch, self.updates, self.since_best];
+        let places = [self.evaluated_at, self.rewind_to, self.kept.as_ref().map(|kept| kept.step)];
+        let mut numbers = counts.into_iter().chain(places.into_iter().flatten());
+        self.step <= total_steps && numbers.all(|number| number <= self.step)
+    }
+}
+
 /// An evaluation, and the step after which it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {

@@ -44,7 +44,7 @@ impl Training<'_> {
         let count = rows.len();
         self.state.step = step;
         self.state.index += 1;
-        self.state.tokens += tokens as u64;
+        self.state.tokens = self.state.tokens.saturating_add(tokens as u64);
         self.state.last_loss = loss;
         self.state.rows.clone_from(&rows);
         self.state.seconds += start.elapsed().as_secs_f64();

@@ -57,7 +57,7 @@ pub fn train(
     let saved = resumed.as_ref().map(|state| state.step);
     let state = resumed.unwrap_or_default();
     let steps = plan.epoch(state.epoch);
-    if state.step > total_steps || state.index > steps.len() as u64 {
+    if !state.is_within(total_steps) || state.index > steps.len() as u64 {
         let message = format!(
             "the checkpoint is of step {} and step {} of its epoch, and there are {total_steps} and {}; it is another \
              training's",

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use crate::command::{command, done, retune, train};
+use crate::command::{command, retune, train};
 use crate::tiny::Tiny;
 
 /// What the document of a verb holds at least.
@@ -128,24 +128,6 @@ fn nobody_reading_is_no_reason_to_panic() {
     let mut child = command().args(["inspect", "/no/such"]).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(2));
-}
-
-#[test]
-fn a_training_whose_reader_left_keeps_its_result() {
-    let tiny = Tiny::new();
-    let path = |name: &str| tiny.path(name).display().to_string();
-    let mut child = command()
-        .args(["train", "--model", &path("base"), "--train", &path("train.csv"), "--output", &path("result")])
-        .args(["--method", "head", "--epochs", "1", "--json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let failed = done(child.wait_with_output().unwrap());
-    assert_eq!(failed.code, 1);
-    assert!(failed.stderr.contains("error: cannot write the output: "), "{}", failed.stderr);
-    retune(&["predict", "--model", &path("result"), "--text", "my card"]).succeeded();
 }
 
 #[test]

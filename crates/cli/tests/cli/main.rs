@@ -8,6 +8,8 @@ mod tiny;
 mod bad_input;
 mod command;
 mod doctor;
+#[cfg(unix)]
+mod faults;
 mod help;
 mod json;
 mod layers;

@@ -28,6 +28,10 @@ pub struct ReadOptions {
 /// The file cannot be read or decoded, is empty, or breaks its format's rules; each with its place and what
 /// to do.
 pub fn read_table(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
+    if is_device(path) {
+        let message = "expected a file with rows, got a device: write the rows to a file and give that";
+        return Err(DataError::new(message).in_file(path));
+    }
     let bytes = std::fs::read(path).map_err(|error| {
         DataError::new(format!("the file cannot be read: {error}: check the path and its permissions"))
             .in_file(path)
@@ -36,6 +40,19 @@ pub fn read_table(path: &Path, options: &ReadOptions) -> Result<Table, DataError
     let mut table = parse_table(path, &decoded.text, options.format)?;
     table.notices.splice(..0, decoded.notices);
     Ok(table)
+}
+
+/// Whether there is no end to it, such as `/dev/zero`. A pipe is read to its end.
+#[cfg(unix)]
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
+    kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device())
+}
+
+#[cfg(not(unix))]
+fn is_device(_: &Path) -> bool {
+    false
 }
 
 /// Reads a table from text that is already decoded; `path` only names it, in errors and as [`Table::path`].

@@ -1,13 +1,14 @@
 //! Requests to the hub: redirects, further attempts, and what an answer means.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Deserialize;
+use ureq::config::Config;
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
+use super::address::{endpoint, joined, origin};
+use super::answer::{Failure, Listing, Remote, Status, header, passing};
 use super::cache::{is_plain, repo};
 use super::{HubId, HubSettings, Watch};
 use crate::ModelError;
@@ -17,90 +18,6 @@ const ATTEMPTS: u32 = 5;
 const REDIRECTS: usize = 10;
 /// No listing of a model comes near this.
 const LONGEST_LISTING: u64 = 32 << 20;
-
-/// Why a request came to nothing.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// It may go better the next time: a server that is not well, a connection that was cut.
-    Passing {
-        why: String,
-        /// The pause that the server asks for.
-        pause: Option<Duration>,
-        /// Much has come before that, so that this attempt is not counted.
-        got_on: bool,
-    },
-    /// The hub was not reached, or not for long enough.
-    Network(String),
-    /// The hub's answer is a refusal.
-    Status(Status),
-    /// The hub's answer makes no sense.
-    Nonsense(String),
-    /// What went wrong is on this machine.
-    Here(ModelError),
-}
-
-/// An answer that is a refusal.
-#[derive(Debug)]
-pub(super) struct Status {
-    code: u16,
-    /// What the hub calls it, such as `GatedRepo`.
-    word: String,
-    /// What was asked for.
-    path: String,
-}
-
-impl Status {
-    /// Bytes were asked for that the file does not have.
-    pub(super) fn is_beyond_the_end(&self) -> bool {
-        self.code == 416
-    }
-}
-
-impl From<ModelError> for Failure {
-    fn from(error: ModelError) -> Self {
-        Failure::Here(error)
-    }
-}
-
-/// The files of a model at a commit.
-pub(super) struct Listing {
-    pub(super) commit: String,
-    pub(super) files: BTreeSet<String>,
-}
-
-impl Listing {
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.files.contains(name)
-    }
-
-    /// The first few, for a message.
-    pub(super) fn shown(&self) -> String {
-        const SHOWN: usize = 12;
-        if self.files.is_empty() {
-            return "nothing".into();
-        }
-        let first: Vec<&str> = self.files.iter().take(SHOWN).map(String::as_str).collect();
-        let more = self.files.len().saturating_sub(SHOWN);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("{}{more}", first.join(", ")).escape_debug().to_string()
-    }
-}
-
-/// What the hub says of one file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Remote {
-    /// Names the content. Of large files it is their SHA-256.
-    pub(super) etag: String,
-    pub(super) size: Option<u64>,
-}
-
-impl Remote {
-    /// The SHA-256 of the content, where the hub tells it.
-    pub(super) fn sha256(&self) -> Option<&str> {
-        let is_hash = self.etag.len() == 64 && self.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_hash.then_some(self.etag.as_str())
-    }
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Method {
@@ -117,6 +34,15 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub(super) fn new(id: &'a HubId, settings: &'a HubSettings) -> Result<Self, ModelError> {
+        Self::through(id, settings, Agent::new_with_config)
+    }
+
+    /// The same over the connections that `agent` makes.
+    pub(super) fn through(
+        id: &'a HubId,
+        settings: &'a HubSettings,
+        agent: impl FnOnce(Config) -> Agent,
+    ) -> Result<Self, ModelError> {
         let endpoint = endpoint(id, settings)?;
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -133,34 +59,18 @@ impl<'a> Client<'a> {
             let roots = certificates(path)?;
             config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::from(roots)).build());
         }
-        Ok(Client { id, settings, endpoint, agent: config.build().into() })
+        Ok(Client { id, settings, endpoint, agent: agent(config.build()) })
     }
 
     /// The files at the revision that was asked for, and its commit.
     pub(super) fn listing(&self, watch: &mut dyn Watch) -> Result<Listing, Failure> {
-        #[derive(Deserialize)]
-        struct Answer {
-            sha: String,
-            siblings: Vec<Sibling>,
-        }
-        #[derive(Deserialize)]
-        struct Sibling {
-            rfilename: String,
-        }
         let url = format!("{}/api/{}", self.endpoint, repo(self.id, self.id.revision()).api_url());
         let text = self.patiently(watch, |_| {
             let mut response = self.get(&url, 0)?;
             let text = response.body_mut().with_config().limit(LONGEST_LISTING).read_to_vec();
             text.map_err(|error| passing(&format!("{url}: {error}")))
         })?;
-        let answer: Answer = serde_json::from_slice(&text).map_err(|error| {
-            Failure::Nonsense(format!("{url}: expected a model's `sha` and `siblings` as JSON: {error}"))
-        })?;
-        if !is_plain(&answer.sha) {
-            return Err(Failure::Nonsense(format!("{url}: `sha`: expected a commit, got {:?}", answer.sha)));
-        }
-        let files = answer.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        Ok(Listing { commit: answer.sha, files })
+        Listing::parse(&text, &url)
     }
 
     /// What the hub says of the file `name`.
@@ -218,7 +128,7 @@ impl<'a> Client<'a> {
             if start > 0 {
                 request = request.header("range", format!("bytes={start}-"));
             }
-            let response = request.call().map_err(|error| failed(&error, &at))?;
+            let response = request.call().map_err(|error| Failure::of(&error, &at))?;
             let code = response.status().as_u16();
             let to = header(response.headers(), "location").filter(|_| (300..400).contains(&code));
             if (code < 400 && enough(response.headers())) || (200..300).contains(&code) {
@@ -286,56 +196,9 @@ impl<'a> Client<'a> {
             Failure::Nonsense(why) => {
                 ModelError::Network { id: id.to_string(), message: format!("the hub gave no sense: {why}") }
             }
-            Failure::Status(status) => self.id.error(self.refusal(&status)),
+            Failure::Status(status) => self.id.error(status.refusal(self.id, self.settings)),
         }
     }
-
-    fn refusal(&self, Status { code, word, path }: &Status) -> String {
-        let (revision, file) = (self.id.revision(), self.settings.token_file.display());
-        let asks = match &self.settings.token {
-            None => format!("no token was given: set HF_TOKEN, or write one to {file}"),
-            Some(_) => "the token that was given (HF_TOKEN, or its file) does not open it".to_string(),
-        };
-        match (code, word.as_str()) {
-            (401 | 403, "GatedRepo") => {
-                format!("it is gated: ask for access on its page first. {asks} (status {code})")
-            }
-            (404, "RevisionNotFound") => {
-                format!("it has no revision `{revision}`: see its branches and tags on its page")
-            }
-            (401, _) => format!(
-                "there is no folder of this name here, and the hub has no public model so called, or wants to know who \
-                 asks: check the spelling. {asks} (status 401)"
-            ),
-            (403, _) => format!("the hub refuses it (status 403): it may be gated or private. {asks}"),
-            (404, _) if revision != "main" => format!(
-                "the hub has no such model, or no revision `{revision}` of it: check the spelling of both ({path}: status \
-                 404)"
-            ),
-            (404, _) => format!(
-                "there is neither a folder of this name here nor such a model on the hub: check the spelling ({path}: \
-                 status 404)"
-            ),
-            _ => format!("the hub refuses it: {path}: status {code} {word}"),
-        }
-    }
-}
-
-/// The address of the hub: as the settings say, or as the `hf-hub` crate knows it.
-fn endpoint(id: &HubId, settings: &HubSettings) -> Result<String, ModelError> {
-    if let Some(endpoint) = &settings.endpoint {
-        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            return Err(id.error(format!(
-                "HF_ENDPOINT: expected an address with http:// or https://, got `{endpoint}`"
-            )));
-        }
-        return Ok(endpoint.clone());
-    }
-    let cache = hf_hub::Cache::new(settings.cache.clone());
-    let api = hf_hub::api::sync::ApiBuilder::from_cache(cache).with_progress(false).build();
-    let api = api.map_err(|error| id.error(format!("the hub's address is not known: {error}")))?;
-    let url = api.repo(repo(id, "main")).url("");
-    Ok(url.split_once(&format!("/{}/", id.id())).map(|(endpoint, _)| endpoint.to_string()).unwrap_or(url))
 }
 
 fn certificates(path: &std::path::Path) -> Result<Vec<Certificate<'static>>, ModelError> {
@@ -345,94 +208,4 @@ fn certificates(path: &std::path::Path) -> Result<Vec<Certificate<'static>>, Mod
         _ => None,
     };
     Ok(parse_pem(&pem).filter_map(certificate).collect())
-}
-
-pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
-    Some(headers.get(name)?.to_str().ok()?.trim().to_string())
-}
-
-fn failed(error: &ureq::Error, url: &str) -> Failure {
-    use std::io::ErrorKind;
-    match error {
-        // Whoever has no network should not wait for it.
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => {
-            Failure::Network(format!("{url}: {error}"))
-        }
-        ureq::Error::Io(io)
-            if matches!(
-                io.kind(),
-                ErrorKind::ConnectionRefused | ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
-            ) =>
-        {
-            Failure::Network(format!("{url}: {io}"))
-        }
-        ureq::Error::Http(_) | ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            Failure::Network(format!("{url}: {error}"))
-        }
-        _ => passing(&format!("{url}: {error}")),
-    }
-}
-
-pub(super) fn passing(error: &impl std::fmt::Display) -> Failure {
-    Failure::Passing { why: error.to_string(), pause: None, got_on: false }
-}
-
-/// Scheme, host and port of an address.
-fn origin(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    let end = url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at);
-    &url[..end]
-}
-
-/// Where `to` leads from `at`.
-fn joined(at: &str, to: &str) -> String {
-    let origin = origin(at);
-    if to.contains("://") && !to.starts_with(['/', '?']) {
-        return to.to_string();
-    }
-    if let Some(host) = to.strip_prefix("//") {
-        let scheme = at.split("://").next().unwrap_or("https");
-        return format!("{scheme}://{host}");
-    }
-    let (path, query) = to.split_once('?').map_or((to, None), |(path, query)| (path, Some(query)));
-    let from = at[origin.len()..].split(['?', '#']).next().unwrap_or_default();
-    let path = match path {
-        "" => from.to_string(),
-        path if path.starts_with('/') => path.to_string(),
-        path => format!("{}/{path}", from.rsplit_once('/').map_or("", |(folder, _)| folder)),
-    };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/').skip(1) {
-        match part {
-            "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    format!("{origin}/{}{query}", parts.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redirect_leads_where_it_says() {
-        let at = "https://hub:8443/o/n/resolve/main/a.bin?download=true";
-        for (to, expected) in [
-            ("http://other:1/x?y=https://z", "http://other:1/x?y=https://z"),
-            ("//cdn/x", "https://cdn/x"),
-            ("/p/q?s=1", "https://hub:8443/p/q?s=1"),
-            ("b.bin", "https://hub:8443/o/n/resolve/main/b.bin"),
-            ("../../x/./y", "https://hub:8443/o/n/x/y"),
-            ("../../../../../../x", "https://hub:8443/x"),
-            ("?s=2", "https://hub:8443/o/n/resolve/main/a.bin?s=2"),
-            ("/api?to=http://z", "https://hub:8443/api?to=http://z"),
-        ] {
-            assert_eq!(joined(at, to), expected, "{to}");
-        }
-        assert_eq!(origin("http://h"), "http://h");
-        assert_ne!(origin("http://hub.evil/x"), origin("http://hub/x"));
-    }
 }

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use ureq::Body;
 use ureq::http::Response;
 
+use super::answer::{Failure, Listing, Remote, header, passing};
 use super::cache::{Cache, make};
-use super::client::{Client, Failure, Listing, Remote, header, passing};
+use super::client::Client;
 use super::{Transfer, Watch};
 use crate::ModelError;
 
@@ -31,7 +32,7 @@ impl<'a> Meter<'a> {
 
     fn tell(&mut self, file: &str, part: u64) {
         // A size that the hub did not tell is not in the total.
-        let done = self.done + part;
+        let done = self.done.saturating_add(part);
         self.total = self.total.max(done);
         self.watch.transfer(Transfer { file, done, total: self.total });
     }
@@ -60,7 +61,9 @@ pub(super) fn all(
         let remote = client.remote(name, &listing.commit, meter).map_err(|failure| client.error(failure))?;
         missing.push((name, remote));
     }
-    meter.total += missing.iter().filter_map(|(_, remote)| remote.size).sum::<u64>();
+    // A hub that lies may name any size; each file is then held to its own.
+    let sizes = missing.iter().filter_map(|(_, remote)| remote.size);
+    meter.total = sizes.fold(meter.total, u64::saturating_add);
     for (name, remote) in missing {
         let blob = cache.blob(&remote.etag);
         file(client, cache, &client.url(name, &listing.commit), name, &remote, meter)
@@ -181,11 +184,12 @@ impl Part<'_> {
         let length =
             header(response.headers(), "content-length").and_then(|length| length.parse::<u64>().ok());
         let size = match (self.remote.size, length) {
-            (Some(size), Some(length)) if start + length != size => {
-                return Err(self.discard(&format!("expected {size} bytes, got {}", start + length)));
+            (Some(size), Some(length)) if start.saturating_add(length) != size => {
+                let got = start.saturating_add(length);
+                return Err(self.discard(&format!("expected {size} bytes, got {got}")));
             }
             (Some(size), _) => size,
-            (None, Some(length)) => start + length,
+            (None, Some(length)) => start.saturating_add(length),
             (None, None) => {
                 return Err(Failure::Nonsense(format!("{url}: it does not say how long the file is")));
             }

@@ -4,17 +4,22 @@
 //! Names, the layout of the cache and the hub's address come from the `hf-hub` crate; the transfer is ours, as the crate
 //! does not check what it got, appends to a half file whatever the server sends, and knows no offline use.
 
+mod address;
+mod answer;
 mod cache;
 mod client;
 mod download;
+#[cfg(test)]
+mod fuzz;
 mod settings;
 mod wanted;
 
 use std::path::{Path, PathBuf};
 
 use crate::ModelError;
-use cache::Cache;
-use client::{Client, Failure};
+use answer::Failure;
+use cache::{Cache, Here};
+use client::Client;
 pub use settings::HubSettings;
 
 /// A model on the hub, at one of its revisions.
@@ -132,7 +137,18 @@ pub fn fetch(
     if settings.offline {
         return Err(id.error(offline(id, &settings.cache, here.map(|here| here.lacks))));
     }
-    let client = Client::new(id, settings)?;
+    bring(&Client::new(id, settings)?, &cache, here, also, watch)
+}
+
+/// Brings what the cache lacks, or takes what is `here` if the hub is not reached.
+fn bring(
+    client: &Client<'_>,
+    cache: &Cache,
+    here: Option<Here>,
+    also: &[&str],
+    watch: &mut dyn Watch,
+) -> Result<Snapshot, ModelError> {
+    let id = client.id;
     let listing = match client.listing(watch) {
         Ok(listing) => listing,
         // What is here is better than nothing; that it may be old is said.
@@ -149,9 +165,9 @@ pub fn fetch(
     };
     let commit = listing.commit.clone();
     let mut meter = download::Meter::new(watch);
-    download::all(&client, &cache, &listing, &wanted::first(id, &listing, also)?, &mut meter)?;
+    download::all(client, cache, &listing, &wanted::first(id, &listing, also)?, &mut meter)?;
     let folder = cache.folder(&commit);
-    download::all(&client, &cache, &listing, &wanted::weights(id, &listing, &folder)?, &mut meter)?;
+    download::all(client, cache, &listing, &wanted::weights(id, &listing, &folder)?, &mut meter)?;
     // Only now, so that a reference never names a snapshot with half of its files.
     cache.name(&commit)?;
     Ok(Snapshot { folder, commit })

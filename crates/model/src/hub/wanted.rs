@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::HubId;
-use super::client::Listing;
+use super::answer::Listing;
 use crate::ModelError;
 use crate::error::nearest;
 use crate::formats::{architecture, shard_names};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::path::Path;
 
@@ -32,8 +33,26 @@ pub(super) struct Header {
     pub(super) data_start: usize,
 }
 
-/// Reads and checks the header of `file`, all bytes of a safetensors file. `path` is for the errors.
-pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header, ModelError> {
+/// The header of a file of `size` bytes with what stands before it; or, if none can be told, a few bytes to tell why.
+pub(super) fn beginning(
+    read: impl Fn(&mut [u8], usize) -> io::Result<()>,
+    size: usize,
+) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size.min(64)];
+    read(&mut bytes, 0)?;
+    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+    let length = length.and_then(|length| usize::try_from(length).ok()).filter(|n| *n <= LARGEST_HEADER);
+    let end = length.map(|length| LENGTH_BYTES + length).filter(|end| *end <= size);
+    if let Some(end) = end {
+        bytes.resize(end, 0);
+        read(&mut bytes, 0)?;
+    }
+    Ok(bytes)
+}
+
+/// Reads and checks the header of a safetensors file of `size` bytes of which `file` is the [`beginning`]. `path` is for
+/// the errors.
+pub(super) fn parse(path: &Path, file: &[u8], size: usize) -> Result<Header, ModelError> {
     let wrong = |place: String, expected: String, got: String| ModelError::Format {
         path: path.to_path_buf(),
         place,
@@ -52,8 +71,9 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header, ModelError> {
         let expected = format!("a header length of at most {LARGEST_HEADER}");
         wrong("byte 0".into(), expected, format!("{length}: this is no safetensors file"))
     })?;
+    let rest_length = size.saturating_sub(LENGTH_BYTES);
     let bytes = rest.get(..header).ok_or_else(|| {
-        let expected = format!("a header length of at most {}, the bytes that follow it", rest.len());
+        let expected = format!("a header length of at most {rest_length}, the bytes that follow it");
         wrong("byte 0".into(), expected, format!("{length}: the file was cut short"))
     })?;
     let text = std::str::from_utf8(bytes).map_err(|e| {
@@ -72,7 +92,7 @@ pub(super) fn parse(path: &Path, file: &[u8]) -> Result<Header, ModelError> {
         }
     }
     tensors.sort_by_key(|(_, info)| info.data_offsets);
-    let data = rest.len() - header;
+    let data = rest_length.saturating_sub(header);
     check_layout(&tensors, data)
         .map_err(|fault| wrong(fault.place, fault.expected, fault.got))
         .map(|()| Header { metadata, tensors, data_start: LENGTH_BYTES + header })

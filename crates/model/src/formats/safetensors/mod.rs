@@ -7,11 +7,11 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 pub use safetensors::Dtype;
 
 use crate::error::{nearest, quoted};
@@ -29,21 +29,22 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
 }
 
-/// The tensors of a checkpoint, mapped from disk and converted one at a time.
+/// The tensors of a checkpoint, read from disk and converted one at a time.
 ///
-/// Only what a tensor is read into takes memory: pages of the files are given back after each conversion.
+/// Only what a tensor is read into takes memory, beside a small buffer. Files are read and not mapped: of a map, bytes
+/// that somebody cuts off meanwhile end the process, and a read of them is an error.
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    files: Vec<MappedFile>,
+    files: Vec<OpenFile>,
     tensors: BTreeMap<String, Stored>,
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
-struct MappedFile {
+struct OpenFile {
     path: PathBuf,
-    map: Mmap,
+    file: File,
 }
 
 /// Where a tensor lies: an index into `Weights::files`, and its bytes there.
@@ -53,6 +54,9 @@ struct Stored {
     file: usize,
     bytes: Range<usize>,
 }
+
+/// What is read at once: a multiple of every element's size.
+const BUFFER: usize = 1 << 18;
 
 impl Weights {
     /// Opens the weights of a model: a folder with `model.safetensors` or `model.safetensors.index.json` and its
@@ -127,12 +131,18 @@ impl Weights {
                 got: info.shape.clone(),
             }));
         }
-        if let Some(file) = self.files.get(*file)
-            && let Some(data) = file.map.get(bytes.clone())
-        {
-            convert::to_f32(info.dtype, data, out)
+        convert::check(info.dtype)
+            .map_err(|reason| problem(TensorProblem::Dtype { name: name.to_string(), reason }))?;
+        let Some(OpenFile { path, file }) = self.files.get(*file) else { return Ok(()) };
+        let Some(size) = bytes.len().checked_div(out.len()) else { return Ok(()) };
+        let mut buffer = vec![0; BUFFER.min(bytes.len())];
+        let mut start = bytes.start;
+        for out in out.chunks_mut(BUFFER / size) {
+            let Some(part) = buffer.get_mut(..size * out.len()) else { return Ok(()) };
+            read_at(file, part, start).map_err(|error| ModelError::io(path, "read", error))?;
+            convert::to_f32(info.dtype, part, out)
                 .map_err(|reason| problem(TensorProblem::Dtype { name: name.to_string(), reason }))?;
-            release(&file.map, bytes);
+            start += part.len();
         }
         Ok(())
     }
@@ -160,8 +170,10 @@ impl Weights {
     }
 
     fn add_file(&mut self, path: PathBuf) -> Result<(), ModelError> {
-        let map = map(&path)?;
-        let header = header::parse(&path, &map)?;
+        let (file, size) = open(&path)?;
+        let beginning = header::beginning(|bytes, start| read_at(&file, bytes, start), size)
+            .map_err(|error| ModelError::io(&path, "read", error))?;
+        let header = header::parse(&path, &beginning, size)?;
         for (name, info) in header.tensors {
             let (start, end) = info.data_offsets;
             let info = TensorInfo { dtype: info.dtype, shape: info.shape };
@@ -184,8 +196,7 @@ impl Weights {
         for (key, value) in header.metadata {
             self.metadata.entry(key).or_insert(value);
         }
-        release(&map, &(0..map.len()));
-        self.files.push(MappedFile { path, map });
+        self.files.push(OpenFile { path, file });
         Ok(())
     }
 
@@ -209,36 +220,44 @@ impl Weights {
     }
 }
 
-fn map(path: &Path) -> Result<Mmap, ModelError> {
-    let file = File::open(path).map_err(|e| ModelError::io(path, "open", e))?;
-    let kind = file.metadata().map_err(|e| ModelError::io(path, "open", e))?;
+/// The file, and its length.
+fn open(path: &Path) -> Result<(File, usize), ModelError> {
+    let unsupported =
+        |message: &str| ModelError::Unsupported { path: path.to_path_buf(), message: message.into() };
+    let kind = fs::metadata(path).map_err(|e| ModelError::io(path, "open", e))?;
+    // Before it is opened: a pipe would wait for somebody who writes.
     if !kind.is_file() {
-        return Err(ModelError::Unsupported {
-            path: path.to_path_buf(),
-            message: "not a regular file".into(),
-        });
+        return Err(unsupported("not a regular file"));
     }
-    #[expect(unsafe_code, reason = "a memory map: a copy would hold a large model in memory twice")]
-    // SAFETY: the map is read-only and only ever read as bytes, all of which are sound as integers and floats. What
-    // cannot be ruled out, as with every map, is that another process changes the file meanwhile: overwritten, other
-    // values are read than were there; cut short after its header was checked, the system ends this process with
-    // SIGBUS at the first byte that is gone.
-    let map = unsafe { Mmap::map(&file) };
-    map.map_err(|e| ModelError::io(path, "map", e))
+    let file = File::open(path).map_err(|e| ModelError::io(path, "open", e))?;
+    let length = file.metadata().map_err(|e| ModelError::io(path, "open", e))?.len();
+    match usize::try_from(length) {
+        Ok(length) => Ok((file, length)),
+        Err(_) => Err(unsupported("larger than memory can be addressed on this machine")),
+    }
 }
 
-/// Gives the pages of `bytes` back, so that resident memory does not count what has been converted. Advice only:
-/// where it fails or does not exist, nothing is lost.
-#[cfg(unix)]
-fn release(map: &Mmap, bytes: &Range<usize>) {
-    if bytes.is_empty() {
-        return;
+/// Fills `bytes` with those of the file from `start` on, without moving a place that threads would share.
+fn read_at(file: &File, bytes: &mut [u8], start: usize) -> io::Result<()> {
+    let mut rest = bytes;
+    let mut start = start as u64;
+    while !rest.is_empty() {
+        #[cfg(unix)]
+        let read = std::os::unix::fs::FileExt::read_at(file, rest, start);
+        #[cfg(windows)]
+        let read = std::os::windows::fs::FileExt::seek_read(file, rest, start);
+        match read {
+            Ok(0) => {
+                let message = format!("it ends at byte {start} now: it was cut short while it was open");
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+            }
+            Ok(read) => {
+                start += read as u64;
+                rest = rest.get_mut(read..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    #[expect(unsafe_code, reason = "advice on a memory map")]
-    // SAFETY: the map is of a file and read-only, so dropped pages come back from the file, unchanged.
-    let _ =
-        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+    Ok(())
 }
-
-#[cfg(not(unix))]
-fn release(_: &Mmap, _: &Range<usize>) {}

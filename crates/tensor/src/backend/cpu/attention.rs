@@ -142,17 +142,21 @@ pub(super) fn forward(shape: AttentionShape, inputs: AttentionInputs<'_>, out: &
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                 // SAFETY: this task alone has this row and head.
                 let lse = unsafe { lse.slice(first..first + tile.len()) };
-                vectorised(|| {
-                    for ((row, lse), position) in scores.chunks_exact_mut(columns).zip(lse).zip(tile.clone())
-                    {
-                        let row = only_seen(row, &keys, &task.seen(position));
-                        let largest = math::max(row);
-                        row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
-                        let total = sum(row, |x| x);
-                        *lse = largest + total.ln();
-                        task.drop(head, position, 1.0 / total, row);
-                    }
-                });
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for ((row, lse), position) in
+                            scores.chunks_exact_mut(columns).zip(lse).zip(tile.clone())
+                        {
+                            let row = only_seen(row, &keys, &task.seen(position));
+                            let largest = math::max(row);
+                            row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
+                            let total = sum(row, |x| x);
+                            *lse = largest + total.ln();
+                            task.drop(head, position, 1.0 / total, row);
+                        }
+                    },
+                );
                 let left = Matrix::new(scores, tile.len(), columns);
                 let product = Product { left, right: task.entries(inputs.value, &keys), scale: 1.0 };
                 #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
@@ -197,25 +201,30 @@ pub(super) fn backward(
                 task.scores(head, &tile, &keys, probabilities);
                 multiply(dscores, columns, dout, task.entries(inputs.value, &keys).t(), 1.0);
                 let lse = &saved.lse[head * queries + task.first_query..];
-                vectorised(|| {
-                    let rows = probabilities.chunks_exact_mut(columns).zip(dropped.chunks_exact_mut(columns));
-                    let rows = rows.zip(dscores.chunks_exact_mut(columns)).zip(tile.clone());
-                    for (((p, dropped), ds), position) in rows {
-                        let row = position - tile.start;
-                        let slice = |matrix: &Matrix<'_>| row * stride..(row * stride + matrix.shape[1]);
-                        let along = sum2(&dout.data[slice(&dout)], &out.data[slice(&out)], |a, b| a * b);
-                        let seen = task.seen(position);
-                        let p = only_seen(p, &keys, &seen);
-                        let (dropped, ds) = (only_seen(dropped, &keys, &seen), only_seen(ds, &keys, &seen));
-                        p.iter_mut().for_each(|x| *x = math::exp(*x - lse[position]));
-                        dropped.copy_from_slice(p);
-                        task.drop(head, position, 1.0, dropped);
-                        // P M is there already, so the mask is drawn once.
-                        for ((ds, p), dropped) in ds.iter_mut().zip(p.iter()).zip(dropped.iter()) {
-                            *ds = *ds * dropped - p * along;
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        let rows =
+                            probabilities.chunks_exact_mut(columns).zip(dropped.chunks_exact_mut(columns));
+                        let rows = rows.zip(dscores.chunks_exact_mut(columns)).zip(tile.clone());
+                        for (((p, dropped), ds), position) in rows {
+                            let row = position - tile.start;
+                            let slice = |matrix: &Matrix<'_>| row * stride..(row * stride + matrix.shape[1]);
+                            let along = sum2(&dout.data[slice(&dout)], &out.data[slice(&out)], |a, b| a * b);
+                            let seen = task.seen(position);
+                            let p = only_seen(p, &keys, &seen);
+                            let (dropped, ds) =
+                                (only_seen(dropped, &keys, &seen), only_seen(ds, &keys, &seen));
+                            p.iter_mut().for_each(|x| *x = math::exp(*x - lse[position]));
+                            dropped.copy_from_slice(p);
+                            task.drop(head, position, 1.0, dropped);
+                            // P M is there already, so the mask is drawn once.
+                            for ((ds, p), dropped) in ds.iter_mut().zip(p.iter()).zip(dropped.iter()) {
+                                *ds = *ds * dropped - p * along;
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 let (dropped, dscores) =
                     (Matrix::new(dropped, rows, columns), Matrix::new(dscores, rows, columns));
                 let query = task.queries(inputs.query, head, &tile);

@@ -5,7 +5,6 @@ use rayon::prelude::*;
 use super::math;
 use super::parallel::{BLOCK, Disjoint, rows_per_block, vectorised};
 use crate::backend::{Activation, AdamW, Dropout, Layout};
-use crate::random::Key;
 
 pub(super) fn zero(values: &mut [f32]) {
     values.par_chunks_mut(BLOCK).for_each(|block| block.fill(0.0));
@@ -17,28 +16,40 @@ pub(super) fn copy(from: &[f32], to: &mut [f32]) {
 
 pub(super) fn add_assign(sum: &mut [f32], more: &[f32]) {
     sum.par_chunks_mut(BLOCK).zip(more.par_chunks(BLOCK)).for_each(|(sum, more)| {
-        vectorised(|| sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more));
+        vectorised(
+            #[inline(always)]
+            || sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more),
+        );
     });
 }
 
 pub(super) fn scale(values: &mut [f32], factor: f32) {
-    values.par_chunks_mut(BLOCK).for_each(|block| vectorised(|| block.iter_mut().for_each(|x| *x *= factor)));
+    values.par_chunks_mut(BLOCK).for_each(|block| {
+        vectorised(
+            #[inline(always)]
+            || block.iter_mut().for_each(|x| *x *= factor),
+        )
+    });
 }
 
 pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
     let blocks: Vec<f64> = values
         .par_chunks(BLOCK)
         .map(|block| {
-            vectorised(|| {
-                let mut lanes = [0.0f64; 8];
-                let (whole, rest) = block.as_chunks::<8>();
-                for chunk in whole {
-                    for lane in 0..8 {
-                        lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0.0f64; 8];
+                    let (whole, rest) = block.as_chunks::<8>();
+                    for chunk in whole {
+                        for lane in 0..8 {
+                            lanes[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+                        }
                     }
-                }
-                lanes.iter().sum::<f64>() + rest.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>()
-            })
+                    lanes.iter().sum::<f64>()
+                        + rest.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>()
+                },
+            )
         })
         .collect();
     blocks.iter().sum()
@@ -78,10 +89,12 @@ fn differentiate(activation: Activation, before: &[f32], gradient: &mut [f32]) {
 }
 
 pub(super) fn activation_backward(activation: Activation, before: &[f32], gradient: &mut [f32]) {
-    gradient
-        .par_chunks_mut(BLOCK)
-        .zip(before.par_chunks(BLOCK))
-        .for_each(|(gradient, before)| vectorised(|| differentiate(activation, before, gradient)));
+    gradient.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(|(gradient, before)| {
+        vectorised(
+            #[inline(always)]
+            || differentiate(activation, before, gradient),
+        )
+    });
 }
 
 pub(super) fn gated(activation: Activation, values: &[f32], columns: usize, out: &mut [f32]) {
@@ -91,14 +104,17 @@ pub(super) fn gated(activation: Activation, values: &[f32], columns: usize, out:
     let rows = rows_per_block(2 * columns);
     out.par_chunks_mut(rows * columns).zip(values.par_chunks(2 * rows * columns)).for_each(
         |(out, values)| {
-            vectorised(|| {
-                for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(2 * columns)) {
-                    let (input, gate) = row.split_at(columns);
-                    out.copy_from_slice(input);
-                    activate(activation, out);
-                    out.iter_mut().zip(gate).for_each(|(x, gate)| *x *= gate);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(2 * columns)) {
+                        let (input, gate) = row.split_at(columns);
+                        out.copy_from_slice(input);
+                        activate(activation, out);
+                        out.iter_mut().zip(gate).for_each(|(x, gate)| *x *= gate);
+                    }
+                },
+            );
         },
     );
 }
@@ -119,18 +135,21 @@ pub(super) fn gated_backward(
         .zip(values.par_chunks(2 * rows * columns))
         .zip(gradient.par_chunks(rows * columns))
         .for_each(|((out, values), gradient)| {
-            vectorised(|| {
-                let rows = out.chunks_exact_mut(2 * columns).zip(values.chunks_exact(2 * columns));
-                for ((out, row), gradient) in rows.zip(gradient.chunks_exact(columns)) {
-                    let (input, gate) = row.split_at(columns);
-                    let (dinput, dgate) = out.split_at_mut(columns);
-                    dinput.iter_mut().zip(gradient).zip(gate).for_each(|((d, g), gate)| *d = g * gate);
-                    differentiate(activation, input, dinput);
-                    dgate.copy_from_slice(input);
-                    activate(activation, dgate);
-                    dgate.iter_mut().zip(gradient).for_each(|(d, g)| *d *= g);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    let rows = out.chunks_exact_mut(2 * columns).zip(values.chunks_exact(2 * columns));
+                    for ((out, row), gradient) in rows.zip(gradient.chunks_exact(columns)) {
+                        let (input, gate) = row.split_at(columns);
+                        let (dinput, dgate) = out.split_at_mut(columns);
+                        dinput.iter_mut().zip(gradient).zip(gate).for_each(|((d, g), gate)| *d = g * gate);
+                        differentiate(activation, input, dinput);
+                        dgate.copy_from_slice(input);
+                        activate(activation, dgate);
+                        dgate.iter_mut().zip(gradient).for_each(|(d, g)| *d *= g);
+                    }
+                },
+            );
         });
 }
 
@@ -142,42 +161,19 @@ pub(super) fn sum_rows(values: &[f32], out: &mut [f32], accumulate: bool) {
     }
     const WIDTH: usize = 128;
     out.par_chunks_mut(WIDTH).enumerate().for_each(|(index, sums)| {
-        vectorised(|| {
-            if !accumulate {
-                sums.fill(0.0);
-            }
-            for row in values.chunks_exact(columns) {
-                let part = &row[index * WIDTH..][..sums.len()];
-                sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                if !accumulate {
+                    sums.fill(0.0);
+                }
+                for row in values.chunks_exact(columns) {
+                    let part = &row[index * WIDTH..][..sums.len()];
+                    sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+                }
+            },
+        );
     });
-}
-
-impl Dropout {
-    /// Applies the mask of one row of channels in place, and multiplies what is kept with `factor`; `place` is what keys
-    /// the row. A draw has 16 bits: a word of the generator serves two channels.
-    #[inline(always)]
-    pub(super) fn mask(self, key: Key, place: [u32; 3], factor: f32, values: &mut [f32]) {
-        const DRAWS: f32 = 65_536.0;
-        // p < 1, but its nearest share of the draws may be all of them.
-        let dropped = (self.probability * DRAWS).round().min(DRAWS - 1.0);
-        let keep = factor * (DRAWS / (DRAWS - dropped));
-        let threshold = dropped as i32;
-        for (block, chunk) in values.chunks_mut(64).enumerate() {
-            let first = std::array::from_fn(|lane| (block * 8 + lane) as u32);
-            let words = key.lanes::<8, 7>(first, place);
-            let words = words.as_flattened();
-            let (low, high) = chunk.split_at_mut(chunk.len().min(32));
-            for (x, word) in low.iter_mut().zip(words) {
-                // A product, so that a NaN is not dropped with its value.
-                *x *= if ((word & 0xFFFF) as i32) < threshold { 0.0 } else { keep };
-            }
-            for (x, word) in high.iter_mut().zip(words) {
-                *x *= if ((word >> 16) as i32) < threshold { 0.0 } else { keep };
-            }
-        }
-    }
 }
 
 pub(super) fn dropout(values: &mut [f32], layout: &Layout, dropout: Dropout) {
@@ -188,11 +184,9 @@ pub(super) fn dropout(values: &mut [f32], layout: &Layout, dropout: Dropout) {
     let rows = rows_per_block(columns);
     values.par_chunks_mut(rows * columns).zip(layout.counters().par_chunks(rows)).for_each(
         |(values, places)| {
-            vectorised(|| {
-                for (row, place) in values.chunks_exact_mut(columns).zip(places) {
-                    dropout.mask(dropout.key, *place, 1.0, row);
-                }
-            });
+            for (row, place) in values.chunks_exact_mut(columns).zip(places) {
+                dropout.mask(dropout.key, *place, 1.0, row);
+            }
         },
     );
 }
@@ -213,14 +207,17 @@ pub(super) fn adamw(step: AdamW, gradient: &[f32], weight: &mut [f32], [first, s
             )]
             // SAFETY: the range is this block's own.
             let (first, second) = unsafe { (first.slice(range.clone()), second.slice(range)) };
-            vectorised(|| {
-                for (((w, g), m), v) in weight.iter_mut().zip(gradient).zip(first).zip(second) {
-                    let g = *g * step.gradient_scale;
-                    *m += (g - *m) * (1.0 - beta1);
-                    *v = *v * beta2 + g * g * (1.0 - beta2);
-                    *w = *w * decay - rate * *m / (v.sqrt() / root + step.epsilon);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (((w, g), m), v) in weight.iter_mut().zip(gradient).zip(first).zip(second) {
+                        let g = *g * step.gradient_scale;
+                        *m += (g - *m) * (1.0 - beta1);
+                        *v = *v * beta2 + g * g * (1.0 - beta2);
+                        *w = *w * decay - rate * *m / (v.sqrt() / root + step.epsilon);
+                    }
+                },
+            );
         },
     );
 }

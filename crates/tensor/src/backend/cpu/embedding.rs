@@ -10,19 +10,22 @@ pub(super) fn forward(tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f3
     }
     let rows = rows_per_block(columns);
     out.par_chunks_mut(rows * columns).enumerate().for_each(|(index, out)| {
-        vectorised(|| {
-            for (row, out) in out.chunks_exact_mut(columns).enumerate() {
-                let token = index * rows + row;
-                for (place, (table, ids)) in tables.iter().enumerate() {
-                    let from = &table[ids[token] as usize * columns..][..columns];
-                    if place == 0 {
-                        out.copy_from_slice(from);
-                    } else {
-                        out.iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+                    let token = index * rows + row;
+                    for (place, (table, ids)) in tables.iter().enumerate() {
+                        let from = &table[ids[token] as usize * columns..][..columns];
+                        if place == 0 {
+                            out.copy_from_slice(from);
+                        } else {
+                            out.iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -49,15 +52,18 @@ pub(super) fn add_rows(
     let table = Disjoint::new(table);
     (0..columns.div_ceil(WIDTH)).into_par_iter().for_each(|block| {
         let part = block * WIDTH..((block + 1) * WIDTH).min(columns);
-        vectorised(|| {
-            for (gradient, row) in gradient.chunks_exact(columns).zip(rows.clone()) {
-                let Some(row) = row else { continue };
-                let range = row * columns + part.start..row * columns + part.end;
-                #[expect(unsafe_code, reason = "a block of columns over all rows is no chunk of a slice")]
-                // SAFETY: this task alone has this block of columns, and the slice ends with the iteration.
-                let sums = unsafe { table.slice(range) };
-                sums.iter_mut().zip(&gradient[part.clone()]).for_each(|(sum, g)| *sum += g);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (gradient, row) in gradient.chunks_exact(columns).zip(rows.clone()) {
+                    let Some(row) = row else { continue };
+                    let range = row * columns + part.start..row * columns + part.end;
+                    #[expect(unsafe_code, reason = "a block of columns over all rows is no chunk of a slice")]
+                    // SAFETY: this task alone has this block of columns, and the slice ends with the iteration.
+                    let sums = unsafe { table.slice(range) };
+                    sums.iter_mut().zip(&gradient[part.clone()]).for_each(|(sum, g)| *sum += g);
+                }
+            },
+        );
     });
 }

@@ -9,6 +9,7 @@ mod factors;
 pub(super) mod gemm;
 mod kronecker_sum;
 mod loss;
+mod mask;
 mod math;
 mod norm;
 mod parallel;

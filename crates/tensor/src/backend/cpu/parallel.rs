@@ -10,7 +10,8 @@ pub(super) const BLOCK: usize = 16 * 1024;
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// Runs `work` compiled for the widest vectors that this machine has. Loops in `work`, and in the
-/// `#[inline(always)]` functions that it calls, are vectorised by the compiler.
+/// `#[inline(always)]` functions that it calls, are vectorised by the compiler. `work` must itself be `#[inline(always)]`:
+/// a large closure would else be compiled on its own, for the least of all machines.
 #[inline]
 pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     ARCH.dispatch(work)

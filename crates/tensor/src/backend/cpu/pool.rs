@@ -10,14 +10,17 @@ pub(super) fn mean(values: &[f32], layout: &Layout, columns: usize, out: &mut [f
         return;
     }
     out.par_chunks_mut(columns).zip(layout.cu_seqlens().par_windows(2)).for_each(|(out, ends)| {
-        vectorised(|| {
-            out.fill(0.0);
-            for token in values[ends[0] * columns..ends[1] * columns].chunks_exact(columns) {
-                out.iter_mut().zip(token).for_each(|(sum, x)| *sum += x);
-            }
-            let share = share(ends);
-            out.iter_mut().for_each(|sum| *sum *= share);
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                out.fill(0.0);
+                for token in values[ends[0] * columns..ends[1] * columns].chunks_exact(columns) {
+                    out.iter_mut().zip(token).for_each(|(sum, x)| *sum += x);
+                }
+                let share = share(ends);
+                out.iter_mut().for_each(|sum| *sum *= share);
+            },
+        );
     });
 }
 
@@ -38,14 +41,17 @@ pub(super) fn mean_backward(
         out = rest;
     }
     rows.into_par_iter().for_each(|(row, gradient, share)| {
-        vectorised(|| {
-            for token in row.chunks_exact_mut(columns) {
-                if !accumulate {
-                    token.fill(0.0);
+        vectorised(
+            #[inline(always)]
+            || {
+                for token in row.chunks_exact_mut(columns) {
+                    if !accumulate {
+                        token.fill(0.0);
+                    }
+                    token.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g * share);
                 }
-                token.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g * share);
-            }
-        });
+            },
+        );
     });
 }
 

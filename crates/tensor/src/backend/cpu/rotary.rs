@@ -16,21 +16,24 @@ pub(super) fn turn(values: &mut [f32], layout: &Layout, rotary: Rotary, back: bo
     let rows = rows_per_block(columns);
     values.par_chunks_mut(rows * columns).zip(layout.counters().par_chunks(rows)).for_each(
         |(values, places)| {
-            vectorised(|| {
-                for (row, [position, ..]) in values.chunks_exact_mut(columns).zip(places) {
-                    let angles = &angles[*position as usize * rotary.head_size..][..rotary.head_size];
-                    let (cosines, sines) = angles.split_at(half);
-                    for head in row.chunks_exact_mut(rotary.head_size) {
-                        let (left, right) = head.split_at_mut(half);
-                        let pairs = left.iter_mut().zip(right).zip(cosines.iter().zip(sines));
-                        for ((left, right), (cosine, sine)) in pairs {
-                            let (a, b) = (*left, *right);
-                            *left = a * cosine - b * sine;
-                            *right = b * cosine + a * sine;
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (row, [position, ..]) in values.chunks_exact_mut(columns).zip(places) {
+                        let angles = &angles[*position as usize * rotary.head_size..][..rotary.head_size];
+                        let (cosines, sines) = angles.split_at(half);
+                        for head in row.chunks_exact_mut(rotary.head_size) {
+                            let (left, right) = head.split_at_mut(half);
+                            let pairs = left.iter_mut().zip(right).zip(cosines.iter().zip(sines));
+                            for ((left, right), (cosine, sine)) in pairs {
+                                let (a, b) = (*left, *right);
+                                *left = a * cosine - b * sine;
+                                *right = b * cosine + a * sine;
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
         },
     );
 }

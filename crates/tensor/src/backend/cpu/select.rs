@@ -49,10 +49,13 @@ pub(super) fn columns_backward(gradient: &[f32], [from, to]: [usize; 2], first: 
     }
     let rows = rows_per_block(from);
     out.par_chunks_mut(rows * from).zip(gradient.par_chunks(rows * to)).for_each(|(out, gradient)| {
-        vectorised(|| {
-            for (out, row) in out.chunks_exact_mut(from).zip(gradient.chunks_exact(to)) {
-                out[first..first + to].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, row) in out.chunks_exact_mut(from).zip(gradient.chunks_exact(to)) {
+                    out[first..first + to].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
+                }
+            },
+        );
     });
 }

@@ -10,9 +10,6 @@ use crate::backend::cpu::parallel::dispatch;
 /// Columns of a tile, in vectors.
 const VECTORS: usize = 2;
 
-/// The most rows that a tile has on any processor, and the most columns.
-pub(super) const MOST: [usize; 2] = [12, 2 * 16];
-
 /// Rows and columns of a tile here: as many sums as leave registers for the operands.
 pub(super) static TILE: LazyLock<[usize; 2]> = LazyLock::new(|| dispatch(Tile));
 
@@ -76,47 +73,50 @@ impl WithSimd for Panels<'_> {
 }
 
 impl Panels<'_> {
+    /// Plain loops throughout: what a closure of an iterator does is not sure to be compiled for the vectors of `S`.
     #[inline(always)]
     #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
+    #[expect(clippy::needless_range_loop, reason = "see above")]
     fn tiles<S: Simd, const ROWS: usize>(&self, simd: S) {
         let wide = VECTORS * S::F32_LANES;
         let [rows, columns] = self.shape;
-        for (right, first_column) in
-            self.right.chunks_exact(wide * self.depth).zip((0..columns).step_by(wide))
-        {
-            for (left, first_row) in self.left.chunks_exact(ROWS * self.depth).zip((0..rows).step_by(ROWS)) {
-                let [tall, broad] = [ROWS.min(rows - first_row), wide.min(columns - first_column)];
-                let out = self.out.wrapping_add(first_row * self.stride + first_column);
+        let (tall_tiles, wide_tiles) = (rows.div_ceil(ROWS), columns.div_ceil(wide));
+        for across in 0..wide_tiles {
+            let right = &self.right[across * wide * self.depth..][..wide * self.depth];
+            let broad = wide.min(columns - across * wide);
+            for down in 0..tall_tiles {
+                let left = &self.left[down * ROWS * self.depth..][..ROWS * self.depth];
+                let tall = ROWS.min(rows - down * ROWS);
+                let out = self.out.wrapping_add(down * ROWS * self.stride + across * wide);
                 // The sums take long enough for the output to come from a far cache meanwhile.
                 for row in 0..tall {
                     prefetch(out.wrapping_add(row * self.stride));
                 }
                 let sums = sums::<S, ROWS>(simd, left, right);
-                if [tall, broad] == [ROWS, wide] {
-                    for (row, sums) in sums.into_iter().enumerate() {
-                        for (vector, sum) in sums.into_iter().enumerate() {
-                            let place =
-                                out.wrapping_add(row * self.stride + vector * S::F32_LANES).cast::<S::f32s>();
+                if tall == ROWS && broad == wide {
+                    for row in 0..ROWS {
+                        for vector in 0..VECTORS {
+                            let place = out.wrapping_add(row * self.stride + vector * S::F32_LANES);
+                            let place = place.cast::<S::f32s>();
+                            let mut sum = sums[row][vector];
                             // SAFETY: the tile is inside the shape, which the caller of `multiply` answers for.
                             unsafe {
-                                let sum =
-                                    if self.adds { simd.add_f32s(place.read_unaligned(), sum) } else { sum };
+                                if self.adds {
+                                    sum = simd.add_f32s(place.read_unaligned(), sum);
+                                }
                                 place.write_unaligned(sum);
                             }
                         }
                     }
                 } else {
-                    let mut whole = [0.0; MOST[0] * MOST[1]];
-                    for (row, sums) in whole.chunks_exact_mut(wide).zip(sums) {
-                        row.copy_from_slice(bytemuck::cast_slice(&sums));
-                    }
-                    for (row, sums) in whole.chunks_exact(wide).take(tall).enumerate() {
+                    for row in 0..tall {
                         // SAFETY: cut to the shape, which the caller of `multiply` answers for.
                         let out = unsafe {
                             std::slice::from_raw_parts_mut(out.wrapping_add(row * self.stride), broad)
                         };
-                        for (out, sum) in out.iter_mut().zip(sums) {
-                            *out = if self.adds { *out + sum } else { *sum };
+                        let sums: &[f32] = bytemuck::cast_slice(&sums[row]);
+                        for column in 0..broad {
+                            out[column] = if self.adds { out[column] + sums[column] } else { sums[column] };
                         }
                     }
                 }
@@ -127,16 +127,25 @@ impl Panels<'_> {
 
 /// One tile: the sum over the depth of the products of a column of `left` and a row of `right`.
 #[inline(always)]
+#[expect(unsafe_code, reason = "checked slices in this loop cost a tenth of its speed")]
+#[expect(clippy::needless_range_loop, reason = "closures are not sure to be compiled for the vectors of `S`")]
 fn sums<S: Simd, const ROWS: usize>(simd: S, left: &[f32], right: &[f32]) -> [[S::f32s; VECTORS]; ROWS] {
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    let (vectors, _) = S::as_simd_f32s(right);
-    let (left, _) = left.as_chunks::<ROWS>();
-    let (vectors, _) = vectors.as_chunks::<VECTORS>();
-    for (left, [first, second]) in left.iter().zip(vectors) {
-        for (sums, left) in sums.iter_mut().zip(left) {
-            let left = simd.splat_f32s(*left);
-            sums[0] = simd.mul_add_e_f32s(left, *first, sums[0]);
-            sums[1] = simd.mul_add_e_f32s(left, *second, sums[1]);
+    let (depth, wide) = (left.len() / ROWS, VECTORS * S::F32_LANES);
+    assert!(right.len() >= depth * wide, "gemm: tiles of two depths");
+    let (mut left, mut right) = (left.as_ptr(), right.as_ptr());
+    for _ in 0..depth {
+        // SAFETY: `depth` times ROWS values and VECTORS vectors are there by the assertion.
+        unsafe {
+            let first = right.cast::<S::f32s>().read_unaligned();
+            let second = right.add(S::F32_LANES).cast::<S::f32s>().read_unaligned();
+            for row in 0..ROWS {
+                let value = simd.splat_f32s(*left.add(row));
+                sums[row][0] = simd.mul_add_e_f32s(value, first, sums[row][0]);
+                sums[row][1] = simd.mul_add_e_f32s(value, second, sums[row][1]);
+            }
+            left = left.add(ROWS);
+            right = right.add(wide);
         }
     }
     sums

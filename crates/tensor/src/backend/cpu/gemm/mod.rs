@@ -149,23 +149,29 @@ pub(super) fn gemm(out: &mut [f32], products: &[Product<'_>], accumulate: bool, 
                     if index < last {
                         continue;
                     }
-                    vectorised(|| {
-                        for row in top..top + rows {
-                            let range = row * n + column..row * n + column + columns;
-                            #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-                            // SAFETY: this task alone writes this block of the output.
-                            let values = unsafe { out.slice(range.clone()) };
-                            if let Some(bias) = bias {
-                                values.iter_mut().zip(&bias[column..]).for_each(|(x, bias)| *x += bias);
-                            }
-                            if let Some(before) = &before {
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for row in top..top + rows {
+                                let range = row * n + column..row * n + column + columns;
                                 #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-                                // SAFETY: likewise.
-                                unsafe { before.slice(range) }.copy_from_slice(values);
+                                // SAFETY: this task alone writes this block of the output.
+                                let values = unsafe { out.slice(range.clone()) };
+                                if let Some(bias) = bias {
+                                    values.iter_mut().zip(&bias[column..]).for_each(|(x, bias)| *x += bias);
+                                }
+                                if let Some(before) = &before {
+                                    #[expect(
+                                        unsafe_code,
+                                        reason = "a block of columns is no chunk of a slice"
+                                    )]
+                                    // SAFETY: likewise.
+                                    unsafe { before.slice(range) }.copy_from_slice(values);
+                                }
+                                activate(activation, values);
                             }
-                            activate(activation, values);
-                        }
-                    });
+                        },
+                    );
                 }
             });
         });
@@ -186,7 +192,7 @@ impl Round<'_> {
             let mut done = 0;
             for Segment { product, first: top, depth } in &self.segments {
                 let part = product.right.rows(*top, *depth).columns(first, width.min(columns - first));
-                vectorised(|| pack(part.t(), 1.0, wide, [done, self.depth], out));
+                pack(part.t(), 1.0, wide, [done, self.depth], out);
                 done += depth;
             }
         });
@@ -200,7 +206,7 @@ impl Round<'_> {
         let mut done = 0;
         for Segment { product, first, depth } in &self.segments {
             let part = product.left.rows(top, rows).columns(*first, *depth);
-            vectorised(|| pack(part, product.scale, tall, [done, self.depth], out));
+            pack(part, product.scale, tall, [done, self.depth], out);
             done += depth;
         }
     }
@@ -241,10 +247,8 @@ pub(super) unsafe fn block(
         // The second begins at a cache line too.
         let (packed_left, packed_right) =
             room.take(heights.next_multiple_of(16) + widths).split_at_mut(heights.next_multiple_of(16));
-        vectorised(|| {
-            pack(left, scale, tall, [0, depth], packed_left);
-            pack(right.t(), 1.0, wide, [0, depth], packed_right);
-        });
+        pack(left, scale, tall, [0, depth], packed_left);
+        pack(right.t(), 1.0, wide, [0, depth], packed_right);
         let panels = Panels {
             left: &packed_left[..heights],
             right: packed_right,

@@ -1,6 +1,7 @@
 //! Operands on their way into the innermost loops: laid out in the order in which these read.
 
 use crate::backend::Matrix;
+use crate::backend::cpu::parallel::vectorised;
 
 /// A cache line of values, so that no vector that is read lies across two of them.
 #[derive(Clone, Copy, Default)]
@@ -32,48 +33,79 @@ impl Room {
 /// Packs the rows of `matrix` in tiles of `tall`: `out[tile, first + column, row of the tile] = scale * matrix`, where a
 /// tile is `depth` deep. Rows beyond the last become 0, so that every tile is whole. Columns of a matrix are the rows of
 /// its transpose.
-#[inline(always)]
 pub(super) fn pack(matrix: Matrix<'_>, scale: f32, tall: usize, [first, depth]: [usize; 2], out: &mut [f32]) {
-    let Matrix { data, shape: [rows, columns], strides: [down, right] } = matrix;
-    for (tile, top) in out.chunks_exact_mut(tall * depth).zip((0..rows).step_by(tall)) {
-        let tile = &mut tile[first * tall..][..columns * tall];
-        let here = tall.min(rows - top);
-        if here < tall {
-            tile.fill(0.0);
-        }
-        if down == 1 {
-            for (to, column) in tile.chunks_exact_mut(tall).zip(0..) {
-                let from = &data[column * right + top..][..here];
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from * scale);
-            }
-        } else if right == 1 && here == tall {
-            across(data, top, down, columns, scale, tall, tile);
-        } else {
-            for row in 0..here {
-                for column in 0..columns {
-                    tile[column * tall + row] = data[(top + row) * down + column * right] * scale;
-                }
+    // The tiles of each kind of vector, so that the loops over a tile's rows have no ends to look for.
+    match tall {
+        6 => tiles::<6>(matrix, scale, first, depth, out),
+        8 => tiles::<8>(matrix, scale, first, depth, out),
+        12 => tiles::<12>(matrix, scale, first, depth, out),
+        16 => tiles::<16>(matrix, scale, first, depth, out),
+        32 => tiles::<32>(matrix, scale, first, depth, out),
+        _ => {
+            for tile in (0..matrix.shape[0]).step_by(tall) {
+                let rows = tall.min(matrix.shape[0] - tile);
+                let out = &mut out[(tile * depth + first * tall)..];
+                line_by_line(matrix.rows(tile, rows), scale, tall, out);
             }
         }
     }
 }
 
-/// Rows that lie in memory as rows: turned eight columns at a time, so that what is written stays near.
+fn tiles<const TALL: usize>(matrix: Matrix<'_>, scale: f32, first: usize, depth: usize, out: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            let Matrix { data, shape: [rows, columns], strides: [down, right] } = matrix;
+            for (tile, top) in out.chunks_exact_mut(TALL * depth).zip((0..rows).step_by(TALL)) {
+                let tile = &mut tile[first * TALL..][..columns * TALL];
+                if rows - top < TALL {
+                    line_by_line(matrix.rows(top, rows - top), scale, TALL, tile);
+                } else if down == 1 {
+                    let (tile, _) = tile.as_chunks_mut::<TALL>();
+                    for (column, to) in tile.iter_mut().enumerate() {
+                        let from = &data[column * right + top..][..TALL];
+                        for row in 0..TALL {
+                            to[row] = from[row] * scale;
+                        }
+                    }
+                } else if right == 1 {
+                    across::<TALL>(&data[top * down..], down, scale, tile);
+                } else {
+                    line_by_line(matrix.rows(top, TALL), scale, TALL, tile);
+                }
+            }
+        },
+    );
+}
+
+/// Rows that lie in memory as rows: turned eight columns at a time, so that what is read and written stays near.
 #[inline(always)]
-fn across(data: &[f32], top: usize, down: usize, columns: usize, scale: f32, tall: usize, tile: &mut [f32]) {
-    let whole = columns / 8 * 8;
-    for first in (0..whole).step_by(8) {
-        let to = &mut tile[first * tall..][..8 * tall];
-        for row in 0..tall {
-            let from = &data[(top + row) * down + first..][..8];
+fn across<const TALL: usize>(data: &[f32], down: usize, scale: f32, tile: &mut [f32]) {
+    let (tile, _) = tile.as_chunks_mut::<TALL>();
+    let whole = tile.len() / 8 * 8;
+    let (chunks, rest) = tile.split_at_mut(whole);
+    let (chunks, _) = chunks.as_chunks_mut::<8>();
+    for (index, to) in chunks.iter_mut().enumerate() {
+        for row in 0..TALL {
+            let from = &data[row * down + index * 8..][..8];
             for column in 0..8 {
-                to[column * tall + row] = from[column] * scale;
+                to[column][row] = from[column] * scale;
             }
         }
     }
-    for row in 0..tall {
-        for column in whole..columns {
-            tile[column * tall + row] = data[(top + row) * down + column] * scale;
+    for (column, to) in rest.iter_mut().enumerate() {
+        for row in 0..TALL {
+            to[row] = data[row * down + whole + column] * scale;
+        }
+    }
+}
+
+/// Few rows, or rows of any strides: one tile, value by value.
+fn line_by_line(matrix: Matrix<'_>, scale: f32, tall: usize, tile: &mut [f32]) {
+    let Matrix { data, shape: [rows, columns], strides: [down, right] } = matrix;
+    for (column, to) in tile.chunks_exact_mut(tall).take(columns).enumerate() {
+        for (row, to) in to.iter_mut().enumerate() {
+            *to = if row < rows { data[row * down + column * right] * scale } else { 0.0 };
         }
     }
 }
