@@ -5,7 +5,7 @@
 
 mod golden;
 
-use golden::{Case, folder, options, relative};
+use golden::{Case, folder, given, is_virtual, options, relative, starts_near};
 use retune_adapt::peft::{self, Adapter, Applied, METHODS};
 use retune_adapt::tasks::TextClassifier;
 use retune_model::families;
@@ -99,9 +99,6 @@ fn expected(model_type: &str) -> Expected {
     }
 }
 
-/// Methods with rows before the texts' own, which do not start at the pretrained model.
-const VIRTUAL: [&str; 4] = ["prefix-tuning", "p-tuning-v2", "prompt-tuning", "p-tuning"];
-
 fn all() -> impl Iterator<Item = Expected> {
     families::FAMILIES.iter().map(|family| expected(family.model_type()))
 }
@@ -154,22 +151,16 @@ fn a_head_of_other_classes_is_drawn_anew_and_one_of_the_same_is_kept() {
 fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
     for Expected { tuned, pretrained, last, inner, .. } in all() {
         for method in METHODS {
-            let is_virtual = VIRTUAL.contains(&method.name());
+            let is_virtual = is_virtual(*method);
             if is_virtual && tuned.starts_with("modernbert") {
                 continue;
             }
-            // Tiny models are too narrow for a sixteenth of their width, and too short for twenty virtual tokens.
-            let given: &[_] = match method.name() {
-                "houlsby" | "pfeiffer" => &[("bottleneck-size", "4")],
-                "compacter" => &[("bottleneck-size", "4"), ("phm-dim", "2")],
-                _ if is_virtual => &[("num-virtual-tokens", "5")],
-                _ => &[],
-            };
+            let given = options(&given(*method));
             for base in [tuned, pretrained] {
-                let case = Case::open(base, true, |model| method.apply(model, &options(given))).unwrap();
+                let case = Case::open(base, true, |model| method.apply(model, &given)).unwrap();
                 let moved = relative(&case.logits(), &Case::base(base, true).logits());
                 // Some adapters start near the pretrained model, not at it; virtual tokens change its attention.
-                let near = if given.is_empty() { 0.0 } else { 0.05 };
+                let near = if starts_near(*method) { 0.05 } else { 0.0 };
                 assert!(is_virtual || moved <= near, "{} on {base}: {moved}", method.name());
                 assert!(!is_virtual || moved > 0.0, "{} on {base}", method.name());
                 let gradients = case.gradients();

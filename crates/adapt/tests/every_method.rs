@@ -5,7 +5,8 @@
 
 mod golden;
 
-use golden::{Case, options, relative};
+use golden::{Case, given, is_virtual, options, relative, starts_near};
+use retune_adapt::Kind;
 use retune_adapt::peft::{self, Applied, Form, METHODS, Method};
 
 const BASE: &str = "bert-classifier";
@@ -20,13 +21,6 @@ struct Expected {
     added: &'static [&'static str],
     /// Numbers trained of `bert-classifier`, counted by hand.
     count: usize,
-}
-
-/// Those with rows before the texts' own: they do not start at the pretrained model, whose attention they change.
-const VIRTUAL: [&str; 4] = ["prefix-tuning", "p-tuning-v2", "prompt-tuning", "p-tuning"];
-
-fn is_virtual(method: &dyn Method) -> bool {
-    VIRTUAL.contains(&method.name())
 }
 
 /// Whether a parameter is left behind in the end: what it makes is saved.
@@ -45,20 +39,6 @@ fn pooler(name: &str) -> bool {
 /// The layers of a bottleneck adapter.
 const ADAPTER: [&str; 4] =
     ["adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.weight", "adapter_up.bias"];
-
-/// Those that start near the pretrained model, not at it.
-const NEAR: [&str; 3] = ["houlsby", "pfeiffer", "compacter"];
-
-/// What the methods are given: a tiny model is too narrow for a sixteenth of its width, and too short for twenty virtual
-/// tokens.
-fn given(method: &dyn Method) -> &'static [(&'static str, &'static str)] {
-    let has = |name: &str| method.options().iter().any(|option| option.name == name);
-    match () {
-        () if has("bottleneck-size") => &[("bottleneck-size", "4")],
-        () if has("num-virtual-tokens") => &[("num-virtual-tokens", "5")],
-        () => &[],
-    }
-}
 
 /// A method without an entry here has no test: that is an error of whoever added it.
 fn expected(method: &dyn Method) -> Expected {
@@ -139,8 +119,8 @@ fn expected(method: &dyn Method) -> Expected {
         "compacter" => Expected {
             base: head,
             added: &[".W_left", ".W_right", ".b", ".phm_rule"],
-            // Four products of rank 1 in each of two layers, between widths of 20 / 4 and 4 / 4.
-            count: 6 * (2 * 4 * (WIDTH / 4 + 1) + WIDTH + 4) + 4 * 4 * 4 + classifier,
+            // Two products of rank 1 in each of two layers, between widths of 20 / 2 and 4 / 2.
+            count: 6 * (2 * 2 * (WIDTH / 2 + 2) + WIDTH + 4) + 2 * 2 * 2 + classifier,
         },
         // Keys and values of three blocks: 120 columns a row.
         "prefix-tuning" => Expected {
@@ -197,7 +177,7 @@ fn the_pretrained_model_is_where_it_starts() {
         for (base, keep_head) in [(BASE, true), (BASE, false), (BARE, false)] {
             let start = with(base, keep_head, *method).logits();
             let pretrained = Case::base(base, keep_head).logits();
-            if NEAR.contains(&method.name()) {
+            if starts_near(*method) {
                 let moved = relative(&start, &pretrained);
                 assert!(moved > 0.0 && moved < 0.01, "{} on {base}: {moved}", method.name());
             } else {
@@ -222,7 +202,7 @@ fn gradients_reach_what_is_trained_and_nothing_else() {
 #[test]
 fn gradients_follow_finite_differences() {
     for method in METHODS {
-        let mut all = given(*method).to_vec();
+        let mut all = given(*method);
         // A difference across the corner of a ReLU is no slope.
         let chosen = method.options().iter().any(|option| option.name == "non-linearity");
         all.extend(chosen.then_some(("non-linearity", "gelu")));
@@ -397,15 +377,17 @@ fn options_and_words_are_there_for_each() {
         }
         assert!(method.learning_rate() > 0.0);
         assert_eq!(peft::find(method.name()).unwrap().name(), method.name());
-        // What the help calls the default is taken, and is the default.
-        // Those that are said in words have no value of their own.
+        // What the help calls the default is taken, and is the default. Those that are said in words have no value of
+        // their own; the width is said by one of two; and a text may be any.
         for option in method.options().iter().filter(|option| !option.default.contains(' ')) {
-            let mut all = given(*method).to_vec();
-            all.push((option.name, option.default));
-            // The width is said by one of two, and the count is given.
-            if ["reduction-factor", "num-virtual-tokens", "init-text"].contains(&option.name) {
+            let mut all = given(*method);
+            if all.iter().any(|(name, _)| *name == option.name)
+                || option.name == "reduction-factor"
+                || option.kind == Kind::Text
+            {
                 continue;
             }
+            all.push((option.name, option.default));
             let given = options(&all);
             let case = Case::open(BASE, true, |model| method.apply(model, &given)).unwrap();
             assert_eq!(case.applied, with(BASE, true, *method).applied, "{} {}", method.name(), option.name);

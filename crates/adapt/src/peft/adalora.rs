@@ -205,12 +205,7 @@ impl Method for AdaLora {
         Ok(Some(Box::new(Budget::new(adapter, parameters, phases)?)))
     }
 
-    fn file(
-        &self,
-        adapter: &Adapter,
-        _: &Hooks,
-        parameters: &Parameters,
-    ) -> Result<AdapterFile, AdaptError> {
+    fn file(&self, adapter: &Adapter, _: &Hooks, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
         without_lost(adapter, parameters)
     }
 

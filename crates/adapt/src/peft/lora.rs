@@ -9,8 +9,8 @@ mod branch;
 mod pissa;
 mod saved;
 
-use retune_model::{Hooks, Init};
 use retune_model::layers::Linear;
+use retune_model::{Hooks, Init};
 use retune_tensor::{Parameters, Tensor};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -176,12 +176,7 @@ impl Method for Lora {
         Ok((!plain).then(|| Box::new(LoraPlus { ratio }) as Box<dyn DuringTraining>))
     }
 
-    fn file(
-        &self,
-        adapter: &Adapter,
-        _: &Hooks,
-        parameters: &Parameters,
-    ) -> Result<AdapterFile, AdaptError> {
+    fn file(&self, adapter: &Adapter, _: &Hooks, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
         pissa::file(adapter, parameters)
     }
 

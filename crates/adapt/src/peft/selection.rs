@@ -100,7 +100,7 @@ impl Adapter {
         for (id, parameter) in model.parameters.iter() {
             let saved = self.tensors.iter().any(|(_, saved)| *saved == id);
             if !saved && modules.contains(&layer(id)) {
-                self.tensors.push((format!("{}{}", self.form.prefix(), parameter.name), id));
+                self.tensors.push((format!("{}{}", self.form.prefix(&self.config), parameter.name), id));
             }
         }
         if self.form == Form::Peft {

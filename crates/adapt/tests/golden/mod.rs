@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::{Applied, DuringTraining, Model, Update};
+use retune_adapt::peft::{Applied, DuringTraining, Method, Model, Update};
 use retune_adapt::tasks::TextClassifier;
 use retune_adapt::{AdaptError, Options};
 use retune_model::{Batch, BatchRow, Forward, Hooks, families};
@@ -36,6 +36,24 @@ pub(crate) fn relative(got: &[f32], expected: &[f32]) -> f32 {
 /// Options as a command line gives them.
 pub(crate) fn options(given: &[(&str, &str)]) -> Options {
     Options(given.iter().map(|(name, value)| ((*name).to_string(), Value::from(*value))).collect())
+}
+
+/// What a method is given: a tiny model is too narrow for a sixteenth of its width, no multiple of four, and too short for
+/// twenty virtual tokens.
+pub(crate) fn given(method: &dyn Method) -> Vec<(&'static str, &'static str)> {
+    let has = |name: &str| method.options().iter().any(|option| option.name == name);
+    let all = [("bottleneck-size", "4"), ("phm-dim", "2"), ("num-virtual-tokens", "5")];
+    all.into_iter().filter(|(name, _)| has(name)).collect()
+}
+
+/// Whether it puts rows before the texts' own: it does not start at the pretrained model, whose attention it changes.
+pub(crate) fn is_virtual(method: &dyn Method) -> bool {
+    method.options().iter().any(|option| option.name == "num-virtual-tokens")
+}
+
+/// Whether it starts near the pretrained model, not at it.
+pub(crate) fn starts_near(method: &dyn Method) -> bool {
+    ["houlsby", "pfeiffer", "compacter"].contains(&method.name())
 }
 
 /// A classifier with a method on it.

@@ -60,13 +60,10 @@ pub(crate) fn settings(tiny: &Tiny, method: &str, output: &str) -> TrainSettings
     let has = |name| known.is_some_and(|known| known.options().iter().any(|option| option.name == name));
     let mut method_options = serde_json::Map::new();
     // The defaults leave a tiny model no room for a text, and do not divide its width.
-    for (name, value) in [("num-virtual-tokens", 4), ("phm-dim", 2)] {
+    for (name, value) in [("num-virtual-tokens", 4), ("phm-dim", 2), ("bottleneck-size", 4)] {
         if has(name) {
             method_options.insert(name.into(), value.into());
         }
-    }
-    if has("phm-dim") {
-        method_options.insert("bottleneck-size".into(), 4.into());
     }
     TrainSettings {
         method_options,
@@ -78,7 +75,6 @@ pub(crate) fn settings(tiny: &Tiny, method: &str, output: &str) -> TrainSettings
         epochs: Some(2.0),
         batch_size: Some(7),
         learning_rate: Some(if method == "full" { 5e-3 } else { 2e-2 }),
-        method_options,
         ..TrainSettings::default()
     }
 }

@@ -31,7 +31,11 @@ pub fn kronecker_sum(tape: &Tape, rule: &Var, left: &Var, right: &Var) -> Result
             ];
             let mut out = [by_rule.f32_mut()?, by_left.f32_mut()?, by_right.f32_mut()?];
             let (rule, left, right) = (rule_value.f32(), left_value.f32(), right_value.f32());
-            backend.kronecker_sum_backward(&KroneckerSum { rule, left, right, sizes }, gradient.f32(), &mut out);
+            backend.kronecker_sum_backward(
+                &KroneckerSum { rule, left, right, sizes },
+                gradient.f32(),
+                &mut out,
+            );
             for (node, sums) in nodes.into_iter().zip([by_rule, by_left, by_right]) {
                 sink.add(node, sums)?;
             }
@@ -50,7 +54,8 @@ mod tests {
     fn gradients_follow_finite_differences() {
         for (n, down, across, rank) in [(2, 3, 5, 1), (3, 1, 2, 2), (1, 4, 3, 2)] {
             let shapes: [&[usize]; 3] = [&[n, n, n], &[n, down, rank], &[n, rank, across]];
-            Check::new("kronecker_sum", &shapes).run(|tape, vars| kronecker_sum(tape, &vars[0], &vars[1], &vars[2]));
+            Check::new("kronecker_sum", &shapes)
+                .run(|tape, vars| kronecker_sum(tape, &vars[0], &vars[1], &vars[2]));
         }
     }
 
@@ -81,7 +86,9 @@ mod tests {
     fn factors_that_do_not_fit_are_named() {
         let zeros = |shape: &[usize]| Var::constant(Tensor::zeros(Device::Cpu, shape).unwrap());
         let call = |rule: &[usize], left: &[usize], right: &[usize]| {
-            kronecker_sum(&Tape::inference(), &zeros(rule), &zeros(left), &zeros(right)).unwrap_err().to_string()
+            kronecker_sum(&Tape::inference(), &zeros(rule), &zeros(left), &zeros(right))
+                .unwrap_err()
+                .to_string()
         };
         let error = call(&[2, 2, 3], &[2, 5, 1], &[2, 1, 3]);
         assert_eq!(error, "kronecker_sum: expected a rule of shape [2, 2, 2], got [2, 2, 3]");

@@ -16,21 +16,27 @@ pub(super) fn scale_columns(values: &[f32], factors: &[f32], ends: Ends<'_>, out
     let before = before_activation.map(Disjoint::new);
     out.par_chunks_mut(rows * columns).zip(values.par_chunks(rows * columns)).enumerate().for_each(
         |(index, (out, values))| {
-            vectorised(#[inline(always)] || {
-                for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(columns)) {
-                    out.iter_mut().zip(row).zip(factors).for_each(|((out, x), factor)| *out = x * factor);
-                    if let Some(bias) = bias {
-                        out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(columns)) {
+                        out.iter_mut().zip(row).zip(factors).for_each(|((out, x), factor)| *out = x * factor);
+                        if let Some(bias) = bias {
+                            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+                        }
                     }
-                }
-            });
+                },
+            );
             if let Some(before) = &before {
                 let first = index * rows * columns;
                 #[expect(unsafe_code, reason = "two outputs in step")]
                 // SAFETY: the range is this block's own.
                 unsafe { before.slice(first..first + out.len()) }.copy_from_slice(out);
             }
-            vectorised(#[inline(always)] || activate(activation, out));
+            vectorised(
+                #[inline(always)]
+                || activate(activation, out),
+            );
         },
     );
 }
@@ -45,12 +51,15 @@ pub(super) fn scale_rows(values: &[f32], factors: &[f32], out: &mut [f32]) {
         .zip(values.par_chunks(rows * columns))
         .zip(factors.par_chunks(rows))
         .for_each(|((out, values), factors)| {
-            vectorised(#[inline(always)] || {
-                let pairs = out.chunks_exact_mut(columns).zip(values.chunks_exact(columns));
-                for ((out, row), factor) in pairs.zip(factors) {
-                    out.iter_mut().zip(row).for_each(|(out, x)| *out = x * factor);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    let pairs = out.chunks_exact_mut(columns).zip(values.chunks_exact(columns));
+                    for ((out, row), factor) in pairs.zip(factors) {
+                        out.iter_mut().zip(row).for_each(|(out, x)| *out = x * factor);
+                    }
+                },
+            );
         });
 }
 
@@ -59,16 +68,19 @@ pub(super) fn dot_columns(left: &[f32], right: &[f32], out: &mut [f32], accumula
     let columns = out.len();
     const WIDTH: usize = 128;
     out.par_chunks_mut(WIDTH).enumerate().for_each(|(index, sums)| {
-        vectorised(#[inline(always)] || {
-            if !accumulate {
-                sums.fill(0.0);
-            }
-            for (left, right) in left.chunks_exact(columns).zip(right.chunks_exact(columns)) {
-                let left = &left[index * WIDTH..][..sums.len()];
-                let right = &right[index * WIDTH..][..sums.len()];
-                sums.iter_mut().zip(left).zip(right).for_each(|((sum, a), b)| *sum += a * b);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                if !accumulate {
+                    sums.fill(0.0);
+                }
+                for (left, right) in left.chunks_exact(columns).zip(right.chunks_exact(columns)) {
+                    let left = &left[index * WIDTH..][..sums.len()];
+                    let right = &right[index * WIDTH..][..sums.len()];
+                    sums.iter_mut().zip(left).zip(right).for_each(|((sum, a), b)| *sum += a * b);
+                }
+            },
+        );
     });
 }
 
@@ -115,11 +127,14 @@ pub(super) fn kronecker(
     }
     out.par_chunks_mut(b * d).enumerate().for_each(|(row, out)| {
         let (left, right) = (&left[row / c * b..][..b], &right[row % c * d..][..d]);
-        vectorised(#[inline(always)] || {
-            for (out, factor) in out.chunks_exact_mut(d).zip(left) {
-                out.iter_mut().zip(right).for_each(|(out, x)| *out += scale * factor * x);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, factor) in out.chunks_exact_mut(d).zip(left) {
+                    out.iter_mut().zip(right).for_each(|(out, x)| *out += scale * factor * x);
+                }
+            },
+        );
     });
 }
 
@@ -149,7 +164,10 @@ pub(super) fn kronecker_backward(
         dright.fill(0.0);
         for (place, factor) in left.iter().enumerate() {
             let row = &gradient[((place / b * c + k) * b + place % b) * d..][..d];
-            vectorised(#[inline(always)] || dright.iter_mut().zip(row).for_each(|(sum, g)| *sum += scale * factor * g));
+            vectorised(
+                #[inline(always)]
+                || dright.iter_mut().zip(row).for_each(|(sum, g)| *sum += scale * factor * g),
+            );
         }
     });
 }

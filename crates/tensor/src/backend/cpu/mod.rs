@@ -45,7 +45,12 @@ impl Backend for Cpu {
     fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]) {
         kronecker_sum::forward(factors, out);
     }
-    fn kronecker_sum_backward(&self, factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]) {
+    fn kronecker_sum_backward(
+        &self,
+        factors: &KroneckerSum<'_>,
+        gradient: &[f32],
+        out: &mut [&mut [f32]; 3],
+    ) {
         kronecker_sum::backward(factors, gradient, out);
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {

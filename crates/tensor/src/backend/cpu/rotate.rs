@@ -21,17 +21,20 @@ pub(super) fn rotate_blocks(values: &[f32], rotations: &[f32], block: usize, bac
     };
     let rows = rows_per_block(columns);
     out.par_chunks_mut(rows * columns).zip(values.par_chunks(rows * columns)).for_each(|(out, values)| {
-        vectorised(#[inline(always)] || {
-            for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(columns)) {
-                let blocks = out.chunks_exact_mut(block).zip(row.chunks_exact(block));
-                for ((out, x), rotation) in blocks.zip(rotations.chunks_exact(block * block)) {
-                    out.fill(0.0);
-                    for (x, row) in x.iter().zip(rotation.chunks_exact(block)) {
-                        out.iter_mut().zip(row).for_each(|(out, r)| *out += x * r);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(columns)) {
+                    let blocks = out.chunks_exact_mut(block).zip(row.chunks_exact(block));
+                    for ((out, x), rotation) in blocks.zip(rotations.chunks_exact(block * block)) {
+                        out.fill(0.0);
+                        for (x, row) in x.iter().zip(rotation.chunks_exact(block)) {
+                            out.iter_mut().zip(row).for_each(|(out, r)| *out += x * r);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary, attention_product,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    attention_product,
 };
 
 /// The kernels of [`crate::Device::Meta`].
