@@ -150,7 +150,7 @@ fn expected(method: &dyn Method) -> Expected {
 }
 
 fn with(base: &str, keep_head: bool, method: &dyn Method) -> Case {
-    Case::open(base, keep_head, |model| method.apply(model, &options(given(method)))).unwrap()
+    Case::open(base, keep_head, |model| method.apply(model, &options(&given(method)))).unwrap()
 }
 
 #[test]

@@ -8,9 +8,9 @@ mod golden;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use golden::{Case, folder, options, relative};
+use golden::{Case, folder, given, options, relative};
 use retune_adapt::Options;
-use retune_adapt::peft::{self, Adapter, Applied, METHODS, Method};
+use retune_adapt::peft::{self, Adapter, Applied, BaseCard, METHODS, Method};
 use retune_model::formats::{Weights, write_safetensors};
 use serde_json::Value;
 
@@ -43,13 +43,24 @@ fn adapter(case: &Case) -> &Adapter {
 /// Writes the adapter as a run does.
 fn write(method: &dyn Method, case: &Case, at: &Path) {
     let file = method.file(adapter(case), &case.hooks, &case.parameters).unwrap();
-    let tensors: Vec<_> = file
-        .tensors
-        .iter()
-        .map(|(name, tensor)| (name.clone(), tensor.shape().to_vec(), tensor.f32()))
-        .collect();
-    write_safetensors(at.join("adapter_model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
-    std::fs::write(at.join("adapter_config.json"), Value::Object(file.config).to_string()).unwrap();
+    for (name, tensors) in file.weights() {
+        let views: Vec<_> = tensors
+            .into_iter()
+            .map(|(name, tensor)| (name.clone(), tensor.shape().to_vec(), tensor.f32()))
+            .collect();
+        write_safetensors(at.join(name), &views, &BTreeMap::new()).unwrap();
+    }
+    let base = BaseCard {
+        path: Path::new(BASE),
+        revision: None,
+        model_type: "bert",
+        class: "BertForSequenceClassification",
+        hidden_size: case.classifier.encoder().hidden_size(),
+        labels: &[],
+    };
+    for (name, document) in file.documents(&base) {
+        std::fs::write(at.join(name), Value::Object(document).to_string()).unwrap();
+    }
 }
 
 #[test]
@@ -174,8 +185,12 @@ fn the_second_side_of_a_branch_learns_faster_in_lora_plus() {
 #[test]
 fn what_is_saved_and_loaded_has_the_same_bits() {
     for method in METHODS {
-        let mut case = Case::open(BASE, true, |model| method.apply(model, &options(&[]))).unwrap();
-        if case.applied == Applied::Model {
+        let given = options(&given(*method));
+        let mut case = Case::open(BASE, true, |model| method.apply(model, &given)).unwrap();
+        // What makes virtual tokens is left behind: they come back as tokens alone.
+        if case.applied == Applied::Model
+            || case.trained().iter().any(|name| name.starts_with("prompt_encoder."))
+        {
             continue;
         }
         let trained: Vec<String> = case.trained().iter().map(ToString::to_string).collect();

@@ -125,9 +125,9 @@ impl TextModel {
             seed: key,
         };
         let chosen = model.select(train_also)?;
-        let (method, mut applied) = match &source.adapter {
-            Some((reader, files)) => (*reader, reader.load(&mut model, files)?),
-            None => (method, method.apply(&mut model, options)?),
+        let mut applied = match &source.adapter {
+            Some((_, files)) => method.load(&mut model, files)?,
+            None => method.apply(&mut model, options)?,
         };
         applied.train_also(&mut model, &chosen)?;
         // What the base lacked is then the adapter's own.

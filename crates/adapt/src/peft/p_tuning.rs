@@ -78,7 +78,7 @@ impl Method for PTuning {
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {
-        virtual_tokens::is(files, TYPE)
+        files.is(TYPE)
     }
 
     fn goes_on(&self, files: &AdapterFiles) -> Result<bool, AdaptError> {

@@ -62,12 +62,12 @@ impl Method for PTuningV2 {
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {
-        virtual_tokens::is(files, TYPE) && files.config.get(PROJECTION).and_then(Value::as_bool) != Some(true)
+        files.is(TYPE) && files.config.get(PROJECTION).and_then(Value::as_bool) != Some(true)
     }
 
     fn goes_on(&self, files: &AdapterFiles) -> Result<bool, AdaptError> {
         // A projected prefix too: from here on it is trained as it is.
-        Ok(virtual_tokens::is(files, TYPE))
+        Ok(files.is(TYPE))
     }
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {

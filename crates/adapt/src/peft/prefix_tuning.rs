@@ -70,11 +70,11 @@ impl Method for PrefixTuning {
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {
-        virtual_tokens::is(files, TYPE) && files.config.get(PROJECTION).and_then(Value::as_bool) == Some(true)
+        files.is(TYPE) && files.config.get(PROJECTION).and_then(Value::as_bool) == Some(true)
     }
 
     fn goes_on(&self, files: &AdapterFiles) -> Result<bool, AdaptError> {
-        match virtual_tokens::is(files, TYPE) {
+        match files.is(TYPE) {
             true => Err(virtual_tokens::without_network(files, self.name(), "p-tuning-v2")),
             false => Ok(false),
         }

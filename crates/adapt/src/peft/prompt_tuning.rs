@@ -92,12 +92,12 @@ impl Method for PromptTuning {
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {
-        virtual_tokens::is(files, TYPE)
+        files.is(TYPE)
     }
 
     fn goes_on(&self, files: &AdapterFiles) -> Result<bool, AdaptError> {
         // What a network made is from here on trained as it is.
-        Ok(self.reads(files) || virtual_tokens::is(files, p_tuning::TYPE))
+        Ok(self.reads(files) || files.is(p_tuning::TYPE))
     }
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {

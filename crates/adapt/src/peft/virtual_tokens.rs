@@ -191,11 +191,6 @@ impl VirtualTokens for Network {
     }
 }
 
-/// Whether `files` are of this `peft_type`.
-pub(super) fn is(files: &AdapterFiles, peft_type: &str) -> bool {
-    files.config.get("peft_type").and_then(Value::as_str) == Some(peft_type)
-}
-
 /// Puts the rows of a file on the model. They are trained as they are: what made them is not in it.
 pub(super) fn load(
     model: &mut Model<'_>,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use retune::{Event, TrainSettings, predict};
 
+use crate::round_trip::files;
 use crate::run::{Ear, model, refused, score, settings, train};
 use crate::tiny::Tiny;
 
@@ -62,8 +63,12 @@ fn the_rows_are_named_and_the_weights_before_them_are_kept() {
             names.extend(others);
         }
         assert!(values.iter().all(|value| value.is_finite()), "{method}");
-        let adapts = !["full", "head", "bitfit"].contains(&method);
-        assert_eq!(names.iter().all(|name| name.starts_with("base_model.")), adapts, "{method}");
+        let form = files(method);
+        let adapts = form.contains(&"adapter_model.safetensors");
+        let own = |name: &String| name.starts_with("base_model.") || name == "prompt_embeddings";
+        assert_eq!(names.iter().all(own), adapts, "{method}");
+        let small = form.contains(&"adapter.safetensors");
+        assert_eq!(names.iter().any(|name| name.contains(".adapters.")), small, "{method}");
         assert!(names.iter().any(|name| name.ends_with("classifier.weight")));
         // They are a model that answers; nothing else is there.
         let kept = model(tiny.path(method).join(LAST_GOOD));

@@ -7,7 +7,7 @@ use crate::run::{answers, model, score, settings, train};
 use crate::tiny::{LABELS, Tiny};
 
 /// What lies in a result's folder, by the form of the result.
-fn files(method: &str) -> Vec<&'static str> {
+pub(crate) fn files(method: &str) -> Vec<&'static str> {
     let mut files = match method {
         "full" | "head" | "bitfit" | "norms" | "top-layers" => vec!["config.json", "model.safetensors"],
         "houlsby" | "pfeiffer" | "parallel-adapter" | "compacter" => {
