@@ -56,22 +56,27 @@ fn tiles<const TALL: usize>(matrix: Matrix<'_>, scale: f32, first: usize, depth:
         #[inline(always)]
         || {
             let Matrix { data, shape: [rows, columns], strides: [down, right] } = matrix;
-            for (tile, top) in out.chunks_exact_mut(TALL * depth).zip((0..rows).step_by(TALL)) {
-                let tile = &mut tile[first * TALL..][..columns * TALL];
-                if rows - top < TALL {
-                    line_by_line(matrix.rows(top, rows - top), scale, TALL, tile);
-                } else if down == 1 {
-                    let (tile, _) = tile.as_chunks_mut::<TALL>();
-                    for (column, to) in tile.iter_mut().enumerate() {
-                        let from = &data[column * right + top..][..TALL];
+            let whole = rows / TALL;
+            if down == 1 {
+                // All tiles of a column before the next: what lies side by side is read at once.
+                for column in 0..columns {
+                    let from = &data[column * right..][..whole * TALL];
+                    for (tile, from) in from.as_chunks::<TALL>().0.iter().enumerate() {
+                        let to = &mut out[(tile * depth + first + column) * TALL..][..TALL];
                         for row in 0..TALL {
                             to[row] = from[row] * scale;
                         }
                     }
-                } else if right == 1 {
-                    across::<TALL>(&data[top * down..], down, scale, tile);
+                }
+            }
+            let done = if down == 1 { whole } else { 0 };
+            for tile in done..rows.div_ceil(TALL) {
+                let top = tile * TALL;
+                let to = &mut out[(tile * depth + first) * TALL..][..columns * TALL];
+                if right == 1 && tile < whole {
+                    across::<TALL>(&data[top * down..], down, scale, to);
                 } else {
-                    line_by_line(matrix.rows(top, TALL), scale, TALL, tile);
+                    line_by_line(matrix.rows(top, TALL.min(rows - top)), scale, TALL, to);
                 }
             }
         },
