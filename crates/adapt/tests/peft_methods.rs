@@ -203,7 +203,10 @@ fn what_is_saved_and_loaded_has_the_same_bits() {
         let (reader, loaded) = load(at.path());
         assert_eq!(reader.name(), method.name());
         assert_eq!(loaded.logits(), case.logits(), "{}", method.name());
-        assert_eq!(adapter(&loaded).config, adapter(&case).config, "{}", method.name());
+        // The base's own keys were added to it.
+        for (key, value) in &adapter(&case).config {
+            assert_eq!(adapter(&loaded).config[key], *value, "{}: {key}", method.name());
+        }
         assert_eq!(loaded.trained(), case.trained(), "{}", method.name());
     }
 }
