@@ -35,6 +35,14 @@ pub enum AdaptError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// A method whose result is no other weight of the model.
+    #[error("the method `{method}` cannot be merged into the base: {why}")]
+    Merge {
+        /// Its name.
+        method: String,
+        /// What it is instead.
+        why: String,
+    },
     /// The rows.
     #[error(transparent)]
     Data(#[from] DataError),

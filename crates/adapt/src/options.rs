@@ -26,8 +26,12 @@ pub enum Kind {
     Number,
     /// true or false.
     Flag,
+    /// A name.
+    Name,
     /// Names with commas between.
     List,
+    /// Any words.
+    Text,
 }
 
 /// The options that were given, by name. Values may be texts from a command line or typed ones from a file.
@@ -72,10 +76,12 @@ impl OptionSpec {
             }
             (Kind::Number, Value::Number(_)) | (Kind::Flag, Value::Bool(_)) => Some(value.clone()),
             (Kind::Flag, Value::String(text)) => text.parse::<bool>().ok().map(Value::from),
+            (Kind::Name, Value::String(_)) => Some(value.clone()),
             (Kind::List, Value::String(text)) => {
                 let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
                 Some(names.map(Value::from).collect::<Vec<_>>().into())
             }
+            (Kind::Text, Value::String(_)) => Some(value.clone()),
             (Kind::List, Value::Array(names)) if names.iter().all(Value::is_string) => Some(value.clone()),
             _ => None,
         };
@@ -93,7 +99,9 @@ impl Kind {
             Kind::Integer => "a whole number",
             Kind::Number => "a number",
             Kind::Flag => "true or false",
+            Kind::Name => "a name",
             Kind::List => "names with commas between",
+            Kind::Text => "a text",
         }
     }
 }

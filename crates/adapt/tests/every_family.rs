@@ -5,7 +5,7 @@
 
 mod golden;
 
-use golden::{Case, folder, options, relative};
+use golden::{Case, folder, given, is_virtual, options, relative, starts_near};
 use retune_adapt::peft::{self, Adapter, Applied, METHODS};
 use retune_adapt::tasks::TextClassifier;
 use retune_model::families;
@@ -151,9 +151,18 @@ fn a_head_of_other_classes_is_drawn_anew_and_one_of_the_same_is_kept() {
 fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
     for Expected { tuned, pretrained, last, inner, .. } in all() {
         for method in METHODS {
+            let is_virtual = is_virtual(*method);
+            if is_virtual && tuned.starts_with("modernbert") {
+                continue;
+            }
+            let given = options(&given(*method));
             for base in [tuned, pretrained] {
-                let case = Case::open(base, true, |model| method.apply(model, &options(&[]))).unwrap();
-                assert_eq!(case.logits(), Case::base(base, true).logits(), "{} on {base}", method.name());
+                let case = Case::open(base, true, |model| method.apply(model, &given)).unwrap();
+                let moved = relative(&case.logits(), &Case::base(base, true).logits());
+                // Some adapters start near the pretrained model, not at it; virtual tokens change its attention.
+                let near = if starts_near(*method) { 0.05 } else { 0.0 };
+                assert!(is_virtual || moved <= near, "{} on {base}: {moved}", method.name());
+                assert!(!is_virtual || moved > 0.0, "{} on {base}", method.name());
                 let gradients = case.gradients();
                 for (id, parameter) in case.parameters.iter() {
                     let reached = gradients.get(id).is_some();

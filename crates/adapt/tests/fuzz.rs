@@ -14,7 +14,9 @@ use models::Case;
 use retune_adapt::peft;
 
 /// Models with an adapter each.
-const ADAPTERS: [(&str, &str); 6] = [
+const ADAPTERS: [(&str, &str); 8] = [
+    ("bert-classifier", "prefix-tuning"),
+    ("electra-classifier", "prompt-tuning"),
     ("bert-classifier", "lora"),
     ("bert-classifier", "lora-rslora"),
     ("distilbert-classifier", "lora"),

@@ -381,9 +381,9 @@ fn all_tensors_that_do_not_fit_stand_in_one_message() {
 #[test]
 fn configurations_of_another_kind_are_refused() {
     for (key, value, expected) in [
-        ("peft_type", json!("IA3"), "adapters of type \"IA3\" are not read"),
+        ("peft_type", json!("BOFT"), "adapters of type \"BOFT\" are not read"),
         ("peft_type", Value::Null, "adapters of type null are not read"),
-        ("use_dora", json!(true), "`use_dora` is set, and that kind of LoRA is not read"),
+        ("use_qalora", json!(true), "`use_qalora` is set, and that kind of LoRA is not read"),
         ("lora_bias", json!(true), "`lora_bias` is set"),
         ("fan_in_fan_out", json!(true), "`fan_in_fan_out` is set"),
         ("bias", json!("all"), "`bias`: expected \"none\", got \"all\""),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command};
-use retune::{Kind, TrainSettings};
+use retune::{Kind, OptionSpec, TrainSettings};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -57,11 +57,13 @@ fn add_method_options(mut verb: Command) -> Command {
             if verb.get_arguments().any(|known| known.get_id() == option.name) {
                 continue;
             }
-            let help = format!("{} ({}) [default: {}]", option.help, method.name(), option.default);
+            let help = help(option);
             let value = match option.kind {
                 Kind::Integer | Kind::Number => "N",
                 Kind::Flag => "true|false",
+                Kind::Name => "NAME",
                 Kind::List => "NAMES",
+                Kind::Text => "TEXT",
             };
             let flag = Arg::new(option.name).long(option.name).value_name(value).help(help);
             verb = verb.arg(flag.help_heading("Method").hide_short_help(true));
@@ -82,6 +84,19 @@ fn keep_number(mut layer: Layer) -> Result<Layer, Failure> {
         ))),
         _ => Ok(layer),
     }
+}
+
+/// What an option does, which methods have it, and what it is if nobody says: first in the first of them.
+fn help(option: &OptionSpec) -> String {
+    let same = |other: &&OptionSpec| other.name == option.name;
+    let owners: Vec<_> = retune::METHODS
+        .iter()
+        .filter_map(|method| Some((method.name(), method.options().iter().find(same)?.default)))
+        .collect();
+    let names: Vec<_> = owners.iter().map(|(name, _)| *name).collect();
+    let others = owners.iter().filter(|(_, default)| *default != option.default);
+    let others: String = others.map(|(name, default)| format!("; {name}: {default}")).collect();
+    format!("{} ({}) [default: {}{others}]", option.help, names.join(", "), option.default)
 }
 
 /// The settings that are there.

@@ -24,15 +24,13 @@ pub struct Batch {
     pub input_ids: Arc<[u32]>,
     /// `[tokens]`
     pub token_type_ids: Arc<[u32]>,
-    /// `[tokens]`, from 0 in each row.
-    pub position_ids: Arc<[u32]>,
 }
 
 impl Batch {
     /// Lays `rows` end to end. A row's missing type ids are 0.
     pub fn new<'a>(rows: impl IntoIterator<Item = BatchRow<'a>>) -> Self {
         let (mut lengths, mut ids) = (Vec::new(), Vec::new());
-        let (mut input_ids, mut token_type_ids, mut position_ids) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut input_ids, mut token_type_ids) = (Vec::new(), Vec::new());
         for row in rows {
             lengths.push(row.input_ids.len());
             ids.push(row.id);
@@ -40,7 +38,6 @@ impl Batch {
             token_type_ids.extend(
                 row.token_type_ids.iter().copied().chain(std::iter::repeat(0)).take(row.input_ids.len()),
             );
-            position_ids.extend((0u32..).take(row.input_ids.len()));
         }
         let layout = Layout::new(&lengths, &ids);
         Batch {
@@ -48,7 +45,6 @@ impl Batch {
             layout: Arc::new(layout),
             input_ids: input_ids.into(),
             token_type_ids: token_type_ids.into(),
-            position_ids: position_ids.into(),
         }
     }
 

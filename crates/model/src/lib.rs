@@ -19,4 +19,4 @@ pub use batch::{Batch, BatchRow};
 pub use checkpoint::{Aliases, Checkpoint, Init, Loaded};
 pub use error::{ModelError, TensorProblem};
 pub use forward::Forward;
-pub use sites::{Hooks, LinearHook};
+pub use sites::{Hooks, LinearHook, Merged, SubLayerHook, VirtualTokens};

@@ -1,15 +1,15 @@
-//! What a run leaves behind: a Hugging Face folder or a `peft` adapter, and `retune.json`, which says all about it.
+//! What a run leaves behind: a Hugging Face folder or an adapter, and `retune.json`, which says all about it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::{Adapter, AdapterFiles, Applied};
+use retune_adapt::peft::{Adapter, Applied, BaseCard};
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
-use retune_tensor::{ParamId, Parameters};
+use retune_tensor::{ParamId, Parameters, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -196,28 +196,43 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
 }
 
 fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
-    save_tensors(&model.parameters, &adapter.tensors, &folder.join(AdapterFiles::WEIGHTS))?;
-    let mut config = adapter.config.clone();
-    let (base, revision) = named(&model.source);
-    config.insert("base_model_name_or_path".into(), json!(base));
-    // Where `peft` looks for the base's revision; without one it takes the newest.
-    config.insert("revision".into(), json!(revision));
-    Ok(write_atomic(folder.join(AdapterFiles::CONFIG), |writer| {
-        serde_json::to_writer_pretty(&mut *writer, &config)?;
-        writer.write_all(b"\n")
-    })?)
+    let file = model.method.file(adapter, &model.hooks, &model.parameters)?;
+    for (name, tensors) in file.weights() {
+        let views: Vec<_> = tensors.into_iter().map(|(name, value)| view(name.clone(), value)).collect();
+        write_safetensors(folder.join(name), &views, &metadata())?;
+    }
+    let (path, revision) = named(&model.source);
+    let base = BaseCard {
+        path: &path,
+        revision: revision.as_deref(),
+        model_type: model.family.model_type(),
+        class: model.family.sequence_classification_class(),
+        hidden_size: model.classifier.encoder().hidden_size(),
+        labels: model.labels().names(),
+    };
+    for (name, document) in file.documents(&base) {
+        write_atomic(folder.join(name), |writer| {
+            serde_json::to_writer_pretty(&mut *writer, &document)?;
+            writer.write_all(b"\n")
+        })?;
+    }
+    Ok(())
 }
 
 /// Writes some parameters, each under a name of its own.
 pub(crate) fn save_tensors(parameters: &Parameters, named: &[(String, ParamId)], path: &Path) -> Result<()> {
-    let tensors: Vec<_> = named
-        .iter()
-        .map(|(name, id)| {
-            let value = &parameters.get(*id).value;
-            (name.clone(), value.shape().to_vec(), value.f32())
-        })
-        .collect();
-    Ok(write_safetensors(path, &tensors, &metadata())?)
+    Ok(write_safetensors(path, &views(parameters, named), &metadata())?)
+}
+
+/// A tensor as it is written: its name, its shape, its values.
+type View<'a> = (String, Vec<usize>, &'a [f32]);
+
+fn views<'a>(parameters: &'a Parameters, named: &[(String, ParamId)]) -> Vec<View<'a>> {
+    named.iter().map(|(name, id)| view(name.clone(), &parameters.get(*id).value)).collect()
+}
+
+fn view(name: String, value: &Tensor) -> View<'_> {
+    (name, value.shape().to_vec(), value.f32())
 }
 
 /// Loaders of the Hugging Face libraries ask for it.

@@ -18,6 +18,8 @@ use crate::{Card, Error, Listener, Result, manifest, resume, workshop};
 
 const WEIGHTS: &str = "weights.safetensors";
 const MOMENTS: &str = "optimiser.safetensors";
+/// What the method remembers, where it remembers anything.
+const METHOD: &str = "method.safetensors";
 const BEST: &str = "best.safetensors";
 const STATE: &str = "state.json";
 /// As PyTorch calls AdamW's moments.
@@ -101,12 +103,12 @@ impl Checkpoints {
         Ok(0)
     }
 
-    /// Writes one, then removes those that are too old.
-    pub fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<()> {
+    /// Writes one with the `method`'s own tensors, then removes those that are too old.
+    pub fn save(&mut self, checkpoint: &Checkpoint<'_>, method: &[(&str, &mut Tensor)]) -> Result<()> {
         let state = checkpoint.state;
         let temporary = self.folder.join(format!(".step-{}.tmp", state.step));
         remove(&temporary)?;
-        if let Err(error) = self.write(checkpoint, &temporary) {
+        if let Err(error) = self.write(checkpoint, method, &temporary) {
             // A full disk would stay full of it. That it cannot be removed says less than why it could not be written.
             let _ = remove(&temporary);
             return Err(error);
@@ -121,11 +123,23 @@ impl Checkpoints {
         self.prune(state.rewind_to)
     }
 
-    fn write(&self, checkpoint: &Checkpoint<'_>, temporary: &Path) -> Result<()> {
+    fn write(
+        &self,
+        checkpoint: &Checkpoint<'_>,
+        method: &[(&str, &mut Tensor)],
+        temporary: &Path,
+    ) -> Result<()> {
         let Checkpoint { state, parameters, optimiser } = *checkpoint;
         fs::create_dir_all(temporary).map_err(|error| Error::write(temporary, "make the folder", error))?;
         save_tensors(parameters, &workshop::trained(parameters), &temporary.join(WEIGHTS))?;
         save_moments(parameters, optimiser, &temporary.join(MOMENTS))?;
+        if !method.is_empty() {
+            let tensors: Vec<_> = method
+                .iter()
+                .map(|(name, tensor)| ((*name).to_string(), tensor.shape().to_vec(), Tensor::f32(tensor)))
+                .collect();
+            write_safetensors(temporary.join(METHOD), &tensors, &artefact::metadata())?;
+        }
         if self.best().is_file() {
             link(&self.best(), &temporary.join(BEST))?;
         }
@@ -144,12 +158,14 @@ impl Checkpoints {
         manifest::write(temporary)
     }
 
-    /// Brings one back: weights into `parameters`, moments into `optimiser`. The newest where no step is named.
+    /// Brings one back: weights into `parameters`, moments into `optimiser`, and the `method`'s own tensors. The newest
+    /// where no step is named.
     pub fn load(
         &self,
         step: Option<u64>,
         parameters: &mut Parameters,
         optimiser: &mut Optimiser,
+        method: Vec<(&str, &mut Tensor)>,
     ) -> Result<Option<State>> {
         let Some(step) = step.or(self.whole.last().copied()) else { return Ok(None) };
         let path = self.path(step);
@@ -165,6 +181,12 @@ impl Checkpoints {
             for (moment, tensor) in MOMENT_NAMES.iter().zip(tensors) {
                 let name = format!("{moment}.{}", parameters.get(id).name);
                 moments.read_f32_into(&name, tensor.f32_mut()?)?;
+            }
+        }
+        if !method.is_empty() {
+            let tensors = Weights::open(path.join(METHOD))?;
+            for (name, tensor) in method {
+                tensors.read_f32_into(name, tensor.f32_mut()?)?;
             }
         }
         Ok(Some(saved.state))

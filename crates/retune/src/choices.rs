@@ -16,13 +16,13 @@ const FULL_BYTES: usize = 16;
 
 /// The method: the adapter's own, the one asked for, or by the size of the model.
 pub(crate) fn method(asked: Option<&str>, source: &Source) -> Result<Choice<&'static dyn Method>> {
-    if let Some((method, _)) = &source.adapter {
-        let asked = asked.map(peft::find).transpose()?;
-        if let Some(other) = asked.filter(|asked| asked.name() != method.name()) {
+    if let Some((maker, files)) = &source.adapter {
+        let method = asked.map(peft::find).transpose()?.unwrap_or(*maker);
+        if !method.goes_on(files)? {
             let message = format!(
                 "the model is an adapter of `{}`, which cannot go on as `{}`",
-                method.name(),
-                other.name()
+                maker.name(),
+                method.name()
             );
             return Err(crate::Error::Setting { flag: "method", message });
         }
@@ -30,7 +30,7 @@ pub(crate) fn method(asked: Option<&str>, source: &Source) -> Result<Choice<&'st
             "method {}: the model is an adapter of it, and training goes on from its values",
             method.name()
         );
-        return Ok(Choice { value: *method, why });
+        return Ok(Choice { value: method, why });
     }
     if let Some(name) = asked {
         let value = peft::find(name)?;

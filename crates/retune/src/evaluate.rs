@@ -129,6 +129,7 @@ fn tallied(
     }
     evaluation.said = dataset::said(&read.table, &read.columns);
     evaluation.said.extend(model.thresholds_said());
+    evaluation.said.extend(model.unknown_keys_said());
     let cut = rows.tokens.truncated();
     if cut > 0 {
         evaluation.said.push(format!("{cut} rows were cut to {max_length} tokens"));

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::AdapterFiles;
 use retune_data::ProblemType;
 use retune_model::formats::{HfConfig, Weights};
 use serde::Serialize;
@@ -41,7 +40,7 @@ pub struct Inspected {
 }
 
 /// The keys of a configuration that say how large a model is.
-const SIZES: [&str; 13] = [
+const SIZES: [&str; 14] = [
     "vocab_size",
     "embedding_size",
     "hidden_size",
@@ -56,6 +55,7 @@ const SIZES: [&str; 13] = [
     "max_position_embeddings",
     "r",
     "lora_alpha",
+    "reduction_factor",
 ];
 
 /// Says what lies in `folder` (or is on the hub under this id); `base` is that of an adapter, where it is no longer at its place. Errors if it is no
@@ -72,15 +72,24 @@ pub fn inspect(folder: &Path, base: Option<&Path>) -> Result<Inspected> {
     let source = Source::find(&settings)?;
     let config = HfConfig::open(&source.base)?;
     let labels = source.sound_labels()?;
-    let (what, weights, mut raw) = match &source.adapter {
-        Some((_, files)) => {
-            ("adapter", Weights::open(source.folder.join(AdapterFiles::WEIGHTS))?, files.config.clone())
-        }
-        None => ("model", Weights::open(&source.folder)?, config.raw.clone()),
+    let whole = source.adapter.is_none().then(|| Weights::open(&source.folder)).transpose()?;
+    let (what, mut raw) = match &source.adapter {
+        Some((_, files)) => ("adapter", files.config.clone()),
+        None => ("model", config.raw.clone()),
     };
-    let infos = || weights.names().filter_map(|name| Some((name, weights.info(name)?)));
+    // Where the `adapters` library has what it is.
+    if let Some(Value::Object(inner)) = raw.get("config").cloned() {
+        raw.extend(inner);
+    }
+    let weights: Vec<&Weights> = match (&whole, &source.adapter) {
+        (Some(whole), _) => vec![whole],
+        (None, adapter) => adapter.iter().flat_map(|(_, files)| files.weights()).collect(),
+    };
+    let all = || weights.iter().flat_map(|file| file.names().map(move |name| (name, file.info(name))));
+    let infos = || all().filter_map(|(name, info)| Some((name, info?)));
     let dtypes: BTreeSet<String> = infos().map(|(_, info)| format!("{:?}", info.dtype)).collect();
     raw.retain(|key, _| SIZES.contains(&key.as_str()));
+    let tensors = infos().map(|(name, info)| (name.to_string(), info.shape.clone())).collect();
     Ok(Inspected {
         what,
         model_type: config.model_type()?.to_string(),
@@ -91,6 +100,6 @@ pub fn inspect(folder: &Path, base: Option<&Path>) -> Result<Inspected> {
         problem_type: source.problem_type().unwrap_or_default(),
         labels,
         card: source.card,
-        tensors: infos().map(|(name, info)| (name.to_string(), info.shape.clone())).collect(),
+        tensors,
     })
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use retune_adapt::Options;
-use retune_adapt::peft::{self, Applied, Method};
+use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
 use retune_adapt::tasks::{self, Form, TextClassifier};
 use retune_data::{Example, LabelMap, ProblemType, Tokens};
 use retune_model::families::{self, Family};
@@ -9,7 +9,7 @@ use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
 use retune_model::{Batch, Forward, Hooks};
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Parameters, Result as TensorResult, Tape, Var};
+use retune_tensor::{Device, ParamId, Parameters, Result as TensorResult, Tape, Var};
 
 use crate::artefact::Columns;
 use crate::{Card, Error, FileSettings, ModelSettings, Result, Source, labelling};
@@ -32,8 +32,12 @@ pub struct TextModel {
     pub hooks: Hooks,
     /// What its logits mean: labels, targets, loss, decoding.
     pub form: Box<dyn Form>,
+    /// What adjusted it: the method that was asked for, or the one that made the adapter at the source.
+    pub method: &'static dyn Method,
     /// What the method did, and so how the model is saved.
     pub applied: Applied,
+    /// What is trained beside.
+    pub also: Vec<ParamId>,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
     pub fresh: Vec<String>,
     /// Tensors of the base that nobody asked for, such as pretraining heads.
@@ -48,6 +52,8 @@ pub(crate) struct Adjustment<'a> {
     pub method: &'static dyn Method,
     /// The method's own settings.
     pub options: &'a Options,
+    /// What is trained beside, by patterns of names.
+    pub train_also: &'a [String],
     /// What is learnt.
     pub form: Box<dyn Form>,
     /// Whether a head that is there was trained for these labels.
@@ -66,13 +72,17 @@ impl TextModel {
         let form = finished_form(settings, &source)?;
         let options = Options::default();
         // A finished model is changed by nothing; which method does not change it is all the same.
-        let method = peft::find("head")?;
+        let method = match &source.adapter {
+            Some((reader, _)) => *reader,
+            None => peft::find("head")?,
+        };
         let model = Self::build(
             source,
             Adjustment {
                 device: Device::Cpu,
                 method,
                 options: &options,
+                train_also: &[],
                 form,
                 keep_head: true,
                 dropout: None,
@@ -90,7 +100,7 @@ impl TextModel {
 
     /// Builds the model at `source` for a task and a method. An adapter at the source keeps its values and its form.
     pub(crate) fn build(source: Source, adjustment: Adjustment<'_>) -> Result<Self> {
-        let Adjustment { device, method, options, form, keep_head, dropout, seed } = adjustment;
+        let Adjustment { device, method, options, train_also, form, keep_head, dropout, seed } = adjustment;
         let key = Key::new(seed).with_name("weights");
         let mut opened = families::open(&source.base, device, key)?;
         if let Some(dropout) = dropout {
@@ -111,12 +121,15 @@ impl TextModel {
             encoder: classifier.encoder(),
             classifier: classifier.classifier(),
             fresh: &loaded.fresh,
+            tokenizer: Some(&tokenizer),
             seed: key,
         };
-        let applied = match &source.adapter {
-            Some((reader, files)) => reader.load(&mut model, files)?,
+        let chosen = model.select(train_also)?;
+        let mut applied = match &source.adapter {
+            Some((_, files)) => method.load(&mut model, files)?,
             None => method.apply(&mut model, options)?,
         };
+        applied.train_also(&mut model, &chosen)?;
         // What the base lacked is then the adapter's own.
         let fresh = if source.adapter.is_some() { Vec::new() } else { loaded.fresh };
         Ok(TextModel {
@@ -128,7 +141,9 @@ impl TextModel {
             parameters,
             hooks,
             form,
+            method,
             applied,
+            also: chosen,
             fresh,
             unused: loaded.unused,
         })
@@ -147,16 +162,27 @@ impl TextModel {
 
     /// The longest text, in tokens, that it should be given: what it was trained on, or what it can take.
     pub fn max_length(&self, wanted: Option<usize>) -> Result<usize> {
-        let most = self.classifier.encoder().max_length();
+        let most = self.longest();
         let least = self.tokenizer.special_tokens(false) + 1;
         match wanted {
             Some(length) if length > most || length < least => {
-                let message = format!("expected {least} to {most} tokens for this model, got {length}");
+                let message = match self.hooks.virtual_tokens() {
+                    0 => format!("expected {least} to {most} tokens for this model, got {length}"),
+                    count => format!(
+                        "expected {least} to {most} tokens for this model, as {count} of its positions are those of \
+                         virtual tokens, got {length}"
+                    ),
+                };
                 Err(Error::Setting { flag: "max-length", message })
             }
             Some(length) => Ok(length),
             None => Ok(self.source.card.as_ref().map_or(512, |card| card.max_length).min(most)),
         }
+    }
+
+    /// The longest text, in tokens, that it can take.
+    pub(crate) fn longest(&self) -> usize {
+        self.classifier.encoder().max_length().saturating_sub(self.hooks.virtual_tokens())
     }
 
     /// The tokens of `examples`, cut at `max_length`. Errors if the encoder has no embedding for one of them, with its
@@ -192,15 +218,41 @@ impl TextModel {
     /// What is to be known of its weights: those that are new, and those of the base that are left aside.
     pub(crate) fn sentences(&self) -> Vec<String> {
         let mut said = Vec::new();
+        let count = self.hooks.virtual_tokens();
+        if count > 0 {
+            said.push(format!(
+                "{count} of the model's {} positions are those of virtual tokens: texts of up to {} tokens are read whole",
+                self.classifier.encoder().max_length(),
+                self.longest()
+            ));
+        }
         let fresh: Vec<_> = self.fresh.iter().filter_map(|name| name.strip_suffix(".weight")).collect();
         if !fresh.is_empty() {
             said.push(format!("new weights, trained from scratch: {}", fresh.join(", ")));
+        }
+        if !self.also.is_empty() {
+            let count: usize = self.also.iter().map(|id| self.parameters.get(*id).value.len()).sum();
+            said.push(format!("trained beside: {count} parameters in {} tensors", self.also.len()));
         }
         let unused: Vec<_> = self.unused.iter().filter(|name| !name.ends_with("position_ids")).collect();
         if let Some(first) = unused.first() {
             said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
         }
+        said.extend(self.unknown_keys_said());
         said
+    }
+
+    /// What is to be known of its adapter's configuration.
+    pub(crate) fn unknown_keys_said(&self) -> Option<String> {
+        let (_, files) = self.source.adapter.as_ref()?;
+        let keys = files.unknown_keys();
+        (!keys.is_empty()).then(|| {
+            format!(
+                "{}: keys that are not known here, kept as they are and not followed: {}",
+                files.folder().join(AdapterFiles::CONFIG).display(),
+                keys.join(", ")
+            )
+        })
     }
 
     /// Errors if it was trained on two texts a row and is given one, or the other way round, whose answer would be

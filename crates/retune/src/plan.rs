@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::evaluate;
 use crate::recipe::{Prepared, prepare};
 use crate::workshop::ClassifierWorkshop;
-use crate::{Device, Listener, Result, Source, TrainSettings, choices};
+use crate::{Device, Listener, Result, Source, TextModel, TrainSettings, choices};
 
 /// What a training will cost: the JSON of `plan`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,7 +69,7 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
         _ => 0,
     };
     let (total_parameters, trainable_parameters) = prepared.model.parameters.count();
-    let (result_bytes, disk_bytes) = (result_bytes(&prepared), disk_bytes(&prepared)?);
+    let (result_bytes, disk_bytes) = (result_bytes(&prepared)?, disk_bytes(&prepared)?);
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
     let rehearsed = rehearsal(&prepared, &mut parameters, &prepared.plan, &run)?;
     let resident = |touched: usize| touched + around + memory::kernel_buffers();
@@ -243,15 +243,17 @@ fn calibrate(
 }
 
 /// The weights that a result of this training holds; configuration and tokenizer are small beside them.
-fn result_bytes(prepared: &Prepared<'_>) -> u64 {
-    let parameters = &prepared.model.parameters;
-    let values: usize = match &prepared.model.applied {
+fn result_bytes(prepared: &Prepared<'_>) -> Result<u64> {
+    let TextModel { parameters, hooks, applied, .. } = &prepared.model;
+    let values: usize = match applied {
         Applied::Model => parameters.count().0,
         Applied::Adapter(adapter) => {
-            adapter.tensors.iter().map(|(_, id)| parameters.get(*id).value.len()).sum()
+            let computed = adapter.computed(hooks, parameters)?.map_or(0, |(_, value)| value.len());
+            let saved = adapter.tensors.iter().map(|(_, id)| parameters.get(*id).value.len());
+            computed + saved.sum::<usize>()
         }
     };
-    4 * values as u64
+    Ok(4 * values as u64)
 }
 
 /// The most on disk while it runs: the result beside all checkpoints that are kept and the one being written, each with
@@ -265,7 +267,7 @@ pub(crate) fn disk_bytes(prepared: &Prepared<'_>) -> Result<u64> {
     let (_, trained) = model.parameters.count();
     // Any number may be asked to be kept.
     let kept = checkpoints.saturating_mul(4 * values * trained as u64);
-    Ok(result_bytes(prepared).saturating_add(kept))
+    Ok(result_bytes(prepared)?.saturating_add(kept))
 }
 
 #[cfg(test)]

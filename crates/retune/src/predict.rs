@@ -216,7 +216,7 @@ fn run(
         rows: examples.len(),
         tokens: tokens.total(),
         truncated: tokens.truncated(),
-        said: model.thresholds_said().into_iter().collect(),
+        said: model.thresholds_said().into_iter().chain(model.unknown_keys_said()).collect(),
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok((predictions, done))

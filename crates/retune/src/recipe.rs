@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use retune_adapt::peft::Applied;
 use retune_adapt::tasks::{self, ClassifierRows, LossOptions, Task};
 use retune_data::ProblemType;
 use retune_tensor::memory;
@@ -126,6 +127,7 @@ fn adjust(
         device,
         method: resolved.method,
         options: &resolved.options,
+        train_also: &resolved.train_also,
         form: resolved.form(examples)?,
         keep_head,
         dropout: resolved.dropout,
@@ -197,19 +199,31 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let mut parameters = std::mem::take(&mut model.parameters);
     let unsound = workshop::not_finite(&parameters);
     let best = checkpoints.best();
+    let during = match &model.applied {
+        Applied::Adapter(adapter) => {
+            let steps = plan.total_steps(run_settings.epochs);
+            model.method.during_training(adapter, &parameters, &resolved.options, steps)?
+        }
+        Applied::Model => None,
+    };
     let mut shop = ClassifierWorkshop {
         rates: resolved.layer_rates(&parameters),
         checkpoints: Some(checkpoints),
+        during,
         ..ClassifierWorkshop::new(&model, &train_rows, &eval_rows)
     };
     let mut told = Told { run: &mut run, listener };
     let trained = retune_train::train(&mut parameters, &plan, &mut shop, &run_settings, &mut told);
-    let evaluation = shop.latest.take();
+    let (evaluation, during) = (shop.latest.take(), shop.during.take());
     model.parameters = parameters;
     let outcome = match trained {
         Ok(outcome) => outcome,
         Err(error) => return Err(stopped::explain(error, model, unsound, &run, &best, &examples, &card)),
     };
+
+    if let (Some(during), Applied::Adapter(adapter)) = (during, &mut model.applied) {
+        during.finish(adapter);
+    }
 
     // 5. Evaluate, and save what can be deployed.
     let peak_memory_bytes = memory::usage(Device::Cpu).peak;

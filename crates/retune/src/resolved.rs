@@ -22,6 +22,8 @@ pub(crate) struct Resolved<'a> {
     given: &'a TrainSettings,
     pub method: &'static dyn Method,
     pub options: Options,
+    /// Patterns of parameters that are trained beside.
+    pub train_also: Vec<String>,
     pub dropout: Option<f32>,
     pub batching: Batching,
     pub accumulation: usize,
@@ -121,6 +123,7 @@ impl<'a> Resolved<'a> {
             given,
             method,
             options: Options(given.method_options.clone()),
+            train_also: patterns(given.train_also.as_deref()),
             dropout: given.model_dropout.map(|dropout| dropout as f32),
             batching,
             accumulation: at_least_1("accumulation", given.accumulation.unwrap_or(1))?,
@@ -296,6 +299,7 @@ impl<'a> Resolved<'a> {
         let f32 = |value: f32| value.to_string().parse::<f64>().unwrap_or_default();
         json!({
             "method_options": self.options.0,
+            "train_also": self.given.train_also,
             "epochs": epochs,
             "batching": self.batching,
             "accumulation": self.accumulation,
@@ -337,6 +341,11 @@ fn number(flag: &'static str, value: f64, holds: impl Fn(f64) -> bool, expected:
         return Ok(());
     }
     Err(Error::Setting { flag, message: format!("expected a number {expected}, got {value}") })
+}
+
+fn patterns(given: Option<&str>) -> Vec<String> {
+    let names = given.into_iter().flat_map(|names| names.split(','));
+    names.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect()
 }
 
 fn share(value: f64) -> bool {

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use retune_adapt::peft::Form;
 use retune_model::formats::sync_folder;
 use retune_model::tokenizer;
 use retune_train::{Event, Observer};
@@ -29,13 +30,11 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Whatever a run may leave behind beside its events and the tokenizer's files, so that another can replace it and touch
 /// nothing else.
-const LEFT_BEHIND: [&str; 6] = [
+const LEFT_BEHIND: [&str; 4] = [
     // First, so that what is left of a finished run is none.
     Card::FILE,
     "config.json",
     "model.safetensors",
-    "adapter_config.json",
-    "adapter_model.safetensors",
     CHECKPOINTS,
 ];
 
@@ -120,7 +119,7 @@ impl RunFolder {
             ));
         }
         // A tokenizer of an earlier base would be read before the new one's, where it has other files.
-        for name in LEFT_BEHIND.into_iter().chain(tokenizer::FILES) {
+        for name in LEFT_BEHIND.into_iter().chain(Form::FILES).chain(tokenizer::FILES) {
             remove(&folder.join(name))?;
         }
         TensorBoard::remove(folder)?;

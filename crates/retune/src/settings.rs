@@ -128,6 +128,9 @@ pub struct TrainSettings {
     /// What is trained of the model: see `retune methods` [default: by the size of the model]
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAME", help_heading = "Method"))]
     pub method: Option<String>,
+    /// Train these parameters of the model as well, by parts of their names: norms, layer.5, *.bias, pooler
+    #[cfg_attr(feature = "clap", arg(long, value_name = "NAMES"))]
+    pub train_also: Option<String>,
     /// The folder for the result
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
     pub output: Option<PathBuf>,

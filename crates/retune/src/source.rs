@@ -146,6 +146,12 @@ impl Source {
             return Ok(Some(LabelNames { names: card.labels.clone(), placeholder: false, conflict: None }));
         }
         let classes = self.adapter_classes()?;
+        if let Some(names) = self.adapter.as_ref().and_then(|(_, files)| files.labels()) {
+            let placeholder = names.iter().enumerate().all(|(id, name)| *name == format!("LABEL_{id}"));
+            if classes.is_none_or(|classes| classes == names.len()) {
+                return Ok(Some(LabelNames { names, placeholder, conflict: None }));
+            }
+        }
         let named = HfConfig::open(&self.base)?.label_names()?;
         Ok(named.filter(|named| classes.is_none_or(|classes| classes == named.names.len())))
     }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use retune_adapt::peft::{DuringTraining, Update};
 use retune_adapt::tasks::ClassifierRows;
 use retune_model::formats::Weights;
 use retune_tensor::random::Key;
-use retune_tensor::{ParamId, Parameters, Tape, Tensor, Var};
+use retune_tensor::{Gradients, ParamId, Parameters, Tape, Tensor, Var, ops};
 use retune_train::{Checkpoint, Evaluated, Optimiser, State, Workshop};
 
 use crate::artefact::save_tensors;
@@ -23,6 +24,8 @@ pub(crate) struct ClassifierWorkshop<'a> {
     pub checkpoints: Option<Checkpoints>,
     /// The shares of the learning rate, where layers differ in it.
     pub rates: Option<LayerRates>,
+    /// What the method does beside having parameters.
+    pub during: Option<Box<dyn DuringTraining>>,
     /// The evaluation of the latest weights.
     pub latest: Option<Evaluation>,
     /// That of the kept ones.
@@ -40,6 +43,7 @@ impl<'a> ClassifierWorkshop<'a> {
             eval: Some(eval).filter(|rows| !rows.tokens.is_empty()),
             checkpoints: None,
             rates: None,
+            during: None,
             latest: None,
             kept: None,
         }
@@ -78,7 +82,14 @@ impl Workshop for ClassifierWorkshop<'_> {
         denominator: f32,
         dropout: Key,
     ) -> retune_tensor::Result<Var> {
-        Ok(self.loss_and_logits(tape, parameters, rows, denominator, Some(dropout))?.0)
+        let loss = self.loss_and_logits(tape, parameters, rows, denominator, Some(dropout))?.0;
+        let during = self.during.as_ref();
+        let Some(penalty) = during.map(|during| during.penalty(tape, parameters)).transpose()?.flatten()
+        else {
+            return Ok(loss);
+        };
+        // Each batch of a step has its share of the one penalty, so that accumulation stays exact.
+        ops::weighted_sum(tape, &[(loss, 1.0), (penalty, self.denominator(rows) / denominator)])
     }
 
     fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {
@@ -109,18 +120,29 @@ impl Workshop for ClassifierWorkshop<'_> {
     }
 
     fn rate(&self, name: &str) -> f64 {
-        self.rates.as_ref().map_or(1.0, |rates| rates.of(name))
+        let method = self.during.as_ref().map_or(1.0, |during| during.rate(name));
+        self.rates.as_ref().map_or(1.0, |rates| rates.of(name)) * method
+    }
+
+    fn after_update(
+        &mut self,
+        parameters: &mut Parameters,
+        gradients: &Gradients,
+        gradient_scale: f32,
+        step: u64,
+    ) -> Result<(), AnyError> {
+        let Some(during) = &mut self.during else { return Ok(()) };
+        Ok(during.after_update(parameters, Update { step, gradients, gradient_scale })?)
     }
 
     fn group<'n>(&self, name: &'n str) -> &'n str {
-        // The two sides of a low-rank branch: one of them has no gradient as long as the other is 0.
-        let site = name.split_once(".lora_").map(|(site, _)| site);
-        site.or(name.rsplit_once('.').map(|(layer, _)| layer)).unwrap_or(name)
+        self.model.method.group(name)
     }
 
     fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), AnyError> {
         let Some(checkpoints) = &mut self.checkpoints else { return Ok(()) };
-        Ok(checkpoints.save(checkpoint)?)
+        let state = self.during.as_mut().map(|during| during.state()).unwrap_or_default();
+        Ok(checkpoints.save(checkpoint, &state)?)
     }
 
     fn load(
@@ -130,7 +152,8 @@ impl Workshop for ClassifierWorkshop<'_> {
         optimiser: &mut Optimiser,
     ) -> Result<Option<State>, AnyError> {
         let Some(checkpoints) = &self.checkpoints else { return Ok(None) };
-        Ok(checkpoints.load(step, parameters, optimiser)?)
+        let state = self.during.as_mut().map(|during| during.state()).unwrap_or_default();
+        Ok(checkpoints.load(step, parameters, optimiser, state)?)
     }
 }
 

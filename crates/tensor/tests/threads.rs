@@ -13,8 +13,8 @@ use pass::pass;
 use retune_tensor::backend::{Activation, AdamW, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
     CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, attention_of_first,
-    cross_entropy, dropout, embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns,
-    select_rows,
+    cross_entropy, dropout, embedding, gated, layer_norm, linear, mean_rows, prepend_rows, rotary,
+    select_columns, select_rows,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Result, Tape, Tensor, Var};
@@ -285,4 +285,13 @@ fn a_whole_pass_and_its_gradient_norm() {
 /// The bytes of an f64 as values of their own.
 fn bytes(value: f64) -> Tensor {
     Tensor::from_slice(Device::Cpu, &[8], &value.to_le_bytes().map(f32::from)).unwrap()
+}
+
+#[test]
+fn prefixes() {
+    let layout = Arc::new(Layout::new(&[301, 1, 0, 77], &[5, 1, 2, 9]));
+    let out = [layout.behind(7).tokens(), 131];
+    op_has_same_bits("prepended", &[&[7, 131], &[379, 131]], Some(&out), |tape, vars| {
+        prepend_rows(tape, &vars[0], &vars[1], &layout)
+    });
 }

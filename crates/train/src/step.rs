@@ -35,6 +35,7 @@ impl Training<'_> {
                     None => 1.0,
                 };
                 self.optimiser.step(self.parameters, &gradients, learning_rate, scale)?;
+                self.workshop.after_update(self.parameters, &gradients, scale, step)?;
             }
             (Some(_), OnSpike::Skip) => {}
             (Some(_), OnSpike::Rewind) => rewound_to = Some(self.rewind()?),

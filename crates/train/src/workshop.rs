@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use retune_tensor::random::Key;
-use retune_tensor::{Parameters, Tape, Var};
+use retune_tensor::{Gradients, Parameters, Tape, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::{Checkpoint, Optimiser, State, number};
@@ -54,6 +54,18 @@ pub trait Workshop {
     /// The share of the learning rate that the parameter `name` gets: below 1 for deep layers, for example.
     fn rate(&self, _name: &str) -> f64 {
         1.0
+    }
+
+    /// Told after each update, which was the one of `step`, counted from 1: its gradients were multiplied with
+    /// `gradient_scale`. A method that changes what it trains does it here.
+    fn after_update(
+        &mut self,
+        _parameters: &mut Parameters,
+        _gradients: &Gradients,
+        _gradient_scale: f32,
+        _step: u64,
+    ) -> Result<(), AnyError> {
+        Ok(())
     }
 
     /// The part of the model that the parameter `name` belongs to. Of each, some parameter must have a gradient in the

@@ -1,26 +1,35 @@
-//! LoRA (Hu et al. 2021): beside a frozen weight, a branch `scale * dropout(x) A^T B^T` of low rank. `B` starts at 0, so
-//! the model starts unchanged. Files are those of `peft`.
+//! LoRA (Hu et al. 2021): beside a frozen weight, a branch of low rank: `W x + s B A x`, `s = alpha / rank`. `B` starts at
+//! 0, so the model starts unchanged. Files are those of `peft`.
+//!
+//! rsLoRA (Kalajdzievski 2023) scales by `alpha / sqrt(rank)`. LoRA+ (Hayou et al. 2024) gives `B` a multiple of the
+//! learning rate. PiSSA (Meng et al. 2024) starts from the largest singular values of `W`, which it takes out of `W`: see
+//! [`pissa`].
 
+mod branch;
+mod pissa;
 mod saved;
 
-use std::sync::Arc;
-
 use retune_model::layers::Linear;
-use retune_model::{Forward, Init, LinearHook};
-use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{ParamId, Result, Tensor, Var, ops};
+use retune_model::{Hooks, Init};
+use retune_tensor::{Parameters, Tensor};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::files::{AdapterFiles, PREFIX, matches};
-use super::{Adapter, Applied, Method, Model};
+use super::adapter::whole;
+use super::files::{AdapterFiles, part};
+use super::{Adapter, AdapterFile, Applied, DuringTraining, Method, Model, ranges, sites};
 use crate::{AdaptError, Kind, OptionSpec, Options, nearest};
+pub(super) use branch::{Branch, dense};
 use saved::SavedConfig;
+
+/// The ends of the names of a branch's tensors.
+pub(super) const A: &str = "lora_A.weight";
+pub(super) const B: &str = "lora_B.weight";
 
 /// The method.
 pub(super) struct Lora;
 
-/// What can be set. Names as in the paper and in `peft`.
+/// What can be set. Names as in the papers and in `peft`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct LoraConfig {
@@ -34,41 +43,68 @@ pub struct LoraConfig {
     pub target_modules: Vec<String>,
     /// Scale by `alpha / sqrt(rank)` instead (Kalajdzievski 2023).
     pub rslora: bool,
+    /// `B` is trained with this multiple of the learning rate (Hayou et al. 2024).
+    pub loraplus_lr_ratio: f64,
+    /// How the branch starts: `default` or `pissa`.
+    pub init: String,
 }
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        LoraConfig { rank: 8, alpha: 16.0, dropout: 0.1, target_modules: Vec::new(), rslora: false }
+        LoraConfig {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.1,
+            target_modules: Vec::new(),
+            rslora: false,
+            loraplus_lr_ratio: 1.0,
+            init: INITS[0].to_string(),
+        }
     }
 }
 
-/// The most that a rank may be: beyond it, it is a slip.
-const MOST_RANK: usize = 4096;
+const INITS: [&str; 2] = ["default", "pissa"];
+
+/// Those of a branch, which DoRA has too.
+pub(super) const BRANCH_OPTIONS: [OptionSpec; 5] = [
+    OptionSpec { name: "rank", kind: Kind::Integer, default: "8", help: "rank of the branches" },
+    OptionSpec {
+        name: "alpha",
+        kind: Kind::Number,
+        default: "16",
+        help: "branches are scaled by alpha / rank",
+    },
+    OptionSpec {
+        name: "dropout",
+        kind: Kind::Number,
+        default: "0.1",
+        help: "dropout on what goes into a branch",
+    },
+    ranges::TARGET_MODULES,
+    OptionSpec {
+        name: "rslora",
+        kind: Kind::Flag,
+        default: "false",
+        help: "scale by alpha / sqrt(rank), for high ranks",
+    },
+];
 
 impl LoraConfig {
-    fn check(&self) -> std::result::Result<(), AdaptError> {
-        let error =
-            |option: &str, message: String| Err(AdaptError::Option { option: option.into(), message });
-        if self.rank == 0 || self.rank > MOST_RANK {
-            return error("rank", format!("expected 1 to {MOST_RANK}, got {}", self.rank));
-        }
-        let alpha = self.alpha as f32;
-        if !alpha.is_finite() || alpha <= 0.0 {
-            return error("alpha", format!("expected a number above 0, got {}", self.alpha));
-        }
-        if !is_rate(self.dropout) {
-            return error("dropout", format!("expected at least 0 and below 1, got {}", self.dropout));
+    pub(super) fn check(&self) -> Result<(), AdaptError> {
+        ranges::rank("rank", self.rank)?;
+        ranges::positive("alpha", self.alpha)?;
+        ranges::dropout("dropout", self.dropout)?;
+        ranges::positive("loraplus-lr-ratio", self.loraplus_lr_ratio)?;
+        if !INITS.contains(&self.init.as_str()) {
+            let near = nearest(&self.init, INITS).map(|near| format!("; did you mean `{near}`?"));
+            let got = format!("`{}`{}", self.init, near.unwrap_or_default());
+            return ranges::expect("init", false, &INITS.join(" or "), got);
         }
         Ok(())
     }
 }
 
-/// Whether it is a dropout: in f32, where 0.99999999 is 1 and nothing would be left to scale up.
-fn is_rate(value: f64) -> bool {
-    (0.0..1.0).contains(&(value as f32))
-}
-
-fn scale(alpha: f64, rank: usize, rslora: bool) -> f32 {
+pub(super) fn scale(alpha: f64, rank: usize, rslora: bool) -> f32 {
     let rank = rank as f64;
     (alpha / if rslora { rank.sqrt() } else { rank }) as f32
 }
@@ -87,262 +123,184 @@ impl Method for Lora {
         "Hu et al. 2021, LoRA"
     }
     fn options(&self) -> &'static [OptionSpec] {
-        &[
-            OptionSpec { name: "rank", kind: Kind::Integer, default: "8", help: "rank of the branches" },
-            OptionSpec {
-                name: "alpha",
+        const ALL: [OptionSpec; 7] = {
+            let [rank, alpha, dropout, targets, rslora] = BRANCH_OPTIONS;
+            let ratio = OptionSpec {
+                name: "loraplus-lr-ratio",
                 kind: Kind::Number,
-                default: "16",
-                help: "branches are scaled by alpha / rank",
-            },
-            OptionSpec {
-                name: "dropout",
-                kind: Kind::Number,
-                default: "0.1",
-                help: "dropout on what goes into a branch",
-            },
-            OptionSpec {
-                name: "target-modules",
-                kind: Kind::List,
-                default: "all linear layers",
-                help: "which linear layers, by the ends of their names, such as query,value",
-            },
-            OptionSpec {
-                name: "rslora",
-                kind: Kind::Flag,
-                default: "false",
-                help: "scale by alpha / sqrt(rank), for high ranks",
-            },
-        ]
+                default: "1",
+                help: "LoRA+: B is trained with this multiple of the learning rate, such as 16",
+            };
+            let init = OptionSpec {
+                name: "init",
+                kind: Kind::Name,
+                default: INITS[0],
+                help: "how branches start: default, or pissa, from the largest singular values of the weights",
+            };
+            [rank, alpha, dropout, targets, rslora, ratio, init]
+        };
+        &ALL
     }
     fn learning_rate(&self) -> f64 {
         2e-3
     }
 
-    fn apply(&self, model: &mut Model<'_>, options: &Options) -> std::result::Result<Applied, AdaptError> {
+    fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError> {
         let config: LoraConfig = options.parse(self.name(), self.options())?;
-        config.check()?;
-        let targets = targets(model, &config.target_modules)?;
-        let scale = scale(config.alpha, config.rank, config.rslora);
-        let mut tensors = Vec::new();
-        let modules = told_targets(model, &targets, &config.target_modules);
-        for site in targets {
-            // As `peft` draws them: Kaiming uniform with a = sqrt(5), which is 1 / sqrt(in).
-            let bound = Init::Uniform(1.0 / (site.in_features as f64).sqrt());
-            let [a_name, b_name] = names(&site.name);
-            let a = bound.draw(model.device(), &[config.rank, site.in_features], model.seed, &a_name)?;
-            let b = Tensor::zeros(model.device(), &[site.out_features, config.rank])?;
-            branch(
-                model,
-                &site.name,
-                [(a_name, a), (b_name, b)],
-                scale,
-                config.dropout as f32,
-                &mut tensors,
-            )?;
-        }
-        model.train_head();
-        save_head(model, &mut tensors);
-        let config = peft_config(&config, &modules, &modules_to_save(model));
-        Ok(Applied::Adapter(Adapter { config, tensors }))
+        let pissa = config.init == INITS[1];
+        let applied = apply(model, &config, false, |model, site, mut branch, adapter| {
+            if pissa {
+                [branch.a, branch.b] = pissa::start(model, site, &branch)?;
+                branch.keeps_start = true;
+            }
+            branch.add(model, site, adapter).map(|branch| model.hooks.at_linear(&site.name, Box::new(branch)))
+        })?;
+        Ok(Applied::Adapter(applied))
+    }
+
+    fn group<'n>(&self, name: &'n str) -> &'n str {
+        sites::group(name, ".lora_")
+    }
+
+    fn during_training(
+        &self,
+        _: &Adapter,
+        _: &Parameters,
+        options: &Options,
+        _: u64,
+    ) -> Result<Option<Box<dyn DuringTraining>>, AdaptError> {
+        let config: LoraConfig = options.parse(self.name(), self.options())?;
+        let ratio = config.loraplus_lr_ratio;
+        // Exactly what `default` says.
+        let plain = ratio.to_bits() == 1.0f64.to_bits();
+        Ok((!plain).then(|| Box::new(LoraPlus { ratio }) as Box<dyn DuringTraining>))
+    }
+
+    fn file(&self, adapter: &Adapter, _: &Hooks, parameters: &Parameters) -> Result<AdapterFile, AdaptError> {
+        pissa::file(adapter, parameters)
+    }
+
+    fn merges(&self) -> bool {
+        true
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {
-        files.config.get("peft_type").and_then(Value::as_str) == Some("LORA")
+        files.is("LORA") && !is_dora(files)
     }
 
-    fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> std::result::Result<Applied, AdaptError> {
-        let saved = SavedConfig::read(files)?;
-        let (mut tensors, mut adapted) = (Vec::new(), Vec::new());
-        let sites: Vec<(String, usize, usize)> = model
-            .all_linears()
-            .into_iter()
-            .map(|linear| (linear.name.clone(), linear.in_features, linear.out_features))
-            .collect();
-        for (site, in_features, out_features) in sites {
-            let [a_name, b_name] = names(&site);
-            let Some(a_shape) = files.shape(&a_name) else {
-                files.absent(&b_name, &format!("`{a_name}`, which belongs to it, is missing"));
-                continue;
-            };
-            let rank = a_shape.first().copied().unwrap_or(0).max(1);
-            let a = files.take(&a_name, &[rank, in_features], model.device())?;
-            let b = files.take(&b_name, &[out_features, rank], model.device())?;
-            let scale = scale(saved.alpha_of(&site), rank, saved.rslora);
-            branch(model, &site, [(a_name, a), (b_name, b)], scale, saved.dropout, &mut tensors)?;
-            adapted.push(site);
-        }
-        if tensors.is_empty() {
-            return Err(
-                files.error("no tensor of it fits a layer of the base: was it made for another model?")
-            );
-        }
-        files.take_saved_modules(model, &mut tensors)?;
-        files.finish()?;
-        saved.check_patterns(files, &adapted)?;
-        model.train_head();
-        save_head(model, &mut tensors);
-        let mut config = files.config.clone();
-        // Names of the file stay: whatever they mean in the model is saved again.
-        let named = config.get("modules_to_save").and_then(Value::as_array).cloned().unwrap_or_default();
-        let own = modules_to_save(model).into_iter().map(Value::from).filter(|own| !named.contains(own));
-        let modules: Vec<Value> = named.iter().cloned().chain(own).collect();
-        config.insert("modules_to_save".into(), modules.into());
-        Ok(Applied::Adapter(Adapter { config, tensors }))
+    fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
+        let adapter = load(model, files, &[], |model, site, branch, adapter| {
+            branch.add(model, site, adapter).map(|branch| model.hooks.at_linear(&site.name, Box::new(branch)))
+        })?;
+        Ok(Applied::Adapter(adapter))
     }
 }
 
-/// The names of a branch's tensors in the file, which are their names here too.
-fn names(site: &str) -> [String; 2] {
-    ["A", "B"].map(|part| format!("{PREFIX}{site}.lora_{part}.weight"))
+/// Whether it has magnitudes beside its branches.
+pub(super) fn is_dora(files: &AdapterFiles) -> bool {
+    files.config.get("use_dora").and_then(Value::as_bool) == Some(true)
 }
 
-/// Puts a branch at `site`: both tensors trained, both in the file.
-fn branch(
+/// A branch that is to be added: its tensors, and what it is.
+pub(super) struct NewBranch {
+    pub(super) a: Tensor,
+    pub(super) b: Tensor,
+    pub(super) scale: f32,
+    pub(super) dropout: f32,
+    /// Whether its start was taken out of the base.
+    keeps_start: bool,
+}
+
+impl NewBranch {
+    /// Adds its tensors to the model and to the adapter.
+    pub(super) fn add(
+        self,
+        model: &mut Model<'_>,
+        site: &Linear,
+        adapter: &mut Adapter,
+    ) -> Result<Branch, AdaptError> {
+        if self.keeps_start {
+            pissa::keep(model, &site.name, [&self.a, &self.b])?;
+        }
+        let a = adapter.add(model, part(&site.name, A), self.a)?;
+        let b = adapter.add(model, part(&site.name, B), self.b)?;
+        Ok(Branch { a, b, scale: self.scale, dropout: self.dropout })
+    }
+}
+
+/// Puts branches at the layers that `config` names: `place` adds each.
+pub(super) fn apply(
     model: &mut Model<'_>,
-    site: &str,
-    named: [(String, Tensor); 2],
-    scale: f32,
-    dropout: f32,
-    tensors: &mut Vec<(String, ParamId)>,
-) -> std::result::Result<(), AdaptError> {
-    let mut ids = Vec::new();
-    for (name, value) in named {
-        let id = model.parameters.add(name.clone(), value)?;
-        model.train(id);
-        tensors.push((name, id));
-        ids.push(id);
-    }
-    if let [a, b] = ids[..] {
-        model.hooks.at_linear(site, Box::new(Branch { a, b, scale, dropout }));
-    }
-    Ok(())
-}
-
-struct Branch {
-    a: ParamId,
-    b: ParamId,
-    scale: f32,
-    dropout: f32,
-}
-
-impl LinearHook for Branch {
-    fn linear(
-        &self,
-        forward: &Forward<'_>,
-        base: &Linear,
-        x: &Var,
-        layout: &Arc<Layout>,
-        activation: Activation,
-    ) -> Result<Var> {
-        let (a, b) = (&forward.parameter(self.a), &forward.parameter(self.b));
-        let dropout = forward.dropout(&format!("{}.lora", base.name), self.dropout);
-        let low_rank = ops::LowRank { a, b, scale: self.scale, dropout };
-        base.with_branch(forward, x, layout, Some(low_rank), activation)
-    }
-}
-
-/// The layers that `wanted` names; all of the encoder's where it names none.
-fn targets(model: &Model<'_>, wanted: &[String]) -> std::result::Result<Vec<Linear>, AdaptError> {
-    let all = model.encoder.linears();
-    for name in wanted {
-        if !all.iter().any(|linear| matches(&linear.name, name)) {
-            let mut ends: Vec<&str> =
-                all.iter().filter_map(|linear| linear.name.rsplit('.').next()).collect();
-            ends.extend(all.iter().filter_map(|linear| {
-                let start = linear.name.rmatch_indices('.').nth(1)?.0;
-                Some(&linear.name[start + 1..])
-            }));
-            ends.sort_unstable();
-            ends.dedup();
-            let near = nearest(name, ends.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
-            let message = format!(
-                "no linear layer's name ends with `{name}`{}; there are: {}",
-                near.unwrap_or_default(),
-                ends.join(", ")
-            );
-            return Err(AdaptError::Option { option: "target-modules".into(), message });
-        }
-    }
-    let chosen =
-        |linear: &&Linear| wanted.is_empty() || wanted.iter().any(|name| matches(&linear.name, name));
-    Ok(all.into_iter().filter(chosen).cloned().collect())
-}
-
-/// Everything else that is trained goes into the adapter too: the head above all.
-fn save_head(model: &Model<'_>, tensors: &mut Vec<(String, ParamId)>) {
-    for (id, parameter) in model.parameters.trainable() {
-        if !tensors.iter().any(|(_, known)| *known == id) {
-            tensors.push((format!("{PREFIX}{}", parameter.name), id));
-        }
-    }
-}
-
-/// The modules whose own weights are trained, as `peft` names them: by the ends of their names.
-fn modules_to_save(model: &Model<'_>) -> Vec<String> {
-    let mut modules = vec![model.module(model.classifier.weight)];
-    for id in model.encoder.head_parameters() {
-        let module = model.module(id);
-        if model.parameters.get(id).trainable && !modules.contains(&module) {
-            modules.push(module);
-        }
-    }
-    modules
-}
-
-/// What `peft` is told for the layers `chosen` by the names `wanted`. Its own word for all layers, `all-linear`, means
-/// the pooler too, and so may a name such as `dense`: it is told the names within a block then.
-fn told_targets(model: &Model<'_>, chosen: &[Linear], wanted: &[String]) -> Vec<String> {
-    if wanted.is_empty() {
-        return within_block(chosen);
-    }
-    let others = || model.encoder.head_linears().into_iter().chain([model.classifier]);
-    let mut told: Vec<String> = Vec::new();
-    for name in wanted {
-        let names = if others().any(|other| matches(&other.name, name)) {
-            within_block(chosen.iter().filter(|linear| matches(&linear.name, name)))
-        } else {
-            vec![name.clone()]
+    config: &LoraConfig,
+    dora: bool,
+    mut place: impl FnMut(&mut Model<'_>, &Linear, NewBranch, &mut Adapter) -> Result<(), AdaptError>,
+) -> Result<Adapter, AdaptError> {
+    config.check()?;
+    let targets = sites::targets(model, &config.target_modules)?;
+    let told = sites::told_targets(model, &targets, &config.target_modules);
+    let mut adapter = Adapter::new();
+    for site in targets {
+        // As `peft` draws them: Kaiming uniform with a = sqrt(5), which is 1 / sqrt(in).
+        let bound = Init::Uniform(1.0 / (site.in_features as f64).sqrt());
+        let shape = [config.rank, site.in_features];
+        let branch = NewBranch {
+            a: bound.draw(model.device(), &shape, model.seed, &part(&site.name, A))?,
+            b: Tensor::zeros(model.device(), &[site.out_features, config.rank])?,
+            scale: scale(config.alpha, config.rank, config.rslora),
+            dropout: config.dropout as f32,
+            keeps_start: false,
         };
-        told.extend(names.into_iter().filter(|name| !told.contains(name)).collect::<Vec<_>>());
+        place(model, &site, branch, &mut adapter)?;
     }
-    told
-}
-
-/// The layers' names within their block, each once.
-fn within_block<'a>(layers: impl IntoIterator<Item = &'a Linear>) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for layer in layers {
-        let parts: Vec<&str> = layer.name.split('.').collect();
-        let block = parts.iter().rposition(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-        let name = parts[block.map_or(0, |index| index + 1)..].join(".");
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-fn peft_config(config: &LoraConfig, targets: &[String], modules: &[String]) -> Map<String, Value> {
     let fields = json!({
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
         "r": config.rank,
         "lora_alpha": whole(config.alpha),
         "lora_dropout": config.dropout,
-        "target_modules": targets,
+        "target_modules": told,
         "use_rslora": config.rslora,
-        "modules_to_save": modules,
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,
-        "use_dora": false,
+        "use_dora": dora,
     });
-    fields.as_object().cloned().unwrap_or_default()
+    Ok(adapter.with_head(model, &fields))
 }
 
-/// 16.0 is written as 16, as `peft` writes it.
-fn whole(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+/// Puts a saved adapter's branches back: `place` adds each; `others` are the ends of what may be beside `A` and `B`.
+pub(super) fn load(
+    model: &mut Model<'_>,
+    files: &AdapterFiles,
+    others: &[&str],
+    mut place: impl FnMut(&mut Model<'_>, &Linear, NewBranch, &mut Adapter) -> Result<(), AdaptError>,
+) -> Result<Adapter, AdaptError> {
+    let saved = SavedConfig::read(files)?;
+    let (mut adapter, mut adapted) = (Adapter::new(), Vec::new());
+    for site in files.sites(model, A, &[&[B], others].concat())? {
+        let rank = files.size(&part(&site.name, A), 0);
+        let branch = NewBranch {
+            a: files.take(&part(&site.name, A), &[rank, site.in_features], model.device())?,
+            b: files.take(&part(&site.name, B), &[site.out_features, rank], model.device())?,
+            scale: scale(saved.alpha.of(&site.name), rank, saved.rslora),
+            dropout: saved.dropout,
+            keeps_start: false,
+        };
+        place(model, &site, branch, &mut adapter)?;
+        adapted.push(site.name);
+    }
+    let adapter = adapter.with_saved_head(model, files)?;
+    saved.alpha.check(files, &adapted)?;
+    Ok(adapter)
+}
+
+struct LoraPlus {
+    ratio: f64,
+}
+
+impl DuringTraining for LoraPlus {
+    fn rate(&self, name: &str) -> f64 {
+        if name.ends_with(B) { self.ratio } else { 1.0 }
+    }
 }

@@ -1,26 +1,79 @@
 //! The methods: one file each, one line in [`METHODS`]. A method says what is trained of a model and may put hooks at
 //! its sites; the trainer and the models never ask which one it was.
 
+pub mod adalora;
+mod adapter;
 mod bitfit;
+mod bottleneck;
+mod compacter;
+pub mod dora;
+mod during;
 mod files;
+mod form;
 mod full;
 mod head;
+mod houlsby;
+pub mod ia3;
+mod keys;
+pub mod loha;
+pub mod lokr;
 pub mod lora;
+mod norms;
+pub mod oft;
+mod p_tuning;
+mod p_tuning_v2;
+mod parallel_adapter;
+mod pattern;
+mod pfeiffer;
+mod prefix_tuning;
+mod prompt_tuning;
+mod ranges;
+mod selection;
+mod sites;
+mod top_layers;
+pub mod vera;
+mod virtual_tokens;
+mod weight;
 
 use std::path::Path;
 
 use retune_model::Hooks;
 use retune_model::families::Encoder;
 use retune_model::layers::Linear;
+use retune_model::tokenizer::Tokenizer;
 use retune_tensor::random::Key;
-use retune_tensor::{Device, ParamId, Parameters};
+use retune_tensor::{Device, ParamId, Parameters, Tensor};
 
+pub use during::{DuringTraining, Update};
 pub use files::AdapterFiles;
+pub use form::{BaseCard, Form};
 
 use crate::{AdaptError, OptionSpec, Options, nearest};
 
 /// Every method.
-pub static METHODS: &[&dyn Method] = &[&full::Full, &head::Head, &bitfit::BitFit, &lora::Lora];
+pub static METHODS: &[&dyn Method] = &[
+    &full::Full,
+    &head::Head,
+    &bitfit::BitFit,
+    &norms::Norms,
+    &top_layers::TopLayers,
+    &lora::Lora,
+    &dora::Dora,
+    &adalora::AdaLora,
+    &vera::Vera,
+    &ia3::Ia3,
+    &loha::LoHa,
+    &lokr::LoKr,
+    &oft::Oft,
+    &houlsby::Houlsby,
+    &pfeiffer::Pfeiffer,
+    &parallel_adapter::ParallelAdapter,
+    &compacter::Compacter,
+    &prefix_tuning::PrefixTuning,
+    &p_tuning_v2::PTuningV2,
+    &prompt_tuning::PromptTuning,
+    &p_tuning::PTuning,
+];
 
 /// A way to adapt a pretrained model.
 pub trait Method: Send + Sync {
@@ -44,13 +97,74 @@ pub trait Method: Send + Sync {
     /// The learning rate if nobody says, for AdamW with batches of about 32.
     fn learning_rate(&self) -> f64;
 
+    /// Rates to try: a lower, the usual and a higher one.
+    fn usual_learning_rates(&self) -> [f64; 3] {
+        let usual = self.learning_rate();
+        [usual * 0.4, usual, usual * 2.5]
+    }
+
     /// Says what is trained: marks parameters, adds its own, puts hooks at sites.
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError>;
+
+    /// The parameters that `name` is told with where gradients fail: those that belong together at one place, of which
+    /// some may have none at the start. By default the layer.
+    fn group<'n>(&self, name: &'n str) -> &'n str {
+        sites::layer(name)
+    }
+
+    /// What it does while `parameters` are trained: `options` are those of [`Method::apply`], and there will be
+    /// `total_steps`.
+    fn during_training(
+        &self,
+        adapter: &Adapter,
+        parameters: &Parameters,
+        options: &Options,
+        total_steps: u64,
+    ) -> Result<Option<Box<dyn DuringTraining>>, AdaptError> {
+        let _ = (adapter, parameters, options, total_steps);
+        Ok(None)
+    }
+
+    /// What is written of a trained adapter: by default its tensors as they are, and what is computed of others.
+    fn file(
+        &self,
+        adapter: &Adapter,
+        hooks: &Hooks,
+        parameters: &Parameters,
+    ) -> Result<AdapterFile, AdaptError> {
+        let mut file = adapter.empty_file();
+        let value = |id: ParamId| parameters.get(id).value.clone();
+        file.tensors.extend(adapter.tensors.iter().map(|(name, id)| (name.clone(), value(*id))));
+        let computed = adapter.computed(hooks, parameters)?;
+        file.tensors.extend(computed.map(|(name, value)| (name.to_string(), value)));
+        Ok(file)
+    }
+
+    /// Whether its result can be weights of the base, so that it costs nothing at inference.
+    fn merges(&self) -> bool {
+        false
+    }
+
+    /// Puts what it learnt into the weights of the base, in f32, and takes its hooks away: the model is then whole.
+    /// Errors if it has no such weights.
+    fn merge(&self, model: &mut Model<'_>) -> Result<(), AdaptError> {
+        if self.merges() {
+            return sites::merge(self.name(), model);
+        }
+        let why = "what it adds is no weight of the base".to_string();
+        Err(AdaptError::Merge { method: self.name().to_string(), why })
+    }
 
     /// Whether `config`, the `adapter_config.json` of a folder, is its own; then [`Method::load`] reads it.
     fn reads(&self, config: &AdapterFiles) -> bool {
         let _ = config;
         false
+    }
+
+    /// Whether training can go on from a saved adapter as this method: by default, from its own. Errors with the reason
+    /// where it cannot from its own either, as what would be trained is not in the file.
+    fn goes_on(&self, files: &AdapterFiles) -> Result<bool, AdaptError> {
+        Ok(self.reads(files))
     }
 
     /// Puts a saved adapter on the model, with its values. Errors for methods that save whole models.
@@ -73,6 +187,8 @@ pub struct Model<'a> {
     pub classifier: &'a Linear,
     /// Names of the tensors that the base lacked: they are trained by every method.
     pub fresh: &'a [String],
+    /// Its tokenizer, where there is one.
+    pub tokenizer: Option<&'a Tokenizer>,
     /// What new weights are drawn from.
     pub seed: Key,
 }
@@ -145,13 +261,29 @@ pub enum Applied {
     Adapter(Adapter),
 }
 
-/// How an adapter is written so that `peft` reads it.
+/// What an adapter is made of.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
+    /// Which library that is.
+    pub form: Form,
     /// `adapter_config.json`, but for the base.
     pub config: serde_json::Map<String, serde_json::Value>,
     /// The tensors: the name in the file, and the parameter.
     pub tensors: Vec<(String, ParamId)>,
+    /// The name in the file of the virtual tokens, where they are no parameter and come of some: see
+    /// [`Adapter::computed`].
+    pub virtual_tokens: Option<String>,
+}
+
+/// An adapter as it is written, in the form of the library which has its kind.
+#[derive(Debug, Clone)]
+pub struct AdapterFile {
+    /// Which library that is.
+    pub form: Form,
+    /// `adapter_config.json`, but for the base.
+    pub config: serde_json::Map<String, serde_json::Value>,
+    /// By name.
+    pub tensors: Vec<(String, Tensor)>,
 }
 
 /// The method `name`. Errors if there is none, with the near miss.
@@ -170,6 +302,6 @@ pub fn open_adapter(folder: &Path) -> Result<(&'static dyn Method, AdapterFiles)
     let files = AdapterFiles::open(folder)?;
     match METHODS.iter().copied().find(|method| method.reads(&files)) {
         Some(method) => Ok((method, files)),
-        None => Err(files.error(format!("adapters of type {} are not read", files.describe("peft_type")))),
+        None => Err(files.error(format!("adapters of type {} are not read", files.kind()))),
     }
 }

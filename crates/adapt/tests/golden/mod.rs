@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::{Applied, Model};
+use retune_adapt::peft::{Applied, DuringTraining, Method, Model, Update};
 use retune_adapt::tasks::TextClassifier;
 use retune_adapt::{AdaptError, Options};
 use retune_model::{Batch, BatchRow, Forward, Hooks, families};
+use retune_tensor::backend::AdamW;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var, ops};
 use serde::Deserialize;
@@ -35,6 +36,24 @@ pub(crate) fn relative(got: &[f32], expected: &[f32]) -> f32 {
 /// Options as a command line gives them.
 pub(crate) fn options(given: &[(&str, &str)]) -> Options {
     Options(given.iter().map(|(name, value)| ((*name).to_string(), Value::from(*value))).collect())
+}
+
+/// What a method is given: a tiny model is too narrow for a sixteenth of its width, no multiple of four, and too short for
+/// twenty virtual tokens.
+pub(crate) fn given(method: &dyn Method) -> Vec<(&'static str, &'static str)> {
+    let has = |name: &str| method.options().iter().any(|option| option.name == name);
+    let all = [("bottleneck-size", "4"), ("phm-dim", "2"), ("num-virtual-tokens", "5")];
+    all.into_iter().filter(|(name, _)| has(name)).collect()
+}
+
+/// Whether it puts rows before the texts' own: it does not start at the pretrained model, whose attention it changes.
+pub(crate) fn is_virtual(method: &dyn Method) -> bool {
+    method.options().iter().any(|option| option.name == "num-virtual-tokens")
+}
+
+/// Whether it starts near the pretrained model, not at it.
+pub(crate) fn starts_near(method: &dyn Method) -> bool {
+    ["houlsby", "pfeiffer", "compacter"].contains(&method.name())
 }
 
 /// A classifier with a method on it.
@@ -69,9 +88,23 @@ impl Case {
             encoder: classifier.encoder(),
             classifier: classifier.classifier(),
             fresh: &loaded.fresh,
+            tokenizer: None,
             seed,
         })?;
         Ok(Case { parameters, hooks, classifier, fresh: loaded.fresh, rows, applied })
+    }
+
+    /// Does something to the model.
+    pub(crate) fn adjust<T>(&mut self, adjust: impl FnOnce(&mut Model<'_>) -> T) -> T {
+        adjust(&mut Model {
+            parameters: &mut self.parameters,
+            hooks: &mut self.hooks,
+            encoder: self.classifier.encoder(),
+            classifier: self.classifier.classifier(),
+            fresh: &self.fresh,
+            tokenizer: None,
+            seed: Key::new(3),
+        })
     }
 
     /// The same, as it was pretrained.
@@ -80,11 +113,16 @@ impl Case {
     }
 
     fn var(&self, tape: &Tape) -> Var {
-        let rows = 0..self.rows.labels.len();
-        let batch = Batch::new(rows.map(|row| BatchRow {
-            id: row as u64,
-            input_ids: &self.rows.input_ids[row],
-            token_type_ids: &self.rows.token_type_ids[row],
+        self.var_of(tape, &(0..self.rows.labels.len()).collect::<Vec<_>>())
+    }
+
+    /// Of some of the rows, cut to what fits behind virtual tokens.
+    fn var_of(&self, tape: &Tape, rows: &[usize]) -> Var {
+        let longest = self.classifier.encoder().max_length() - self.hooks.virtual_tokens();
+        let cut = |row: &'_ [u32]| row.len().min(longest);
+        let batch = Batch::new(rows.iter().map(|row| {
+            let (ids, types) = (&self.rows.input_ids[*row], &self.rows.token_type_ids[*row]);
+            BatchRow { id: *row as u64, input_ids: &ids[..cut(ids)], token_type_ids: &types[..cut(types)] }
         }));
         let (parameters, hooks) = (&self.parameters, &self.hooks);
         self.classifier.logits(&Forward { tape, parameters, hooks, batch: &batch, dropout: None }).unwrap()
@@ -92,6 +130,11 @@ impl Case {
 
     pub(crate) fn logits(&self) -> Vec<f32> {
         self.var(&Tape::inference()).value().f32().to_vec()
+    }
+
+    /// Those of some rows in a batch of their own.
+    pub(crate) fn logits_of(&self, rows: &[usize]) -> Vec<f32> {
+        self.var_of(&Tape::inference(), rows).value().f32().to_vec()
     }
 
     fn loss_on(&self, tape: &Tape) -> Var {
@@ -110,6 +153,56 @@ impl Case {
         let mut gradients = Gradients::new();
         tape.backward(&loss, &mut gradients).unwrap();
         gradients
+    }
+
+    /// Steps of AdamW over all rows, without decay; the loss before each.
+    pub(crate) fn train(
+        &mut self,
+        steps: u64,
+        learning_rate: f32,
+        mut during: Option<Box<dyn DuringTraining>>,
+    ) -> Vec<f32> {
+        let zeros = |shape: &[usize]| Tensor::zeros(Device::Cpu, shape).unwrap();
+        let trained: Vec<_> =
+            self.parameters.trainable().map(|(id, p)| (id, p.value.shape().to_vec())).collect();
+        let mut moments: Vec<_> = trained.iter().map(|(_, shape)| [zeros(shape), zeros(shape)]).collect();
+        (1..=steps)
+            .map(|step| {
+                let tape = Tape::recording();
+                let own = self.loss_on(&tape);
+                let loss = own.value().item().unwrap();
+                let penalty = during.as_ref().and_then(|d| d.penalty(&tape, &self.parameters).unwrap());
+                let terms: Vec<_> =
+                    [Some(own), penalty].into_iter().flatten().map(|var| (var, 1.0)).collect();
+                let mut gradients = Gradients::new();
+                let total = ops::weighted_sum(&tape, &terms).unwrap();
+                tape.backward(&total, &mut gradients).unwrap();
+                for ((id, _), [first, second]) in trained.iter().zip(&mut moments) {
+                    let adamw = AdamW {
+                        learning_rate,
+                        betas: [0.9, 0.999],
+                        epsilon: 1e-8,
+                        weight_decay: 0.0,
+                        step,
+                        gradient_scale: 1.0,
+                    };
+                    let weight = &mut self.parameters.get_mut(*id).value;
+                    let moments = [first.f32_mut().unwrap(), second.f32_mut().unwrap()];
+                    let gradient = gradients.get(*id).unwrap().f32();
+                    Device::Cpu.backend().adamw(adamw, gradient, weight.f32_mut().unwrap(), moments);
+                }
+                let update = Update { step, gradients: &gradients, gradient_scale: 1.0 };
+                if let Some(during) = &mut during {
+                    during.after_update(&mut self.parameters, update).unwrap();
+                }
+                loss
+            })
+            .collect()
+    }
+
+    /// The values of a parameter.
+    pub(crate) fn values(&self, name: &str) -> Vec<f32> {
+        self.parameters.get(self.parameters.find(name).unwrap()).value.f32().to_vec()
     }
 
     /// The names of what is trained.

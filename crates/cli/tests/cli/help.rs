@@ -27,8 +27,11 @@ fn every_setting_of_a_method_is_a_flag_that_names_it() {
             let flag = format!("--{} <", option["name"].as_str().unwrap());
             let line = help.lines().position(|line| line.trim_start().starts_with(&flag));
             let line = line.unwrap_or_else(|| panic!("no {flag}"));
-            let words: String = help.lines().skip(line).take(3).collect();
-            assert!(words.contains(&format!("({})", method["name"].as_str().unwrap())), "{words}");
+            let words: String = help.lines().skip(line).take(6).collect();
+            let name = method["name"].as_str().unwrap();
+            let mut brackets = words.split('(').skip(1).filter_map(|after| after.split(')').next());
+            let named = brackets.any(|inside| inside.split(',').any(|word| word.trim() == name));
+            assert!(named, "{name}: {words}");
         }
     }
     let text = retune(&["methods"]).succeeded().stdout;

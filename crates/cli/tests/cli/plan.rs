@@ -14,6 +14,8 @@ fn a_plan_is_what_the_training_takes() {
         &["--method", "lora", "--batch-size", "4", "--accumulation", "3", "--eval-split", "0.2"],
         &["--method", "bitfit", "--max-length", "8", "--eval-every", "3"],
         &["--method", "head", "--limit", "20"],
+        &["--method", "prefix-tuning", "--num-virtual-tokens", "3", "--batch-size", "5"],
+        &["--method", "p-tuning", "--num-virtual-tokens", "3", "--batch-size", "5", "--eval-split", "0.2"],
     ] {
         let job = ["--model", &model, "--train", &rows, "--json"];
         let plan = retune(&[&["plan"], &job[..], forms].concat()).succeeded().json();
@@ -28,7 +30,8 @@ fn a_plan_is_what_the_training_takes() {
             plan["flops"].as_u64().unwrap() > 1_000_000 && plan["seconds"].as_f64().unwrap() > 0.0,
             "{plan}"
         );
-        let name = if train["method"] == "lora" { "adapter_model.safetensors" } else { "model.safetensors" };
+        let whole = tiny.path("result").join("config.json").exists();
+        let name = if whole { "model.safetensors" } else { "adapter_model.safetensors" };
         let saved = std::fs::metadata(tiny.path("result").join(name)).unwrap().len();
         let planned = plan["result_bytes"].as_u64().unwrap();
         assert!(planned <= saved && saved < planned + 16_384, "{planned} planned, {saved} saved");

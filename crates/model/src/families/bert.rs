@@ -6,7 +6,7 @@ use retune_tensor::{Result, Var};
 use super::bert_body::BertBody;
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, HfConfig};
-use crate::layers::{Linear, Wanted};
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, Init, ModelError};
 
 /// The family.
@@ -49,11 +49,11 @@ struct BertModel {
 
 impl Encoder for BertModel {
     fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.bert.run(forward, &forward.batch.position_ids, Wanted::All)
+        self.bert.all(forward)
     }
 
     fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
-        let first = self.bert.run(forward, &forward.batch.position_ids, Wanted::First)?;
+        let first = self.bert.first(forward)?;
         self.pooler.forward(forward, &first, &forward.batch.pooled, Activation::Tanh)
     }
 
@@ -61,8 +61,16 @@ impl Encoder for BertModel {
         self.bert.linears()
     }
 
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.bert.sub_layers()
+    }
+
     fn head_linears(&self) -> Vec<&Linear> {
         vec![&self.pooler]
+    }
+
+    fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
+        self.bert.virtual_tokens()
     }
 
     fn hidden_size(&self) -> usize {

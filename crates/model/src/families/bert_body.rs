@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use retune_tensor::backend::Activation;
+use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::{Result, Var, ops};
 
 use super::HeadDefaults;
 use crate::formats::BertConfig;
 use crate::layers::{
-    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, TokenEmbeddings,
-    TokenEmbeddingsSizes, Wanted,
+    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, SubLayer, TokenEmbeddings,
+    TokenEmbeddingsSizes, VirtualTokenSizes, Wanted, without_prompt,
 };
 use crate::{Checkpoint, Forward, Init, ModelError};
 
@@ -69,22 +69,35 @@ impl BertBody {
         Ok(BertBody { config, embeddings, embeddings_project, encoder })
     }
 
-    /// The hidden states of the tokens that are `wanted`, for tokens at `position_ids` `[tokens]`.
-    pub(super) fn run(
-        &self,
-        forward: &Forward<'_>,
-        position_ids: &Arc<[u32]>,
-        wanted: Wanted,
-    ) -> Result<Var> {
-        let mut hidden = self.embeddings.forward(forward, position_ids)?;
+    /// The hidden states of all tokens.
+    pub(super) fn all(&self, forward: &Forward<'_>) -> Result<Var> {
+        let (hidden, layout) = self.run(forward, Wanted::All)?;
+        without_prompt(forward, hidden, &layout)
+    }
+
+    /// The hidden state that each row begins with: of a prompt, where there is one.
+    pub(super) fn first(&self, forward: &Forward<'_>) -> Result<Var> {
+        Ok(self.run(forward, Wanted::First)?.0)
+    }
+
+    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<(Var, Arc<Layout>)> {
+        let (mut hidden, layout) = self.embeddings.forward(forward)?;
         if let Some(project) = &self.embeddings_project {
-            hidden = project.forward(forward, &hidden, &forward.batch.layout, Activation::Identity)?;
+            hidden = project.forward(forward, &hidden, &layout, Activation::Identity)?;
         }
-        self.encoder.forward(forward, hidden, wanted)
+        Ok((self.encoder.forward(forward, hidden, &layout, wanted)?, layout))
+    }
+
+    pub(super) fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
+        self.encoder.virtual_tokens(self.embeddings.words())
     }
 
     pub(super) fn linears(&self) -> Vec<&Linear> {
         self.embeddings_project.iter().chain(self.encoder.linears()).collect()
+    }
+
+    pub(super) fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.encoder.sub_layers()
     }
 
     pub(super) fn head(&self, name: &'static str) -> HeadDefaults {

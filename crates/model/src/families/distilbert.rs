@@ -1,13 +1,15 @@
 //! DistilBERT (Sanh et al. 2019): BERT's blocks under names of their own, no token types, a ReLU layer under the head.
 
-use retune_tensor::backend::Activation;
+use std::sync::Arc;
+
+use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::{Result, Var};
 
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{DistilBertConfig, HfConfig};
 use crate::layers::{
-    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, TokenEmbeddings,
-    TokenEmbeddingsSizes, Wanted,
+    Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, SubLayer, TokenEmbeddings,
+    TokenEmbeddingsSizes, VirtualTokenSizes, Wanted, without_prompt,
 };
 use crate::{Aliases, Checkpoint, Forward, Init, ModelError};
 
@@ -23,6 +25,7 @@ const NAMES: PostNormNames = PostNormNames {
     intermediate: "ffn.lin1",
     output: "ffn.lin2",
     output_norm: "output_layer_norm",
+    ends: ["attention_adapters", "output_adapters"],
 };
 
 /// No key of the configuration says it.
@@ -92,19 +95,20 @@ struct DistilBertModel {
 }
 
 impl DistilBertModel {
-    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<Var> {
-        let embedded = self.embeddings.forward(forward, &forward.batch.position_ids)?;
-        self.transformer.forward(forward, embedded, wanted)
+    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<(Var, Arc<Layout>)> {
+        let (embedded, layout) = self.embeddings.forward(forward)?;
+        Ok((self.transformer.forward(forward, embedded, &layout, wanted)?, layout))
     }
 }
 
 impl Encoder for DistilBertModel {
     fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.run(forward, Wanted::All)
+        let (hidden, layout) = self.run(forward, Wanted::All)?;
+        without_prompt(forward, hidden, &layout)
     }
 
     fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
-        let first = self.run(forward, Wanted::First)?;
+        let (first, _) = self.run(forward, Wanted::First)?;
         self.pre_classifier.forward(forward, &first, &forward.batch.pooled, Activation::Relu)
     }
 
@@ -112,8 +116,16 @@ impl Encoder for DistilBertModel {
         self.transformer.linears()
     }
 
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.transformer.sub_layers()
+    }
+
     fn head_linears(&self) -> Vec<&Linear> {
         vec![&self.pre_classifier]
+    }
+
+    fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
+        self.transformer.virtual_tokens(self.embeddings.words())
     }
 
     fn hidden_size(&self) -> usize {

@@ -7,7 +7,7 @@ use retune_tensor::{Result, Var};
 use super::bert_body::{BertBody, DenseHead};
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
-use crate::layers::{Linear, Wanted};
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// The family.
@@ -61,27 +61,29 @@ struct ElectraModel {
     head: DenseHead,
 }
 
-impl ElectraModel {
-    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<Var> {
-        self.electra.run(forward, &forward.batch.position_ids, wanted)
-    }
-}
-
 impl Encoder for ElectraModel {
     fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.run(forward, Wanted::All)
+        self.electra.all(forward)
     }
 
     fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.head.forward(forward, &self.run(forward, Wanted::First)?, &self.electra.config)
+        self.head.forward(forward, &self.electra.first(forward)?, &self.electra.config)
     }
 
     fn linears(&self) -> Vec<&Linear> {
         self.electra.linears()
     }
 
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.electra.sub_layers()
+    }
+
     fn head_linears(&self) -> Vec<&Linear> {
         vec![&self.head.dense]
+    }
+
+    fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
+        self.electra.virtual_tokens()
     }
 
     fn hidden_size(&self) -> usize {

@@ -14,7 +14,7 @@ use retune_tensor::{Device, ParamId, Result, Var};
 
 use crate::error::quoted;
 use crate::formats::HfConfig;
-use crate::layers::Linear;
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// Every family, by the `model_type` of its configurations.
@@ -67,6 +67,23 @@ pub trait Encoder: Send + Sync {
     /// Its linear layers, the head's left out: the sites that methods choose from.
     fn linears(&self) -> Vec<&Linear>;
 
+    /// The halves of its blocks, from the first block on: the sites of adapters between them.
+    fn sub_layers(&self) -> Vec<&SubLayer>;
+
+    /// The names of its blocks, from the first on: the parameters of a block are called so, and then a dot.
+    fn blocks(&self) -> Vec<String> {
+        let mut blocks: Vec<String> = Vec::new();
+        for SubLayer { name, block, .. } in self.sub_layers() {
+            let number = format!(".{block}.");
+            let end = name.find(&number).map_or(name.len(), |at| at + number.len() - 1);
+            let name = name.get(..end).unwrap_or_default();
+            if blocks.last().is_none_or(|last| last != name) {
+                blocks.push(name.to_string());
+            }
+        }
+        blocks
+    }
+
     /// The linear layers of the head under its last one: a pooler, or the family's own.
     fn head_linears(&self) -> Vec<&Linear>;
 
@@ -75,10 +92,15 @@ pub trait Encoder: Send + Sync {
         self.head_linears().into_iter().flat_map(Linear::parameters).collect()
     }
 
+    /// What virtual tokens before its texts are made like; none where it takes none.
+    fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
+        None
+    }
+
     /// The width of a hidden state.
     fn hidden_size(&self) -> usize;
 
-    /// The longest row, special tokens included.
+    /// The longest row, special tokens and virtual tokens included.
     fn max_length(&self) -> usize;
 
     /// What its head is made like.

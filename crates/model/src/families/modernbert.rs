@@ -8,7 +8,7 @@ use retune_tensor::{ParamId, Result, Var, ops};
 
 use super::{Encoder, Family, HeadDefaults};
 use crate::formats::{HfConfig, LayerKind, ModernBertConfig, Pooling};
-use crate::layers::{Embedding, LayerNorm, Linear, Wanted};
+use crate::layers::{Embedding, LayerNorm, Linear, Part, SubLayer, SubLayerInputs, Wanted};
 use crate::{Aliases, Checkpoint, Forward, Init, ModelError};
 
 /// The family.
@@ -58,9 +58,11 @@ struct ModernBertLayer {
     attn_norm: Option<LayerNorm>,
     wqkv: Linear,
     attn_wo: Linear,
+    attention_end: SubLayer,
     mlp_norm: LayerNorm,
     wi: Linear,
     mlp_wo: Linear,
+    mlp_end: SubLayer,
 }
 
 struct PredictionHead {
@@ -123,6 +125,10 @@ impl Encoder for ModernBertModel {
         self.layers.iter().flat_map(|layer| [&layer.wqkv, &layer.attn_wo, &layer.wi, &layer.mlp_wo]).collect()
     }
 
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.layers.iter().flat_map(|layer| [&layer.attention_end, &layer.mlp_end]).collect()
+    }
+
     fn head_linears(&self) -> Vec<&Linear> {
         vec![&self.head.dense]
     }
@@ -177,6 +183,7 @@ impl ModernBertLayer {
         };
         let attn_norm = if index == 0 { None } else { Some(norm(checkpoint, "attn_norm")?) };
         let mlp_norm = norm(checkpoint, "mlp_norm")?;
+        let end = |part, name| SubLayer { name: site(name), block: index, part, width: hidden, norm: None };
         let mut linear = |part, width, out, bias| Linear::load_with(checkpoint, site(part), width, out, bias);
         Ok(ModernBertLayer {
             attention: AttentionShape {
@@ -189,6 +196,8 @@ impl ModernBertLayer {
             },
             rotary: Rotary { head_size, theta: theta as f32 },
             attn_norm,
+            attention_end: end(Part::Attention, "attention_adapters"),
+            mlp_end: end(Part::FeedForward, "output_adapters"),
             wqkv: linear("attn.Wqkv", hidden, 3 * hidden, config.attention_bias)?,
             attn_wo: linear("attn.Wo", hidden, hidden, config.attention_bias)?,
             mlp_norm,
@@ -224,34 +233,36 @@ impl ModernBertLayer {
             let query = turned(&ops::select_rows(tape, &qkv, starts)?, 0, pooled)?;
             let inputs = [&query, &key, &value];
             let context = ops::attention_of_first(tape, inputs, pooled, layout, self.attention, dropout)?;
-            let first = ops::select_rows(tape, x, starts)?;
-            return self.after_attention(forward, config, &first, &context, pooled);
+            let [x, normal] = [x, &normal].map(|from| ops::select_rows(tape, from, starts));
+            return self.after_attention(forward, config, [&x?, &normal?], &context, pooled);
         }
         let query = turned(&qkv, 0, layout)?;
         let context = ops::attention(tape, [&query, &key, &value], layout, self.attention, dropout)?;
-        self.after_attention(forward, config, x, &context, layout)
+        self.after_attention(forward, config, [x, &normal], &context, layout)
     }
 
-    /// From what attention found on.
+    /// From what attention found on, in the residual stream `x` with what attention read.
     fn after_attention(
         &self,
         forward: &Forward<'_>,
         config: &ModernBertConfig,
-        x: &Var,
+        [x, read]: [&Var; 2],
         context: &Var,
         layout: &Arc<Layout>,
     ) -> Result<Var> {
         let (tape, plain) = (forward.tape, Activation::Identity);
         let attended = self.attn_wo.forward(forward, context, layout, plain)?;
         let dropout = forward.dropout(&self.attn_wo.name, config.attention_dropout as f32);
-        let x = ops::add(tape, &attended, x, layout, dropout)?;
+        let ends = SubLayerInputs { made: &attended, read, residual: x, layout };
+        let x = self.attention_end.forward(forward, ends, dropout)?;
         let normal = self.mlp_norm.forward(forward, &x, layout, None, None)?;
         let wide = self.wi.forward(forward, &normal, layout, plain)?;
         let narrow = ops::gated(tape, &wide, config.hidden_activation)?;
         let dropout = forward.dropout(&format!("{}.mlp", self.name), config.mlp_dropout as f32);
         let narrow = ops::dropout(tape, &narrow, layout, dropout)?;
         let out = self.mlp_wo.forward(forward, &narrow, layout, plain)?;
-        ops::add(tape, &out, &x, layout, None)
+        let ends = SubLayerInputs { made: &out, read: &normal, residual: &x, layout };
+        self.mlp_end.forward(forward, ends, None)
     }
 }
 

@@ -1,16 +1,14 @@
 //! RoBERTa (Liu et al. 2019) and what was trained like it: BERT's blocks, positions that begin behind the padding
 //! token's number, a head of two layers over the first token.
 
-use std::sync::Arc;
-
 use retune_tensor::backend::Activation;
 use retune_tensor::{Result, Var};
 
 use super::bert_body::{BertBody, DenseHead};
 use super::{Encoder, Family, HeadDefaults, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
-use crate::layers::{Linear, Wanted};
-use crate::{Aliases, Batch, Checkpoint, Forward, ModelError};
+use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
+use crate::{Aliases, Checkpoint, Forward, ModelError};
 
 /// The family, under each of the names that transformers has for it. They differ in tokenizer and vocabulary.
 pub struct Roberta {
@@ -86,54 +84,39 @@ impl Family for Roberta {
         };
         let roberta = BertBody::load(checkpoint, "roberta", read, Some(padding))?;
         let head = DenseHead::load(checkpoint, &roberta.config, Activation::Tanh)?;
-        // Below a vocabulary's size, which is below 2^31.
-        Ok(Box::new(RobertaModel { roberta, head, padding: padding as u32, max_length }))
+        Ok(Box::new(RobertaModel { roberta, head, max_length }))
     }
 }
 
 struct RobertaModel {
     roberta: BertBody,
     head: DenseHead,
-    padding: u32,
     max_length: usize,
-}
-
-impl RobertaModel {
-    /// Positions of tokens that are no padding, from `padding + 1` in each row. A text may hold the padding token: it is
-    /// not counted, and stands at the position `padding`, as in transformers.
-    fn position_ids(&self, batch: &Batch) -> Arc<[u32]> {
-        let mut positions = Vec::with_capacity(batch.tokens());
-        for row in batch.layout.cu_seqlens().windows(2) {
-            let mut last = self.padding;
-            for id in &batch.input_ids[row[0]..row[1]] {
-                let counts = *id != self.padding;
-                last += u32::from(counts);
-                positions.push(if counts { last } else { self.padding });
-            }
-        }
-        positions.into()
-    }
-
-    fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<Var> {
-        self.roberta.run(forward, &self.position_ids(forward.batch), wanted)
-    }
 }
 
 impl Encoder for RobertaModel {
     fn encode(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.run(forward, Wanted::All)
+        self.roberta.all(forward)
     }
 
     fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.head.forward(forward, &self.run(forward, Wanted::First)?, &self.roberta.config)
+        self.head.forward(forward, &self.roberta.first(forward)?, &self.roberta.config)
     }
 
     fn linears(&self) -> Vec<&Linear> {
         self.roberta.linears()
     }
 
+    fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.roberta.sub_layers()
+    }
+
     fn head_linears(&self) -> Vec<&Linear> {
         vec![&self.head.dense]
+    }
+
+    fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
+        self.roberta.virtual_tokens()
     }
 
     fn hidden_size(&self) -> usize {

@@ -14,6 +14,8 @@ const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const ADAPTER: &str = "adapter_config.json";
 const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+const BOTTLENECK_WEIGHTS: [&str; 2] = ["adapter.safetensors", "model_head.safetensors"];
+const HEAD: &str = "head_config.json";
 /// One of these makes a tokenizer.
 const VOCABULARIES: [&str; 4] = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"];
 
@@ -27,7 +29,7 @@ pub(super) fn first(id: &HubId, listing: &Listing, also: &[&str]) -> Result<Vec<
             listing.shown()
         )));
     }
-    let names = [ADAPTER, CONFIG].into_iter().chain(tokenizer::FILES).chain(also.iter().copied());
+    let names = [ADAPTER, HEAD, CONFIG].into_iter().chain(tokenizer::FILES).chain(also.iter().copied());
     let index = (!listing.has(SINGLE) && !listing.has(ADAPTER)).then_some(INDEX);
     Ok(names.chain(index).filter(|name| listing.has(name)).map(str::to_string).collect())
 }
@@ -35,9 +37,15 @@ pub(super) fn first(id: &HubId, listing: &Listing, also: &[&str]) -> Result<Vec<
 /// The weights. `folder` has all that is small. Errors if there are only weights that run code when loaded.
 pub(super) fn weights(id: &HubId, listing: &Listing, folder: &Path) -> Result<Vec<String>, ModelError> {
     if listing.has(ADAPTER) {
-        return match listing.has(ADAPTER_WEIGHTS) {
-            true => Ok(vec![ADAPTER_WEIGHTS.into()]),
-            false => Err(id.error(no_weights(id, listing, ADAPTER_WEIGHTS, None))),
+        // Those of `peft`, or those of the `adapters` library, whose head lies apart.
+        let [first, head] = BOTTLENECK_WEIGHTS;
+        return match (listing.has(ADAPTER_WEIGHTS), listing.has(first)) {
+            (true, _) => Ok(vec![ADAPTER_WEIGHTS.into()]),
+            (false, true) => {
+                let names = [first, head].into_iter().filter(|name| listing.has(name));
+                Ok(names.map(str::to_string).collect())
+            }
+            (false, false) => Err(id.error(no_weights(id, listing, ADAPTER_WEIGHTS, None))),
         };
     }
     if listing.has(SINGLE) {
@@ -88,7 +96,11 @@ pub(super) fn lacks(folder: &Path) -> Vec<String> {
     let missing =
         |names: &[&str]| names.iter().filter(|name| !there(name)).map(|name| name.to_string()).collect();
     if there(ADAPTER) {
-        return missing(&[ADAPTER_WEIGHTS]);
+        return match (there(BOTTLENECK_WEIGHTS[0]), there(HEAD)) {
+            (false, _) => missing(&[ADAPTER_WEIGHTS]),
+            (true, true) => missing(&BOTTLENECK_WEIGHTS),
+            (true, false) => Vec::new(),
+        };
     }
     let mut lacks: Vec<String> = missing(&[CONFIG]);
     if !VOCABULARIES.iter().any(|name| there(name)) {

@@ -22,6 +22,11 @@ impl Embedding {
         Ok(Embedding { weight: checkpoint.tensor(&format!("{name}.weight"), &shape)?, padding_idx })
     }
 
+    /// The table.
+    pub fn weight(&self) -> ParamId {
+        self.weight
+    }
+
     /// The sum of several tables' entries for each token.
     pub fn sum(forward: &Forward<'_>, lookups: &[(&Embedding, &Arc<[u32]>)]) -> Result<Var> {
         let tables: Vec<Var> = lookups.iter().map(|(table, _)| forward.parameter(table.weight)).collect();

@@ -4,10 +4,14 @@ mod embedding;
 mod layer_norm;
 mod linear;
 mod post_norm;
+mod sub_layer;
 mod token_embeddings;
 
 pub use embedding::Embedding;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
-pub use post_norm::{PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, Wanted};
-pub use token_embeddings::{TokenEmbeddings, TokenEmbeddingsSizes};
+pub use post_norm::{
+    PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, VirtualTokenSizes, Wanted,
+};
+pub use sub_layer::{Part, SubLayer, SubLayerInputs};
+pub use token_embeddings::{TokenEmbeddings, TokenEmbeddingsSizes, without_prompt};

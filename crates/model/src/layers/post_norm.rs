@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, AttentionShape, Layout};
-use retune_tensor::{Result, Var, ops};
+use retune_tensor::{ParamId, Result, Var, ops};
 
-use super::{LayerNorm, Linear};
+use super::{LayerNorm, Linear, Part, SubLayer, SubLayerInputs};
 use crate::{Checkpoint, Forward, ModelError};
 
 /// What a family calls the parts of a block.
@@ -28,6 +28,8 @@ pub struct PostNormNames {
     pub output: &'static str,
     /// The norm behind it.
     pub output_norm: &'static str,
+    /// The sites at the ends of attention and of the feed-forward layers.
+    pub ends: [&'static str; 2],
 }
 
 impl PostNormNames {
@@ -41,6 +43,7 @@ impl PostNormNames {
         intermediate: "intermediate.dense",
         output: "output.dense",
         output_norm: "output.LayerNorm",
+        ends: ["attention.output", "output"],
     };
 }
 
@@ -87,6 +90,28 @@ pub struct PostNormEncoder {
     blocks: Vec<PostNormBlock>,
 }
 
+/// What a method needs to know to make virtual tokens for a model.
+#[derive(Debug, Clone, Copy)]
+pub struct VirtualTokenSizes {
+    /// Blocks, each with keys and values of its own.
+    pub blocks: usize,
+    /// Heads of keys and values.
+    pub heads: usize,
+    /// Columns of keys, and of values: a prefix has `blocks * 2 * width`.
+    pub width: usize,
+    /// The table of the word embeddings: a prompt has its columns.
+    pub words: ParamId,
+}
+
+/// What stands before keys and values in one block.
+struct Prefix<'a> {
+    /// Of all blocks.
+    values: &'a Var,
+    /// Keys and values behind it.
+    keys: &'a Arc<Layout>,
+    block: usize,
+}
+
 #[derive(Debug, Clone)]
 struct PostNormBlock {
     name: String,
@@ -97,10 +122,10 @@ struct PostNormBlock {
     key: Linear,
     value: Linear,
     attention_output: Linear,
-    attention_norm: LayerNorm,
+    attention_end: SubLayer,
     intermediate: Linear,
     output: Linear,
-    output_norm: LayerNorm,
+    output_end: SubLayer,
 }
 
 impl PostNormEncoder {
@@ -114,37 +139,72 @@ impl PostNormEncoder {
         dropout: PostNormDropout,
     ) -> std::result::Result<Self, ModelError> {
         let blocks = (0..layers)
-            .map(|index| PostNormBlock::load(checkpoint, format!("{name}.{index}"), names, sizes))
+            .map(|index| PostNormBlock::load(checkpoint, name, index, names, sizes))
             .collect::<std::result::Result<_, _>>()?;
         Ok(PostNormEncoder { dropout, blocks })
     }
 
-    /// The last block's output for the embeddings `x` `[tokens, hidden]`, of the tokens that are `wanted`.
-    pub fn forward(&self, forward: &Forward<'_>, x: Var, wanted: Wanted) -> Result<Var> {
+    /// The last block's output for the embeddings `x` `[tokens, hidden]` that `layout` lays out, of the tokens that are
+    /// `wanted`.
+    pub fn forward(
+        &self,
+        forward: &Forward<'_>,
+        x: Var,
+        layout: &Arc<Layout>,
+        wanted: Wanted,
+    ) -> Result<Var> {
+        let prefix = forward.hooks.prefix();
+        let prefix = prefix.map(|prefix| {
+            let keys = Arc::new(layout.behind(prefix.count()));
+            Ok((prefix.values(forward.tape, forward.parameters)?, keys))
+        });
+        let prefix = prefix.transpose()?;
         let mut hidden = x;
         for (index, block) in self.blocks.iter().enumerate() {
             let wanted = if index + 1 == self.blocks.len() { wanted } else { Wanted::All };
-            hidden = block.forward(forward, self.dropout, &hidden, wanted)?;
+            let prefix = prefix.as_ref().map(|(values, keys)| Prefix { values, keys, block: index });
+            hidden = block.forward(forward, self.dropout, (&hidden, layout), prefix, wanted)?;
         }
         Ok(hidden)
+    }
+
+    /// How virtual tokens are made for it, with `words` as the table of the word embeddings.
+    pub fn virtual_tokens(&self, words: ParamId) -> Option<VirtualTokenSizes> {
+        let attention = self.blocks.first()?.attention;
+        let (heads, width) = (attention.kv_heads, attention.kv_heads * attention.head_size);
+        Some(VirtualTokenSizes { blocks: self.blocks.len(), heads, width, words })
     }
 
     /// The linear layers of all blocks.
     pub fn linears(&self) -> Vec<&Linear> {
         self.blocks.iter().flat_map(PostNormBlock::linears).collect()
     }
+
+    /// The halves of all blocks.
+    pub fn sub_layers(&self) -> Vec<&SubLayer> {
+        self.blocks.iter().flat_map(PostNormBlock::sub_layers).collect()
+    }
 }
 
 impl PostNormBlock {
     fn load(
         checkpoint: &mut Checkpoint,
-        name: String,
+        name: &str,
+        block: usize,
         names: PostNormNames,
         sizes: PostNormSizes,
     ) -> std::result::Result<Self, ModelError> {
+        let name = format!("{name}.{block}");
         let (hidden, wide, epsilon) = (sizes.hidden, sizes.intermediate, sizes.layer_norm_eps);
         let site = |part: &str| format!("{name}.{part}");
         let head_size = hidden / sizes.heads;
+        let end = |part, norm| SubLayer {
+            name: site(names.ends[usize::from(part == Part::FeedForward)]),
+            block,
+            part,
+            width: hidden,
+            norm: Some(norm),
+        };
         Ok(PostNormBlock {
             attention: AttentionShape {
                 heads: sizes.heads,
@@ -159,10 +219,16 @@ impl PostNormBlock {
             key: Linear::load(checkpoint, site(names.key), hidden, hidden)?,
             value: Linear::load(checkpoint, site(names.value), hidden, hidden)?,
             attention_output: Linear::load(checkpoint, site(names.attention_output), hidden, hidden)?,
-            attention_norm: LayerNorm::load(checkpoint, &site(names.attention_norm), hidden, epsilon)?,
+            attention_end: end(
+                Part::Attention,
+                LayerNorm::load(checkpoint, &site(names.attention_norm), hidden, epsilon)?,
+            ),
             intermediate: Linear::load(checkpoint, site(names.intermediate), hidden, wide)?,
             output: Linear::load(checkpoint, site(names.output), wide, hidden)?,
-            output_norm: LayerNorm::load(checkpoint, &site(names.output_norm), hidden, epsilon)?,
+            output_end: end(
+                Part::FeedForward,
+                LayerNorm::load(checkpoint, &site(names.output_norm), hidden, epsilon)?,
+            ),
             names,
             name,
         })
@@ -174,21 +240,38 @@ impl PostNormBlock {
         format!("{}.{module}", self.name)
     }
 
-    fn forward(&self, forward: &Forward<'_>, rates: PostNormDropout, x: &Var, wanted: Wanted) -> Result<Var> {
-        let (tape, layout, pooled) = (forward.tape, &forward.batch.layout, &forward.batch.pooled);
+    fn forward(
+        &self,
+        forward: &Forward<'_>,
+        rates: PostNormDropout,
+        (x, layout): (&Var, &Arc<Layout>),
+        prefix: Option<Prefix<'_>>,
+        wanted: Wanted,
+    ) -> Result<Var> {
+        let (tape, pooled) = (forward.tape, &forward.batch.pooled);
         let (plain, shape) = (Activation::Identity, self.attention);
         let dropout = forward.dropout(&self.module(self.names.query), rates.attention_probs);
-        let key = self.key.forward(forward, x, layout, plain)?;
-        let value = self.value.forward(forward, x, layout, plain)?;
+        let mut key = self.key.forward(forward, x, layout, plain)?;
+        let mut value = self.value.forward(forward, x, layout, plain)?;
+        let mut keys = layout;
+        if let Some(prefix) = prefix {
+            let width = key.value().columns();
+            for (own, part) in [(&mut key, 2 * prefix.block), (&mut value, 2 * prefix.block + 1)] {
+                let before = ops::select_columns(tape, prefix.values, part * width..(part + 1) * width)?;
+                *own = ops::prepend_rows(tape, &before, own, layout)?;
+            }
+            keys = prefix.keys;
+        }
         if wanted == Wanted::First {
             let first = ops::select_rows(tape, x, &layout.cu_seqlens()[..layout.rows()])?;
             let query = self.query.forward(forward, &first, pooled, plain)?;
             let inputs = [&query, &key, &value];
-            let context = ops::attention_of_first(tape, inputs, pooled, layout, shape, dropout)?;
+            let context = ops::attention_of_first(tape, inputs, pooled, keys, shape, dropout)?;
             return self.after_attention(forward, rates, &first, &context, pooled);
         }
         let query = self.query.forward(forward, x, layout, plain)?;
-        let context = ops::attention(tape, [&query, &key, &value], layout, shape, dropout)?;
+        let inputs = [&query, &key, &value];
+        let context = ops::attention_over(tape, inputs, [layout, keys], shape, dropout)?;
         self.after_attention(forward, rates, x, &context, layout)
     }
 
@@ -204,11 +287,17 @@ impl PostNormBlock {
         let plain = Activation::Identity;
         let attended = self.attention_output.forward(forward, context, layout, plain)?;
         let dropout = forward.dropout(&self.module(self.names.attention_output), rates.attention_output);
-        let attended = self.attention_norm.forward(forward, &attended, layout, Some(x), dropout)?;
-        let wide = self.intermediate.forward(forward, &attended, layout, self.activation)?;
+        let ends = SubLayerInputs { made: &attended, read: x, residual: x, layout };
+        let attended = &self.attention_end.forward(forward, ends, dropout)?;
+        let wide = self.intermediate.forward(forward, attended, layout, self.activation)?;
         let narrow = self.output.forward(forward, &wide, layout, plain)?;
         let dropout = forward.dropout(&self.module(self.names.output), rates.output);
-        self.output_norm.forward(forward, &narrow, layout, Some(&attended), dropout)
+        let ends = SubLayerInputs { made: &narrow, read: attended, residual: attended, layout };
+        self.output_end.forward(forward, ends, dropout)
+    }
+
+    fn sub_layers(&self) -> [&SubLayer; 2] {
+        [&self.attention_end, &self.output_end]
     }
 
     fn linears(&self) -> [&Linear; 6] {

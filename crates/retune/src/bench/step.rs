@@ -160,6 +160,7 @@ impl Bench {
             encoder: classifier.encoder(),
             classifier: classifier.classifier(),
             fresh: &fresh,
+            tokenizer: None,
             seed: key,
         };
         method.apply(&mut model, &options)?;

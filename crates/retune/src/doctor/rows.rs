@@ -131,7 +131,7 @@ fn truncation(examination: &Examination<'_, '_>, file: &str) -> Vec<Finding> {
     let mut sorted = lengths;
     sorted.sort_unstable();
     let wanted = sorted[(sorted.len() - 1) * 95 / 100];
-    let most = prepared.model.classifier.encoder().max_length();
+    let most = prepared.model.longest();
     let fix = if wanted <= most {
         format!("--max-length {wanted} keeps 95 of 100 rows whole")
     } else if prepared.max_length < most {

@@ -99,7 +99,7 @@ impl Workshop for Linear {
     }
 
     fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), AnyError> {
-        Ok(self.0.save(checkpoint)?)
+        Ok(self.0.save(checkpoint, &[])?)
     }
 
     fn load(
@@ -108,7 +108,7 @@ impl Workshop for Linear {
         parameters: &mut Parameters,
         optimiser: &mut Optimiser,
     ) -> Result<Option<State>, AnyError> {
-        Ok(self.0.load(step, parameters, optimiser)?)
+        Ok(self.0.load(step, parameters, optimiser, Vec::new())?)
     }
 }
 

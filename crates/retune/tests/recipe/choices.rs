@@ -2,7 +2,7 @@
 
 use retune::{Card, TrainSettings};
 
-use crate::run::{answers, difference, model, refused, settings, train};
+use crate::run::{answers, difference, model, refused, score, settings, train};
 use crate::tiny::{Tiny, csv};
 
 #[test]
@@ -205,5 +205,27 @@ fn rows_that_cannot_be_parted_are_all_trained_on() {
         ear.heard("evaluation: no row can be held back") && ear.heard("no evaluation rows"),
         "{:?}",
         ear.said
+    );
+}
+
+#[test]
+fn parameters_are_trained_beside_a_method_and_saved_with_it() {
+    let tiny = Tiny::new();
+    let plain = train(&settings(&tiny, "lora", "plain")).unwrap().0;
+    let with = |output, names: &str| TrainSettings {
+        train_also: Some(names.into()),
+        ..settings(&tiny, "lora", output)
+    };
+    let (report, ear) = train(&with("norms", "norms, word_embeddings")).unwrap();
+    let more = report.trainable_parameters - plain.trainable_parameters;
+    assert!(ear.heard(&format!("trained beside: {more} parameters in ")), "{:?}", ear.said);
+    // What was trained comes back.
+    let evaluation = score(&model(tiny.path("norms")), &tiny, "test.csv").unwrap();
+    let bits = |value: f64| value.to_bits();
+    assert_eq!(bits(report.metrics.unwrap()["accuracy"]), bits(evaluation.metrics.values["accuracy"]));
+    let error = refused(&with("none", "nroms"));
+    assert!(
+        error.contains("--train-also: no parameter's name has `nroms` between dots; did you mean `norms`?"),
+        "{error}"
     );
 }

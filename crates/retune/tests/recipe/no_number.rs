@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use retune::{Event, TrainSettings, predict};
 
+use crate::round_trip::files;
 use crate::run::{Ear, model, refused, score, settings, train};
 use crate::tiny::Tiny;
 
@@ -26,8 +27,8 @@ const LAST_GOOD: &str = "checkpoints/last-good";
 /// The last good weights of the run in `output`.
 fn weights(tiny: &Tiny, output: &str) -> PathBuf {
     let folder = tiny.path(output).join(LAST_GOOD);
-    let adapter = folder.join("adapter_model.safetensors");
-    if adapter.is_file() { adapter } else { folder.join("model.safetensors") }
+    let names = ["adapter_model.safetensors", "adapter.safetensors", "model.safetensors"];
+    names.map(|name| folder.join(name)).into_iter().find(|path| path.is_file()).unwrap()
 }
 
 /// The step and the lines that an error names.
@@ -54,9 +55,20 @@ fn the_rows_are_named_and_the_weights_before_them_are_kept() {
         let (step, lines) = place(&error);
         assert!(lines.len() == 7 && lines.iter().any(|line| bad.contains(line)), "{lines:?} {bad:?}");
 
-        let (values, names) = read(&weights(&tiny, method));
+        let (mut values, mut names) = read(&weights(&tiny, method));
+        let head = tiny.path(method).join(LAST_GOOD).join("model_head.safetensors");
+        if head.exists() {
+            let (more, others) = read(&head);
+            values.extend(more);
+            names.extend(others);
+        }
         assert!(values.iter().all(|value| value.is_finite()), "{method}");
-        assert_eq!(names.iter().any(|name| name.contains("lora_A")), method == "lora");
+        let form = files(method);
+        let adapts = form.contains(&"adapter_model.safetensors");
+        let own = |name: &String| name.starts_with("base_model.") || name == "prompt_embeddings";
+        assert_eq!(names.iter().all(own), adapts, "{method}");
+        let small = form.contains(&"adapter.safetensors");
+        assert_eq!(names.iter().any(|name| name.contains(".adapters.")), small, "{method}");
         assert!(names.iter().any(|name| name.ends_with("classifier.weight")));
         // They are a model that answers; nothing else is there.
         let kept = model(tiny.path(method).join(LAST_GOOD));

@@ -38,6 +38,13 @@ fn another_run_is_not_replaced_unasked() {
         "tokenizer_config.json",
     ];
     assert_eq!(tiny.names("result"), expected);
+    train(&TrainSettings { overwrite: Some(true), ..settings(&tiny, "pfeiffer", "result") }).unwrap();
+    assert!(
+        !tiny.path("result/adapter_model.safetensors").exists()
+            && tiny.path("result/head_config.json").exists()
+    );
+    train(&TrainSettings { overwrite: Some(true), ..settings(&tiny, "lora", "result") }).unwrap();
+    assert_eq!(tiny.names("result"), expected);
     train(&settings(&tiny, "lora", "clean")).unwrap();
     assert_eq!(answers(&model(tiny.path("result"))), answers(&model(tiny.path("clean"))));
 }

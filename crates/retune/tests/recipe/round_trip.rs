@@ -7,10 +7,13 @@ use crate::run::{answers, model, score, settings, train};
 use crate::tiny::{LABELS, Tiny};
 
 /// What lies in a result's folder, by the form of the result.
-fn files(method: &str) -> Vec<&'static str> {
+pub(crate) fn files(method: &str) -> Vec<&'static str> {
     let mut files = match method {
-        "lora" => vec!["adapter_config.json", "adapter_model.safetensors"],
-        _ => vec!["config.json", "model.safetensors"],
+        "full" | "head" | "bitfit" | "norms" | "top-layers" => vec!["config.json", "model.safetensors"],
+        "houlsby" | "pfeiffer" | "parallel-adapter" | "compacter" => {
+            vec!["adapter.safetensors", "adapter_config.json", "head_config.json", "model_head.safetensors"]
+        }
+        _ => vec!["adapter_config.json", "adapter_model.safetensors"],
     };
     files.extend(["events.jsonl", "retune.json", "tokenizer.json", "tokenizer_config.json"]);
     files.sort_unstable();
@@ -47,7 +50,11 @@ fn every_method_trains_and_its_result_answers() {
             evaluation.metrics.values["f1_macro"].to_bits(),
             "{method}"
         );
-        assert_eq!(report.evaluation.as_ref().unwrap().loss.to_bits(), evaluation.loss.to_bits(), "{method}");
+        let (trained, loaded) = (report.evaluation.as_ref().unwrap().loss, evaluation.loss);
+        // AdaLoRA's file leaves out what adds 0, so sums are taken in another order.
+        let same = trained.to_bits() == loaded.to_bits();
+        let near = method == "adalora" && (trained - loaded).abs() < 1e-6;
+        assert!(same || near, "{method}: {trained} and {loaded}");
         assert_eq!(report.evaluation.as_ref().unwrap().matrix, evaluation.matrix, "{method}");
         let intervals = evaluation.metrics.intervals.unwrap();
         assert!(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use retune::evaluate::{Evaluation, evaluate};
 use retune::predict::{self, Prediction};
-use retune::{Error, Event, FileSettings, Listener, ModelSettings, Observer, Report, TrainSettings};
+use retune::{Error, Event, FileSettings, Listener, METHODS, ModelSettings, Observer, Report, TrainSettings};
 
 use crate::tiny::Tiny;
 
@@ -56,7 +56,17 @@ impl Ear {
 
 /// The method's usual training of the tiny model: every row, two epochs, batches that do not divide the rows.
 pub(crate) fn settings(tiny: &Tiny, method: &str, output: &str) -> TrainSettings {
+    let known = METHODS.iter().find(|known| known.name() == method);
+    let has = |name| known.is_some_and(|known| known.options().iter().any(|option| option.name == name));
+    let mut method_options = serde_json::Map::new();
+    // The defaults leave a tiny model no room for a text, and do not divide its width.
+    for (name, value) in [("num-virtual-tokens", 4), ("phm-dim", 2), ("bottleneck-size", 4)] {
+        if has(name) {
+            method_options.insert(name.into(), value.into());
+        }
+    }
     TrainSettings {
+        method_options,
         model: ModelSettings { model: Some(tiny.path("base")), ..ModelSettings::default() },
         train: Some(tiny.path("train.csv")),
         eval: Some(tiny.path("test.csv")),

@@ -41,7 +41,7 @@ fn results_are_the_same_bytes_on_any_number_of_threads() {
 #[test]
 fn another_seed_gives_another_result() {
     let tiny = Tiny::new();
-    for method in ["full", "lora"] {
+    for method in ["full", "lora", "adalora"] {
         for (seed, output) in [(1, "one"), (2, "two")] {
             let output = format!("{method}-{output}");
             train(&TrainSettings { seed: Some(seed), ..settings(&tiny, method, &output) }).unwrap();

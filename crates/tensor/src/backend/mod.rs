@@ -1,241 +1,17 @@
 //! One trait, a folder of kernels for each device. Kernels see plain slices that the ops have checked.
 
 pub mod cpu;
+mod inputs;
+mod layout;
 pub mod meta;
 pub mod profile;
 
-use crate::random::Key;
-
-/// A matrix seen through strides, so that a transposed operand is no copy.
-#[derive(Debug, Clone, Copy)]
-pub struct Matrix<'a> {
-    /// The values it is a view of.
-    pub data: &'a [f32],
-    /// Rows and columns.
-    pub shape: [usize; 2],
-    /// How far apart the next row and the next column are.
-    pub strides: [usize; 2],
-}
-
-impl<'a> Matrix<'a> {
-    /// `data` as `[rows, columns]`, row by row.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        Matrix { data, shape: [rows, columns], strides: [columns, 1] }
-    }
-
-    /// The same values with rows and columns exchanged.
-    pub fn t(self) -> Self {
-        let ([rows, columns], [down, right]) = (self.shape, self.strides);
-        Matrix { data: self.data, shape: [columns, rows], strides: [right, down] }
-    }
-
-    /// `count` rows from `first` on.
-    pub fn rows(self, first: usize, count: usize) -> Self {
-        let data = self.data.get(first * self.strides[0]..).unwrap_or_default();
-        Matrix { data, shape: [count, self.shape[1]], ..self }
-    }
-
-    /// `count` columns from `first` on.
-    pub fn columns(self, first: usize, count: usize) -> Self {
-        self.t().rows(first, count).t()
-    }
-
-    /// Whether `data` holds all that the shape says.
-    pub(crate) fn is_inside(&self) -> bool {
-        let [rows, columns] = self.shape;
-        rows == 0
-            || columns == 0
-            || (rows - 1) * self.strides[0] + (columns - 1) * self.strides[1] < self.data.len()
-    }
-}
-
-/// `scale * left right`.
-#[derive(Debug, Clone, Copy)]
-pub struct Product<'a> {
-    /// `[m, k]`.
-    pub left: Matrix<'a>,
-    /// `[k, n]`.
-    pub right: Matrix<'a>,
-    /// A factor.
-    pub scale: f32,
-}
-
-/// What is applied to a block of a product while it is in cache.
-#[derive(Default)]
-pub struct Ends<'a> {
-    /// Added to each row: `[n]`.
-    pub bias: Option<&'a [f32]>,
-    /// Applied last.
-    pub activation: Activation,
-    /// Where the values before the activation are kept for the backward: `[m, n]`.
-    pub before_activation: Option<&'a mut [f32]>,
-}
-
-/// A function applied to each value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activation {
-    /// x
-    #[default]
-    Identity,
-    /// x Phi(x), Phi the normal distribution by erf (Hendrycks and Gimpel 2016).
-    Gelu,
-    /// The approximation of GELU by tanh, which GPT-2 uses.
-    GeluTanh,
-    /// max(x, 0)
-    Relu,
-    /// x sigmoid(x)
-    Silu,
-    /// tanh(x)
-    Tanh,
-}
-
-/// How a ragged batch lies in memory: row `i` is the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    cu_seqlens: Vec<usize>,
-    row_ids: Vec<u64>,
-    counters: Vec<[u32; 3]>,
-}
-
-impl Layout {
-    /// Rows of these lengths; `row_ids` are the rows' stable numbers in their file, which key the random draws.
-    ///
-    /// # Panics
-    /// If there are more of the one than of the other.
-    pub fn new(lengths: &[usize], row_ids: &[u64]) -> Self {
-        assert_eq!(lengths.len(), row_ids.len(), "layout: a row has one length and one id");
-        let mut cu_seqlens = vec![0];
-        let mut counters = Vec::new();
-        for (length, id) in lengths.iter().zip(row_ids) {
-            counters.extend((0..*length).map(|position| [position as u32, *id as u32, (*id >> 32) as u32]));
-            cu_seqlens.push(counters.len());
-        }
-        Layout { cu_seqlens, row_ids: row_ids.to_vec(), counters }
-    }
-
-    /// One "token" a row, for values that are pooled already.
-    pub fn pooled(&self) -> Layout {
-        Layout::new(&vec![1; self.rows()], &self.row_ids)
-    }
-
-    /// The offsets of the rows, and the end of the last.
-    pub fn cu_seqlens(&self) -> &[usize] {
-        &self.cu_seqlens
-    }
-
-    /// The rows' stable numbers.
-    pub fn row_ids(&self) -> &[u64] {
-        &self.row_ids
-    }
-
-    /// How many rows.
-    pub fn rows(&self) -> usize {
-        self.row_ids.len()
-    }
-
-    /// How many tokens over all rows.
-    pub fn tokens(&self) -> usize {
-        self.counters.len()
-    }
-
-    /// The place of each token that keys its draws: position in the row, then the row id's two halves.
-    pub(crate) fn counters(&self) -> &[[u32; 3]] {
-        &self.counters
-    }
-}
-
-/// Dropout without a stored mask (Srivastava et al. 2014): the mask is drawn again wherever it is needed.
-#[derive(Debug, Clone, Copy)]
-pub struct Dropout {
-    /// The chance that a value becomes zero; the others are divided by what remains.
-    pub probability: f32,
-    /// (seed, epoch, site).
-    pub key: Key,
-}
-
-/// The sizes of an attention.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AttentionShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; a divisor of `heads`.
-    pub kv_heads: usize,
-    /// Channels of a head.
-    pub head_size: usize,
-    /// What the scores are multiplied with.
-    pub scale: f32,
-    /// Whether a token sees only itself and those before it.
-    pub causal: bool,
-    /// How many tokens it sees to either side of itself; all of its row where none is given.
-    pub window: Option<usize>,
-}
-
-/// Rotary positions: see [`crate::ops::rotary`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rotary {
-    /// Channels of a head; even.
-    pub head_size: usize,
-    /// The base of the wavelengths: the longest is nearly `2 pi theta` tokens.
-    pub theta: f32,
-}
-
-/// The inputs of an attention: `query` `[queries, heads * head_size]`, the others `[tokens, kv_heads * head_size]`.
-#[derive(Clone, Copy)]
-pub struct AttentionInputs<'a> {
-    /// What asks.
-    pub query: &'a [f32],
-    /// What is asked.
-    pub key: &'a [f32],
-    /// What is answered.
-    pub value: &'a [f32],
-    /// The rows of keys and values; a query sees its own row only.
-    pub layout: &'a Layout,
-    /// The rows of the queries: the same, or the first tokens of each row where only these go on.
-    pub queries: &'a Layout,
-    /// Dropped from the probabilities.
-    pub dropout: Option<Dropout>,
-}
-
-/// Cross-entropy of logits against one class a row.
-#[derive(Clone, Copy)]
-pub struct CrossEntropy<'a> {
-    /// The right class of each row.
-    pub targets: &'a [u32],
-    /// A weight for each class.
-    pub class_weights: Option<&'a [f32]>,
-    /// How much of the target is spread over all classes (Szegedy et al. 2016).
-    pub label_smoothing: f32,
-    /// What the sum over rows is divided by: the whole step's, so that accumulation changes nothing.
-    pub denominator: f32,
-}
-
-/// Binary cross-entropy of logits, each against its own target.
-#[derive(Clone, Copy)]
-pub struct BinaryCrossEntropy<'a> {
-    /// The wanted probability of each logit: as many as logits.
-    pub targets: &'a [f32],
-    /// What a target of 1 weighs against one of 0, a column each.
-    pub positive_weights: Option<&'a [f32]>,
-    /// What the sum is divided by: the whole step's, so that accumulation changes nothing.
-    pub denominator: f32,
-}
-
-/// One step of AdamW (Loshchilov and Hutter 2019), as PyTorch computes it.
-#[derive(Debug, Clone, Copy)]
-pub struct AdamW {
-    /// The rate of this step.
-    pub learning_rate: f32,
-    /// Decays of the two moments.
-    pub betas: [f32; 2],
-    /// Keeps the division sound.
-    pub epsilon: f32,
-    /// Decoupled decay of the weights.
-    pub weight_decay: f32,
-    /// Steps done, this one included.
-    pub step: u64,
-    /// What the gradient is multiplied with first (clipping).
-    pub gradient_scale: f32,
-}
+use inputs::attention_product;
+pub use inputs::{
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, BinaryCrossEntropy, Cayley,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Matrix, Product, Rotary,
+};
+pub use layout::Layout;
 
 /// The kernels of a device. Every result is the same for any number of threads.
 ///
@@ -257,6 +33,10 @@ pub trait Backend: Sync {
     fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]);
     /// `out [columns] (+)= ` the sum over the rows of `values`.
     fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out [n across, n down] = ` the transpose of the sum over i of `rule_i (x) (left_i right_i)`.
+    fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]);
+    /// Adds to `out` the gradients by rule, left and right.
+    fn kronecker_sum_backward(&self, factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]);
     /// `out [tokens, n] = activation(values[:, ..n]) * values[:, n..]`
     fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]);
     /// Overwrites `out [tokens, 2 n]` with the gradient by `values` of [`Backend::gated`].
@@ -287,6 +67,8 @@ pub trait Backend: Sync {
     fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
     /// `out[index[i]] += gradient[i]`
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    /// `out[i]` = the row `index[i]` of `prefix` and `values`, one after another.
+    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
     /// `out [rows, to] = values[:, first..first + to]`, where `values` is `[rows, from]` and `[from, to] = columns`.
     fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]);
     /// `out[:, first..first + to] += gradient`
@@ -351,53 +133,36 @@ pub trait Backend: Sync {
         out: &mut [f32],
         dpredictions: Option<&mut [f32]>,
     );
+    /// `out [rows, n] = ends(values * factors)`, each column with its own factor; one factor a value where there is one
+    /// row.
+    fn scale_columns(&self, values: &[f32], factors: &[f32], ends: Ends<'_>, out: &mut [f32]);
+    /// `out[r] = values[r] * factors[r]`
+    fn scale_rows(&self, values: &[f32], factors: &[f32], out: &mut [f32]);
+    /// `out[c] (+)= ` the sum over the rows of `left * right`.
+    fn dot_columns(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out[r] (+)= ` the sum over the columns of `left * right`.
+    fn dot_rows(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool);
+    /// `out = values / sqrt(squares)`
+    fn divide_by_root(&self, values: &[f32], squares: &[f32], out: &mut [f32]);
+    /// `out += scale * left ⊗ right`, of two matrices of these shapes.
+    fn kronecker(&self, factors: [&[f32]; 2], shapes: [[usize; 2]; 2], scale: f32, out: &mut [f32]);
+    /// Overwrites the gradients by both factors.
+    fn kronecker_backward(
+        &self,
+        factors: [&[f32]; 2],
+        shapes: [[usize; 2]; 2],
+        scale: f32,
+        gradient: &[f32],
+        out: [&mut [f32]; 2],
+    );
+    /// Multiplies each block of channels, as a row, with its own matrix of `rotations` `[blocks, block, block]`, or with
+    /// that transposed.
+    fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]);
+    /// Overwrites `out` `[blocks, block, block]` with the rotations of `angles`, the values above the diagonals of
+    /// skew-symmetric matrices, row by row.
+    fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]);
+    /// Overwrites the gradient by the angles.
+    fn cayley_backward(&self, angles: &[f32], block: usize, kind: Cayley, gradient: &[f32], out: &mut [f32]);
     /// Updates weight and moments.
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]);
-}
-
-/// The inputs of layer norm.
-pub struct LayerNorm<'a> {
-    /// `[tokens, columns]`
-    pub x: &'a [f32],
-    /// Added to it, if any.
-    pub residual: Option<&'a [f32]>,
-    /// Applied to `x` first, with the layout that keys it.
-    pub dropout: Option<(Dropout, &'a Layout)>,
-    /// `[columns]`
-    pub weight: &'a [f32],
-    /// `[columns]`; zero if none.
-    pub bias: Option<&'a [f32]>,
-    /// Added to the variance.
-    pub epsilon: f32,
-}
-
-/// What layer norm keeps for its backward.
-pub struct LayerNormSaved<'a> {
-    /// `[tokens, columns]`, before weight and bias.
-    pub normal: &'a [f32],
-    /// One over the standard deviation of each row.
-    pub rstd: &'a [f32],
-    /// `[columns]`
-    pub weight: &'a [f32],
-}
-
-/// Floating point operations of one product of queries and keys over all rows and heads.
-fn attention_product(shape: AttentionShape, inputs: &AttentionInputs<'_>) -> usize {
-    let (queries, keys) = (inputs.queries.cu_seqlens(), inputs.layout.cu_seqlens());
-    let pairs = queries.windows(2).zip(keys.windows(2)).map(|(q, k)| {
-        let (queries, keys) = (q[1] - q[0], k[1] - k[0]);
-        if shape.causal { queries * (keys + 1) / 2 } else { queries * keys }
-    });
-    2 * pairs.sum::<usize>() * shape.heads * shape.head_size
-}
-
-/// What attention keeps for its backward.
-#[derive(Clone, Copy)]
-pub struct AttentionSaved<'a> {
-    /// The output.
-    pub out: &'a [f32],
-    /// `[heads, queries]`
-    pub lse: &'a [f32],
-    /// The gradient of the output.
-    pub gradient: &'a [f32],
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::cpu::CPU;
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
-    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// One call of a kernel.
@@ -253,6 +253,71 @@ impl Backend for Profiled {
     ) {
         timed("squared_error", None, 0, 3 * predictions.len(), || {
             CPU.squared_error(predictions, targets, denominator, out, dpredictions);
+        });
+    }
+    fn scale_columns(&self, values: &[f32], factors: &[f32], ends: Ends<'_>, out: &mut [f32]) {
+        let touched = 2 * out.len() + len(ends.before_activation.as_deref());
+        timed("scale_columns", None, 0, touched, || CPU.scale_columns(values, factors, ends, out));
+    }
+    fn scale_rows(&self, values: &[f32], factors: &[f32], out: &mut [f32]) {
+        timed("scale_rows", None, 0, 2 * out.len(), || CPU.scale_rows(values, factors, out));
+    }
+    fn dot_columns(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool) {
+        timed("dot_columns", None, 0, 2 * left.len(), || CPU.dot_columns(left, right, out, accumulate));
+    }
+    fn dot_rows(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool) {
+        timed("dot_rows", None, 0, 2 * left.len(), || CPU.dot_rows(left, right, out, accumulate));
+    }
+    fn divide_by_root(&self, values: &[f32], squares: &[f32], out: &mut [f32]) {
+        timed("divide_by_root", None, 0, 3 * out.len(), || CPU.divide_by_root(values, squares, out));
+    }
+    fn kronecker(&self, factors: [&[f32]; 2], shapes: [[usize; 2]; 2], scale: f32, out: &mut [f32]) {
+        timed("kronecker", None, 0, 2 * out.len(), || CPU.kronecker(factors, shapes, scale, out));
+    }
+    fn kronecker_backward(
+        &self,
+        factors: [&[f32]; 2],
+        shapes: [[usize; 2]; 2],
+        scale: f32,
+        gradient: &[f32],
+        out: [&mut [f32]; 2],
+    ) {
+        timed("kronecker_backward", None, 0, 2 * gradient.len(), || {
+            CPU.kronecker_backward(factors, shapes, scale, gradient, out);
+        });
+    }
+    fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]) {
+        let values = factors.sizes[0] * 2 * out.len();
+        timed("kronecker_sum", None, 0, values, || CPU.kronecker_sum(factors, out));
+    }
+    fn kronecker_sum_backward(
+        &self,
+        factors: &KroneckerSum<'_>,
+        gradient: &[f32],
+        out: &mut [&mut [f32]; 3],
+    ) {
+        let values = factors.sizes[0] * gradient.len();
+        timed("kronecker_sum_backward", None, 0, values, || {
+            CPU.kronecker_sum_backward(factors, gradient, out);
+        });
+    }
+    fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]) {
+        let flops = 2 * out.len() * block;
+        timed("rotate_blocks", None, flops, 2 * out.len() + rotations.len(), || {
+            CPU.rotate_blocks(values, rotations, block, back, out);
+        });
+    }
+    fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]) {
+        timed("cayley", None, 0, angles.len() + out.len(), || CPU.cayley(angles, block, kind, out));
+    }
+    fn cayley_backward(&self, angles: &[f32], block: usize, kind: Cayley, gradient: &[f32], out: &mut [f32]) {
+        timed("cayley_backward", None, 0, 2 * angles.len() + gradient.len(), || {
+            CPU.cayley_backward(angles, block, kind, gradient, out);
+        });
+    }
+    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        timed("prepend_rows", None, 0, 2 * out.len(), || {
+            CPU.prepend_rows(prefix, values, index, columns, out);
         });
     }
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {

@@ -43,6 +43,28 @@ pub fn attention_of_first(
     attend(tape, inputs, [pooled, layout], shape, dropout)
 }
 
+/// The same where the rows of keys and values are longer than those of queries, each of which sees all of its row's:
+/// `queries` and `keys` lay them out. A prefix before the keys of each row is such a case.
+pub fn attention_over(
+    tape: &Tape,
+    inputs: [&Var; 3],
+    [queries, keys]: [&Arc<Layout>; 2],
+    shape: AttentionShape,
+    dropout: Option<Dropout>,
+) -> Result<Var> {
+    let rows = || queries.cu_seqlens().windows(2).zip(keys.cu_seqlens().windows(2));
+    let fits = queries.rows() == keys.rows() && rows().all(|(q, k)| q[1] - q[0] <= k[1] - k[0]);
+    // Where a query stands among longer keys nobody says, so that it can see all of them or none.
+    if shape.causal || shape.window.is_some() || !fits {
+        return Err(Error::shape(
+            "attention",
+            "as many rows of keys as of queries, none shorter, each seen whole",
+            shape,
+        ));
+    }
+    attend(tape, inputs, [queries, keys], shape, dropout)
+}
+
 fn attend(
     tape: &Tape,
     [query, key, value]: [&Var; 3],
@@ -209,6 +231,45 @@ mod tests {
             assert!(apart.fold(0.0, f32::max) < 1e-6);
             Ok(short)
         });
+    }
+
+    #[test]
+    fn longer_keys_are_seen_by_every_query() {
+        let (queries, keys) = (layout(), Arc::new(layout().behind(2)));
+        let tokens = keys.tokens();
+        for dropout in [None, Some(Dropout { probability: 0.3, key: Key::new(4) })] {
+            Check::new("attention over", &[&[11, 20], &[tokens, 10], &[tokens, 10]]).run(|tape, vars| {
+                let inputs = [&vars[0], &vars[1], &vars[2]];
+                attention_over(tape, inputs, [&queries, &keys], shape(4, 2, false), dropout)
+            });
+        }
+        // The queries that have their own places in the longer rows find the same.
+        let stream = &mut Key::new(5).stream();
+        let [query, key, value] = [20, 10, 10].map(|columns| {
+            let values: Vec<f32> = (0..tokens * columns).map(|_| stream.normal()).collect();
+            Var::constant(Tensor::from_slice(crate::Device::Cpu, &[tokens, columns], &values).unwrap())
+        });
+        let own: Vec<usize> = keys.cu_seqlens().windows(2).flat_map(|ends| ends[0] + 2..ends[1]).collect();
+        let tape = Tape::inference();
+        let select = |x: &Var| crate::ops::select_rows(&tape, x, &own).unwrap();
+        let long = attention(&tape, [&query, &key, &value], &keys, shape(4, 2, false), None).unwrap();
+        let inputs = [&select(&query), &key, &value];
+        let short = attention_over(&tape, inputs, [&queries, &keys], shape(4, 2, false), None).unwrap();
+        let apart = select(&long)
+            .value()
+            .f32()
+            .iter()
+            .zip(short.value().f32())
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(apart < 1e-6, "{apart}");
+        for (layouts, shape) in [
+            ([&keys, &queries], shape(4, 2, false)),
+            ([&queries, &keys], shape(4, 2, true)),
+            ([&queries, &keys], AttentionShape { window: Some(2), ..shape(4, 2, false) }),
+        ] {
+            assert!(attention_over(&tape, inputs, layouts, shape, None).is_err());
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod attention;
 pub mod ceiling;
 mod elementwise;
 mod embedding;
+mod factors;
 pub(super) mod gemm;
+mod kronecker_sum;
 mod loss;
 mod mask;
 mod math;
@@ -13,11 +15,12 @@ mod norm;
 mod parallel;
 mod pool;
 mod rotary;
+mod rotate;
 mod select;
 
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
-    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
 
 /// The kernels of [`crate::Device::Cpu`].
@@ -38,6 +41,17 @@ impl Backend for Cpu {
     }
     fn scale(&self, values: &mut [f32], factor: f32) {
         elementwise::scale(values, factor);
+    }
+    fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]) {
+        kronecker_sum::forward(factors, out);
+    }
+    fn kronecker_sum_backward(
+        &self,
+        factors: &KroneckerSum<'_>,
+        gradient: &[f32],
+        out: &mut [&mut [f32]; 3],
+    ) {
+        kronecker_sum::backward(factors, gradient, out);
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
         elementwise::sum_of_squares(values)
@@ -88,6 +102,9 @@ impl Backend for Cpu {
     }
     fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
         select::rows_backward(gradient, index, columns, out);
+    }
+    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+        select::rows_of_both(prefix, values, index, columns, out);
     }
     fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
         select::columns(values, columns, first, out);
@@ -168,6 +185,43 @@ impl Backend for Cpu {
         dpredictions: Option<&mut [f32]>,
     ) {
         loss::squared_error(predictions, targets, denominator, out, dpredictions);
+    }
+    fn scale_columns(&self, values: &[f32], factors: &[f32], ends: Ends<'_>, out: &mut [f32]) {
+        factors::scale_columns(values, factors, ends, out);
+    }
+    fn scale_rows(&self, values: &[f32], factors: &[f32], out: &mut [f32]) {
+        factors::scale_rows(values, factors, out);
+    }
+    fn dot_columns(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool) {
+        factors::dot_columns(left, right, out, accumulate);
+    }
+    fn dot_rows(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool) {
+        factors::dot_rows(left, right, out, accumulate);
+    }
+    fn divide_by_root(&self, values: &[f32], squares: &[f32], out: &mut [f32]) {
+        factors::divide_by_root(values, squares, out);
+    }
+    fn kronecker(&self, factors: [&[f32]; 2], shapes: [[usize; 2]; 2], scale: f32, out: &mut [f32]) {
+        factors::kronecker(factors, shapes, scale, out);
+    }
+    fn kronecker_backward(
+        &self,
+        factors: [&[f32]; 2],
+        shapes: [[usize; 2]; 2],
+        scale: f32,
+        gradient: &[f32],
+        out: [&mut [f32]; 2],
+    ) {
+        factors::kronecker_backward(factors, shapes, scale, gradient, out);
+    }
+    fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]) {
+        rotate::rotate_blocks(values, rotations, block, back, out);
+    }
+    fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]) {
+        rotate::cayley(angles, block, kind, out);
+    }
+    fn cayley_backward(&self, angles: &[f32], block: usize, kind: Cayley, gradient: &[f32], out: &mut [f32]) {
+        rotate::cayley_backward(angles, block, kind, gradient, out);
     }
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
         elementwise::adamw(step, gradient, weight, moments);

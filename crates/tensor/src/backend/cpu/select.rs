@@ -15,6 +15,22 @@ pub(super) fn rows_backward(gradient: &[f32], index: &[usize], columns: usize, o
     add_rows(gradient, &index.iter().map(|row| Some(*row)), columns, out);
 }
 
+/// The rows `index` of two matrices, one after another.
+pub(super) fn rows_of_both(first: &[f32], second: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+    if columns == 0 {
+        return;
+    }
+    let rows = rows_per_block(columns);
+    out.par_chunks_mut(rows * columns).zip(index.par_chunks(rows)).for_each(|(out, index)| {
+        for (out, row) in out.chunks_exact_mut(columns).zip(index) {
+            let start = row * columns;
+            let (from, start) =
+                if start < first.len() { (first, start) } else { (second, start - first.len()) };
+            out.copy_from_slice(&from[start..start + columns]);
+        }
+    });
+}
+
 pub(super) fn columns(values: &[f32], [from, to]: [usize; 2], first: usize, out: &mut [f32]) {
     if to == 0 {
         return;

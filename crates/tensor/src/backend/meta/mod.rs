@@ -4,8 +4,9 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
-    CrossEntropy, Dropout, Ends, LayerNorm, LayerNormSaved, Layout, Product, Rotary, attention_product,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    attention_product,
 };
 
 /// The kernels of [`crate::Device::Meta`].
@@ -37,6 +38,8 @@ impl Backend for Meta {
     fn copy(&self, _: &[f32], _: &mut [f32]) {}
     fn add_assign(&self, _: &mut [f32], _: &[f32]) {}
     fn scale(&self, _: &mut [f32], _: f32) {}
+    fn kronecker_sum(&self, _: &KroneckerSum<'_>, _: &mut [f32]) {}
+    fn kronecker_sum_backward(&self, _: &KroneckerSum<'_>, _: &[f32], _: &mut [&mut [f32]; 3]) {}
     fn sum_of_squares(&self, _: &[f32]) -> f64 {
         0.0
     }
@@ -56,6 +59,7 @@ impl Backend for Meta {
     fn embedding_backward(&self, _: &[f32], _: &[u32], _: usize, _: Option<u32>, _: &mut [f32]) {}
     fn select_rows(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
     fn select_rows_backward(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
+    fn prepend_rows(&self, _: &[f32], _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
     fn select_columns(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
     fn select_columns_backward(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
     fn mean_rows(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32]) {}
@@ -95,5 +99,15 @@ impl Backend for Meta {
     ) {
     }
     fn squared_error(&self, _: &[f32], _: &[f32], _: f32, _: &mut [f32], _: Option<&mut [f32]>) {}
+    fn scale_columns(&self, _: &[f32], _: &[f32], _: Ends<'_>, _: &mut [f32]) {}
+    fn scale_rows(&self, _: &[f32], _: &[f32], _: &mut [f32]) {}
+    fn dot_columns(&self, _: &[f32], _: &[f32], _: &mut [f32], _: bool) {}
+    fn dot_rows(&self, _: &[f32], _: &[f32], _: &mut [f32], _: bool) {}
+    fn divide_by_root(&self, _: &[f32], _: &[f32], _: &mut [f32]) {}
+    fn kronecker(&self, _: [&[f32]; 2], _: [[usize; 2]; 2], _: f32, _: &mut [f32]) {}
+    fn kronecker_backward(&self, _: [&[f32]; 2], _: [[usize; 2]; 2], _: f32, _: &[f32], _: [&mut [f32]; 2]) {}
+    fn rotate_blocks(&self, _: &[f32], _: &[f32], _: usize, _: bool, _: &mut [f32]) {}
+    fn cayley(&self, _: &[f32], _: usize, _: Cayley, _: &mut [f32]) {}
+    fn cayley_backward(&self, _: &[f32], _: usize, _: Cayley, _: &[f32], _: &mut [f32]) {}
     fn adamw(&self, _: AdamW, _: &[f32], _: &mut [f32], _: [&mut [f32]; 2]) {}
 }

@@ -1,0 +1,62 @@
+//! Where the rows of a batch lie.
+
+/// How a ragged batch lies in memory: row `i` is the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    cu_seqlens: Vec<usize>,
+    row_ids: Vec<u64>,
+    counters: Vec<[u32; 3]>,
+}
+
+impl Layout {
+    /// Rows of these lengths; `row_ids` are the rows' stable numbers in their file, which key the random draws.
+    ///
+    /// # Panics
+    /// If there are more of the one than of the other.
+    pub fn new(lengths: &[usize], row_ids: &[u64]) -> Self {
+        assert_eq!(lengths.len(), row_ids.len(), "layout: a row has one length and one id");
+        let mut cu_seqlens = vec![0];
+        let mut counters = Vec::new();
+        for (length, id) in lengths.iter().zip(row_ids) {
+            counters.extend((0..*length).map(|position| [position as u32, *id as u32, (*id >> 32) as u32]));
+            cu_seqlens.push(counters.len());
+        }
+        Layout { cu_seqlens, row_ids: row_ids.to_vec(), counters }
+    }
+
+    /// One "token" a row, for values that are pooled already.
+    pub fn pooled(&self) -> Layout {
+        Layout::new(&vec![1; self.rows()], &self.row_ids)
+    }
+
+    /// Each row behind `count` more tokens.
+    pub fn behind(&self, count: usize) -> Layout {
+        let lengths: Vec<usize> = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0] + count).collect();
+        Layout::new(&lengths, &self.row_ids)
+    }
+
+    /// The offsets of the rows, and the end of the last.
+    pub fn cu_seqlens(&self) -> &[usize] {
+        &self.cu_seqlens
+    }
+
+    /// The rows' stable numbers.
+    pub fn row_ids(&self) -> &[u64] {
+        &self.row_ids
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.row_ids.len()
+    }
+
+    /// How many tokens over all rows.
+    pub fn tokens(&self) -> usize {
+        self.counters.len()
+    }
+
+    /// The place of each token that keys its draws: position in the row, then the row id's two halves.
+    pub(crate) fn counters(&self) -> &[[u32; 3]] {
+        &self.counters
+    }
+}
