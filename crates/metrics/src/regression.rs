@@ -49,7 +49,8 @@ impl RegressionPairs {
         let errors = || self.gold.iter().zip(&self.predicted).map(|(gold, predicted)| predicted - gold);
         let squares: f64 = errors().map(|error| error * error).sum();
         let deviation = squared_deviation(&self.gold);
-        let r2 = match deviation > 0.0 {
+        // The rounding of a mean gives equal numbers a deviation of about nothing.
+        let r2 = match deviation > 0.0 && !constant(&self.gold) {
             true => 1.0 - squares / deviation,
             false => f64::from(u8::from(squares <= 0.0 && rows > 0.0)),
         };
@@ -103,11 +104,14 @@ fn correlation(left: &[f64], right: &[f64]) -> f64 {
         return f64::NAN;
     }
     // Numbers that differ by nothing but the rounding of their mean are equal.
-    let constant = |values: &[f64]| values.windows(2).all(|pair| pair.first() == pair.last());
     if constant(left) || constant(right) {
         return 0.0;
     }
     ratio(product, norms).clamp(-1.0, 1.0)
+}
+
+fn constant(values: &[f64]) -> bool {
+    values.windows(2).all(|pair| pair.first() == pair.last())
 }
 
 /// From 1 on; equal values share the mean of their ranks.
@@ -152,6 +156,7 @@ mod tests {
             assert_eq!((report.pearson, report.spearman), (0.0, 0.0), "{pairs:?}");
             assert!(report.r2.is_finite() && report.mse.is_finite() && report.mae.is_finite());
         }
+        assert_eq!(report(&[(0.1, 1.0), (0.1, 2.0), (0.1, 5.0)]).r2, 0.0);
         assert_eq!(report(&[(2.0, 2.0), (2.0, 2.0)]).r2, 1.0);
         assert_eq!(report(&[(2.0, 2.0), (2.0, 2.5)]).r2, 0.0);
     }

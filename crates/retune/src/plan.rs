@@ -129,7 +129,7 @@ fn rehearsal(
 ) -> Result<Rehearsed> {
     let Prepared { model, eval_rows, .. } = prepared;
     let total_steps = plan.total_steps(run.epochs);
-    let shop = prepared.workshop();
+    let shop = prepared.workshop(parameters)?;
     memory::reset_peak(Device::Meta);
     meta::take_flops();
     let (mut steps, mut tokens) = (0, 0);
@@ -226,7 +226,7 @@ fn calibrate(
     let mut model = prepared.model_on(Device::Cpu)?;
     let mut flops = Vec::new();
     let mut ends = Vec::new();
-    let shop = prepared.workshop();
+    let shop = prepared.workshop(parameters)?;
     meta::take_flops();
     let counted = &mut |_| flops.push(meta::take_flops());
     rehearse(parameters, steps.iter().cloned(), &shop, run.adamw, counted)?;
@@ -257,7 +257,8 @@ fn result_bytes(prepared: &Prepared<'_>) -> Result<u64> {
 }
 
 /// The most on disk while it runs: the result beside all checkpoints that are kept and the one being written, each with
-/// weights, two moments and, as links to older files take their place too, the best weights of its time.
+/// weights, two moments, what the method keeps beside them and, as links to older files take their place too, the best
+/// weights of its time.
 pub(crate) fn disk_bytes(prepared: &Prepared<'_>) -> Result<u64> {
     let Prepared { resolved, examples, model, .. } = prepared;
     let run = resolved.train_settings(!examples.eval.is_empty())?;
@@ -265,8 +266,12 @@ pub(crate) fn disk_bytes(prepared: &Prepared<'_>) -> Result<u64> {
     let checkpoints = resolved.keep_checkpoints as u64 + 1 + u64::from(run.on_spike == OnSpike::Rewind);
     let values = if run.keep_best { 4 } else { 3 };
     let (_, trained) = model.parameters.count();
+    let parameters = &prepared.model_on(Device::Meta)?.parameters;
+    let mut during = prepared.workshop(parameters)?.during;
+    let state = during.as_mut().map(|during| during.state()).unwrap_or_default();
+    let state: usize = state.iter().map(|(_, tensor)| tensor.len()).sum();
     // Any number may be asked to be kept.
-    let kept = checkpoints.saturating_mul(4 * values * trained as u64);
+    let kept = checkpoints.saturating_mul(4 * (values * trained as u64 + state as u64));
     Ok(result_bytes(prepared)?.saturating_add(kept))
 }
 

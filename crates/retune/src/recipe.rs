@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use retune_adapt::peft::Applied;
+use retune_adapt::peft::{Applied, DuringTraining};
 use retune_adapt::tasks::{self, ClassifierRows, LossOptions, Task};
 use retune_data::ProblemType;
-use retune_tensor::memory;
+use retune_tensor::{Parameters, memory};
 use retune_train::Plan;
 use serde::Serialize;
 
@@ -137,14 +137,32 @@ fn adjust(
 }
 
 impl Prepared<'_> {
-    /// What the trainer is given, but for a place to keep weights.
-    pub fn workshop(&self) -> ClassifierWorkshop<'_> {
-        ClassifierWorkshop::new(&self.model, &self.train_rows, &self.eval_rows)
+    /// What the trainer is given for `parameters`, but for a place to keep weights.
+    pub fn workshop(&self, parameters: &Parameters) -> Result<ClassifierWorkshop<'_>> {
+        let Prepared { resolved, examples, model, plan, .. } = self;
+        let steps = plan.total_steps(resolved.train_settings(!examples.eval.is_empty())?.epochs);
+        let during = during_training(model, parameters, resolved, steps)?;
+        Ok(ClassifierWorkshop { during, ..ClassifierWorkshop::new(model, &self.train_rows, &self.eval_rows) })
     }
 
     /// The same model on another device.
     pub fn model_on(&self, device: Device) -> Result<TextModel> {
         adjust(self.model.source.again()?, device, &self.resolved, &self.examples, self.keep_head)
+    }
+}
+
+/// What the method does beside the trainer's own work in a training of so many steps.
+fn during_training(
+    model: &TextModel,
+    parameters: &Parameters,
+    resolved: &Resolved<'_>,
+    steps: u64,
+) -> Result<Option<Box<dyn DuringTraining>>> {
+    match &model.applied {
+        Applied::Adapter(adapter) => {
+            Ok(model.method.during_training(adapter, parameters, &resolved.options, steps)?)
+        }
+        Applied::Model => Ok(None),
     }
 }
 
@@ -199,13 +217,8 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let mut parameters = std::mem::take(&mut model.parameters);
     let unsound = workshop::not_finite(&parameters);
     let best = checkpoints.best();
-    let during = match &model.applied {
-        Applied::Adapter(adapter) => {
-            let steps = plan.total_steps(run_settings.epochs);
-            model.method.during_training(adapter, &parameters, &resolved.options, steps)?
-        }
-        Applied::Model => None,
-    };
+    let steps = plan.total_steps(run_settings.epochs);
+    let during = during_training(&model, &parameters, &resolved, steps)?;
     let mut shop = ClassifierWorkshop {
         rates: resolved.layer_rates(&parameters),
         checkpoints: Some(checkpoints),

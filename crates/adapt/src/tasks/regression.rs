@@ -18,7 +18,8 @@ pub(super) static SPEC: FormSpec = FormSpec {
     // Squared errors, numbers from their mean, the squares of these, rows. Numbers that do not vary have no spread to
     // explain: R2 is then as in the report.
     decided: |[errors, sum, squares, rows]| match squares - sum * sum / rows.max(1.0) {
-        spread if spread > 0.0 => 1.0 - errors / spread,
+        // What rounding leaves of the spread of equal numbers is no spread.
+        spread if spread > 1e-12 * squares => 1.0 - errors / spread,
         _ if *errors > 0.0 => 0.0,
         _ => 1.0,
     },

@@ -4,6 +4,31 @@ use crate::command::retune;
 use crate::tiny::Tiny;
 
 #[test]
+fn a_plan_holds_what_each_method_holds() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let (model, rows, output) = (path("base"), path("train.csv"), path("result"));
+    for method in retune::METHODS {
+        let name = method.name();
+        // The sizes of a narrow model.
+        let own: &[&str] = match name {
+            "compacter" => &["--phm-dim", "2", "--bottleneck-size", "4"],
+            _ if method.options().iter().any(|option| option.name == "num-virtual-tokens") => {
+                &["--num-virtual-tokens", "3"]
+            }
+            _ => &[],
+        };
+        let job = ["--model", &model, "--train", &rows, "--method", name, "--epochs", "1", "--json"];
+        let plan = retune(&[&["plan"], &job[..], own].concat()).succeeded().json();
+        let run = [&["train", "--output", &output, "--overwrite"], &job[..], own].concat();
+        let train = retune(&run).succeeded().json();
+        for key in ["peak_memory_bytes", "trainable_parameters", "steps"] {
+            assert_eq!(plan[key], train[key], "{key} of {name}");
+        }
+    }
+}
+
+#[test]
 fn a_plan_is_what_the_training_takes() {
     let tiny = Tiny::new();
     let path = |name: &str| tiny.path(name).display().to_string();

@@ -23,8 +23,8 @@ pub(super) const OVERFIT: &str = "overfit";
 /// Gives the starting loss, and what it should be.
 pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Option<f64>)> {
     let prepared = examination.prepared;
-    let shop = prepared.workshop();
     let parameters = &prepared.model.parameters;
+    let shop = prepared.workshop(parameters)?;
     let rows = spread(prepared.train_rows.tokens.len(), enough(prepared));
     let (loss, logits) = first_loss(&shop, parameters, &rows)?;
     let fresh = prepared.model.has_fresh_head();
@@ -191,17 +191,24 @@ fn reached<'p>(
 /// A few rows are learnt by heart in a few steps, with the run's own method and rates; the weights of `prepared` are used up.
 pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     const STEPS: usize = 40;
+    // Methods that begin far from the answer, such as a prefix, take longer: as long as the loss still falls.
+    const MOST: usize = 200;
+    const FALLS: f64 = 0.98;
     const LEARNT: f64 = 0.7;
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
     let rates = prepared.resolved.layer_rates(&parameters);
-    let shop = ClassifierWorkshop { rates, ..prepared.workshop() };
+    let shop = ClassifierWorkshop { rates, ..prepared.workshop(&parameters)? };
     let rows = spread(prepared.train_rows.tokens.len(), 8);
     let settings = &prepared.resolved.train;
     let mut optimiser =
         Optimiser::new(&parameters, settings.adamw)?.with_rates(&parameters, |name| shop.rate(name));
     let (start, _) = first_loss(&shop, &parameters, &rows)?;
-    let mut last = start;
-    for _ in 0..STEPS {
+    let (mut last, mut before, mut steps) = (start, start, 0);
+    while steps < STEPS || (steps < MOST && (steps % STEPS != 0 || last < FALLS * before)) {
+        if steps % STEPS == 0 {
+            before = last;
+        }
+        steps += 1;
         let tape = Tape::recording();
         let (loss, _) = shop.loss_and_logits(&tape, &parameters, &rows, shop.denominator(&rows), None)?;
         let mut gradients = Gradients::new();
@@ -219,7 +226,7 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     Ok(found(
         OVERFIT,
         format!(
-            "{} rows cannot be learnt by heart: in {STEPS} steps their loss went from {start:.2} to {last:.2}",
+            "{} rows cannot be learnt by heart: in {steps} steps their loss went from {start:.2} to {last:.2}",
             rows.len()
         ),
         "the training itself",

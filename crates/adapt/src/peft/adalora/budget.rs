@@ -65,6 +65,11 @@ impl Scored {
 }
 
 impl Site {
+    /// How many directions it has left.
+    fn kept(&self) -> usize {
+        self.kept.1.f32().iter().filter(|kept| **kept > 0.0).count()
+    }
+
     /// The importance of each direction (eq. 7): of its `E`, and the means of its row of `A` and its column of `B`.
     fn scores(&self) -> Vec<f64> {
         let rank = self.e.averages[0].rows();
@@ -189,7 +194,13 @@ impl DuringTraining for Budget {
         let end = self.total.saturating_sub(self.last);
         let step = update.step;
         if step > end {
-            return self.drop_lost(parameters);
+            // A training that went back to a checkpoint, or passed a step over, may not have come by the end.
+            let kept: usize = self.sites.iter().map(Site::kept).sum();
+            return if kept > self.target {
+                self.mask(parameters, self.target)
+            } else {
+                self.drop_lost(parameters)
+            };
         }
         if step < end {
             for site in &mut self.sites {
