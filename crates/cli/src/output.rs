@@ -42,7 +42,7 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
-    /// The failure in words, and as JSON if that was asked for; nothing where there is nobody who would read it.
+    /// The failure in words, and as JSON if that was asked for; nothing where stdout has nobody who would read it.
     pub(crate) fn failure(&self, failure: &Failure) {
         if failure.code == Failure::BROKEN_PIPE {
             return;

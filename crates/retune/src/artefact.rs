@@ -295,3 +295,25 @@ pub(crate) fn named(source: &Source) -> (PathBuf, Option<String>) {
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_of_a_newer_form_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Card::open(folder.path()).unwrap().is_none());
+        for (text, words) in [
+            (
+                r#"{"format_version": 4294967297, "labels": 7}"#,
+                "it is of form 4294967297, and this retune reads up to ",
+            ),
+            (r#"{"labels": []}"#, "`format_version` is missing: not written by retune"),
+        ] {
+            std::fs::write(folder.path().join(Card::FILE), text).unwrap();
+            let error = Card::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

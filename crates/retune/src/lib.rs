@@ -11,6 +11,7 @@ mod dataset;
 pub mod doctor;
 mod error;
 pub mod evaluate;
+mod every;
 #[cfg(test)]
 mod fuzz;
 pub mod inspect;

@@ -1,7 +1,6 @@
 //! Settings with nothing left open: each is what was given, or what is chosen where nothing was.
 
 use std::path::Path;
-use std::time::Duration;
 
 use retune_adapt::peft::Method;
 use retune_adapt::tasks::{self, ClassifierRows, Form, LossOptions};
@@ -13,6 +12,7 @@ use retune_train::{AdamWSettings, Batching, EvalEvery, OnSpike, Plan, SaveEvery,
 use serde_json::{Value, json};
 
 use crate::dataset::{self, Examples};
+use crate::every::{eval_every, save_every};
 use crate::labelling::AskedThresholds;
 use crate::layer_rates::LayerRates;
 use crate::listener::Listener;
@@ -368,36 +368,4 @@ fn one_of<'v>(flag: &'static str, value: Option<&'v str>, known: &[&str]) -> Res
         .map(|near| format!("; did you mean {near}?"))
         .unwrap_or_default();
     Err(Error::Setting { flag, message: format!("expected {}, got `{value}`{near}", known.join(" or ")) })
-}
-
-fn eval_every(value: Option<&str>) -> Result<EvalEvery> {
-    match value {
-        None | Some("epoch") => Ok(EvalEvery::Epoch),
-        Some(steps) => match steps.parse() {
-            Ok(steps) if steps > 0 => Ok(EvalEvery::Steps(steps)),
-            _ => {
-                let message = format!("expected epoch or a number of steps, got `{steps}`");
-                Err(Error::Setting { flag: "eval-every", message })
-            }
-        },
-    }
-}
-
-/// Steps, or minutes: `500`, `10m`, `10min`, `0.5m`.
-fn save_every(value: Option<&str>) -> Result<SaveEvery> {
-    let value = value.unwrap_or("10m");
-    let minutes = value.strip_suffix("min").or(value.strip_suffix('m'));
-    let minutes = minutes.and_then(|number| number.trim().parse::<f64>().ok());
-    match (value.parse(), minutes) {
-        _ if value == "never" => Ok(SaveEvery::Never),
-        (Ok(steps), _) if steps > 0 => Ok(SaveEvery::Steps(steps)),
-        (_, Some(minutes)) if minutes > 0.0 && minutes <= 1e6 => {
-            Ok(SaveEvery::Time(Duration::from_secs_f64(60.0 * minutes)))
-        }
-        _ => {
-            let message =
-                format!("expected steps, such as 500, minutes, such as 10m, or never, got `{value}`");
-            Err(Error::Setting { flag: "save-every", message })
-        }
-    }
 }

@@ -159,7 +159,10 @@ pub struct TrainSettings {
     )]
     pub accumulation: Option<usize>,
     /// The highest learning rate [default: the method's]
-    #[cfg_attr(feature = "clap", arg(long, value_name = "RATE", help_heading = "Training"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, visible_alias = "lr", value_name = "RATE", help_heading = "Training")
+    )]
     pub learning_rate: Option<f64>,
     /// How it goes on after the warm-up: linear, cosine or constant [default: linear]
     #[cfg_attr(
@@ -252,7 +255,7 @@ pub struct TrainSettings {
         arg(long, value_name = "WHAT", help_heading = "Training", hide_short_help = true)
     )]
     pub on_spike: Option<String>,
-    /// When to write a checkpoint: steps, such as 500, minutes, such as 10m, or never [default: 10m]
+    /// When to write a checkpoint: steps, such as 500, a time, such as 30s, 10m or 2h, or never [default: 10m]
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "WHEN", help_heading = "Run", hide_short_help = true)

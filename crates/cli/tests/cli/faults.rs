@@ -292,6 +292,13 @@ fn whoever_stops_reading_hears_nothing_more() {
     let predict = ["predict", "--model", &result, "--input", &rows, "--output", "/proc/self/fd/1"];
     let closed = unread(&predict);
     assert!(closed.code == 141 && !closed.stderr.contains("error"), "{}", closed.stderr);
+    // Any other pipe is a file like others, and whoever reads stdout is told.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let predict = ["predict", "--model", &result, "--input", &rows, "--output", "/proc/self/fd/0", "--json"];
+    let closed = failed(command().args(predict).stdin(writer).output().unwrap(), "/proc/self/fd/0: ");
+    let words = closed.json()["error"].as_str().unwrap().to_string();
+    assert!(words.contains("Broken pipe"), "{words}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod convert;
 mod header;
 mod locate;
+mod read;
 mod write;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::error::{nearest, quoted};
 use crate::{ModelError, TensorProblem};
 use locate::{Index, Location};
 pub(crate) use locate::{architecture, shard_names};
+use read::read_at;
 pub use write::write_safetensors;
 
 /// The type and shape of a tensor on disk.
@@ -111,11 +113,12 @@ impl Weights {
 
     /// The elements of tensor `name` as `f32`, the last dimension running fastest.
     ///
-    /// Errors if there is no such tensor (the nearest name is told), or if its type is none of F32, F16, BF16, F64.
+    /// Errors if there is no such tensor (the nearest name is told), if its type is none of F32, F16, BF16, F64, or if
+    /// there is no memory for it.
     pub fn read_f32(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         // The header was checked against the file, so this is a few times the bytes that are there at most.
         let elements = self.stored(name)?.info.shape.iter().product();
-        let mut out = vec![0.0; elements];
+        let mut out = zeros(elements)?;
         self.read_f32_into(name, &mut out)?;
         Ok(out)
     }
@@ -237,27 +240,25 @@ fn open(path: &Path) -> Result<(File, usize), ModelError> {
     }
 }
 
-/// Fills `bytes` with those of the file from `start` on, without moving a place that threads would share.
-fn read_at(file: &File, bytes: &mut [u8], start: usize) -> io::Result<()> {
-    let mut rest = bytes;
-    let mut start = start as u64;
-    while !rest.is_empty() {
-        #[cfg(unix)]
-        let read = std::os::unix::fs::FileExt::read_at(file, rest, start);
-        #[cfg(windows)]
-        let read = std::os::windows::fs::FileExt::seek_read(file, rest, start);
-        match read {
-            Ok(0) => {
-                let message = format!("it ends at byte {start} now: it was cut short while it was open");
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-            }
-            Ok(read) => {
-                start += read as u64;
-                rest = rest.get_mut(read..).unwrap_or_default();
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// `elements` zeros. Errors where the system gives no memory for them.
+fn zeros(elements: usize) -> Result<Vec<f32>, retune_tensor::Error> {
+    let mut out = Vec::new();
+    out.try_reserve_exact(elements).map_err(|_| retune_tensor::Error::OutOfMemory {
+        bytes: elements.saturating_mul(size_of::<f32>()),
+        live: retune_tensor::memory::usage(retune_tensor::Device::Cpu).current,
+        source: io::ErrorKind::OutOfMemory.into(),
+    })?;
+    out.resize(elements, 0.0);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_that_is_not_there_is_an_error_with_its_size() {
+        let error = super::zeros(usize::MAX / 4).unwrap_err().to_string();
+        let size = format!("out of memory: {} bytes asked for, ", usize::MAX - 3);
+        assert!(error.starts_with(&size), "{error}");
+        assert_eq!(super::zeros(3).unwrap(), [0.0; 3]);
     }
-    Ok(())
 }
