@@ -65,6 +65,7 @@ fn what_is_no_number_is_told_what_is_expected() {
         let document = retune(&["train", flag, value, "--json"]).json();
         assert_eq!(document["error"].as_str(), words.strip_prefix("error: "));
     }
+    retune(&["train", "--lr", "1e-4x"]).refused("--learning-rate: expected a number, such as 3 or 0.5");
     retune(&["train", "--set", "batch-size=\"many\""])
         .refused("`batch-size`: expected a whole number, such as 3");
 }
