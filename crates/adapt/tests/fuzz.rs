@@ -14,8 +14,19 @@ use models::Case;
 use retune_adapt::peft;
 
 /// Models with an adapter each.
-const ADAPTERS: [(&str, &str); 8] = [
+const ADAPTERS: [(&str, &str); 19] = [
     ("bert-classifier", "prefix-tuning"),
+    ("bert-classifier", "adalora"),
+    ("bert-classifier", "adalora-shared-out"),
+    ("bert-classifier", "dora"),
+    ("bert-classifier", "ia3"),
+    ("bert-classifier", "loha"),
+    ("bert-classifier", "lokr"),
+    ("bert-classifier", "lokr-both"),
+    ("bert-classifier", "oft"),
+    ("bert-classifier", "oft-block-share"),
+    ("bert-classifier", "oft-exact"),
+    ("bert-classifier", "vera"),
     ("electra-classifier", "prompt-tuning"),
     ("bert-classifier", "lora"),
     ("bert-classifier", "lora-rslora"),
@@ -70,6 +81,14 @@ fn adapter_config() {
         "\"(a|b)+\"",
         "r",
         "lora_alpha",
+        "rank_pattern",
+        "alpha_pattern",
+        "oft_block_size",
+        "block_share",
+        "num_cayley_neumann_terms",
+        "decompose_factor",
+        "target_r",
+        "num_virtual_tokens",
         "rank_pattern",
         "alpha_pattern",
         "{\"query\": 0}",

@@ -287,4 +287,63 @@ mod tests {
         assert_eq!(depths(&[product(3072), product(16)]), [768, 768, 768, 784]);
         assert_eq!(depths(&[product(0)]), [1]);
     }
+
+    #[test]
+    fn products_of_every_layout_are_the_plain_sum() {
+        // Several rounds, tiles and blocks that end early, one row and one column, and a narrow second product.
+        for [m, n, depth] in [[131, 533, 1701], [1, 700, 900], [67, 1, 2100], [13, 17, 5], [97, 300, 1025]] {
+            let draw = |count: usize, seed: usize| -> Vec<f32> {
+                (0..count).map(|i| ((i * 7919 + seed * 104_729) % 23) as f32 / 11.0 - 1.0).collect()
+            };
+            let (left, right) = (draw(m * depth, 1), draw(depth * n, 2));
+            let (down, up) = (draw(m * 3, 3), draw(3 * n, 4));
+            let (bias, before) = (draw(n, 5), draw(m * n, 6));
+            for (left_t, right_t) in [(false, false), (true, false), (false, true), (true, true)] {
+                let view = |data, rows, columns, turned| match turned {
+                    true => Matrix::new(data, columns, rows).t(),
+                    false => Matrix::new(data, rows, columns),
+                };
+                let (a, b) = (view(&left, m, depth, left_t), view(&right, depth, n, right_t));
+                let (c, d) = (view(&down, m, 3, left_t), view(&up, 3, n, right_t));
+                let products =
+                    [Product { left: a, right: b, scale: 0.5 }, Product { left: c, right: d, scale: -2.0 }];
+                let mut out = before.clone();
+                gemm(&mut out, &products, true, Ends { bias: Some(&bias), ..Ends::default() });
+                let at = |matrix: Matrix<'_>, row: usize, column: usize| {
+                    f64::from(matrix.data[row * matrix.strides[0] + column * matrix.strides[1]])
+                };
+                for (index, got) in out.iter().enumerate().step_by(if m * n > 1000 { 37 } else { 1 }) {
+                    let (row, column) = (index / n, index % n);
+                    let sum = |left, right, depth| {
+                        (0..depth).map(|k| at(left, row, k) * at(right, k, column)).sum::<f64>()
+                    };
+                    let want = 0.5 * sum(a, b, depth) - 2.0 * sum(c, d, 3)
+                        + f64::from(bias[column])
+                        + f64::from(before[index]);
+                    let apart = (f64::from(*got) - want).abs();
+                    assert!(apart < 2e-3, "{m} x {n} x {depth} at [{row}, {column}]: {got}, expected {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_alone_has_the_bits_it_has_among_others() {
+        let (rows, columns, depth) = (150, 130, 1500);
+        let draw = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.37).sin()).collect() };
+        let (left, right) = (draw(rows * depth), draw(depth * columns));
+        let run = |first: usize, count: usize| {
+            let mut out = vec![0.0; count * columns];
+            let left = Matrix::new(&left, rows, depth).rows(first, count);
+            let product = Product { left, right: Matrix::new(&right, depth, columns), scale: 1.0 };
+            gemm(&mut out, &[product], false, Ends::default());
+            out
+        };
+        let all = run(0, rows);
+        for row in [0, 5, 77, 149] {
+            let alone: Vec<u32> = run(row, 1).iter().map(|x| x.to_bits()).collect();
+            let among: Vec<u32> = all[row * columns..][..columns].iter().map(|x| x.to_bits()).collect();
+            assert_eq!(alone, among, "row {row}");
+        }
+    }
 }
