@@ -3,7 +3,7 @@
 //!
 //! rsLoRA (Kalajdzievski 2023) scales by `alpha / sqrt(rank)`. LoRA+ (Hayou et al. 2024) gives `B` a multiple of the
 //! learning rate. PiSSA (Meng et al. 2024) starts from the largest singular values of `W`, which it takes out of `W`: see
-//! [`pissa`].
+//! `pissa`.
 
 mod branch;
 mod pissa;
