@@ -16,19 +16,24 @@
 //! # Ok::<(), retune_metrics::MetricError>(())
 //! ```
 
+mod answers;
 mod bootstrap;
 mod classification;
 mod multi_label;
 mod paired;
+mod punctuation;
+mod questions;
 mod ratio;
 mod regression;
 
 use std::fmt;
 
+pub use answers::{AnswerScore, Segmentation};
 pub use bootstrap::{Bootstrap, Interval, Intervals};
 pub use classification::{ClassScore, ClassificationReport, ConfusionMatrix};
 pub use multi_label::{MultiLabelCounts, MultiLabelReport, best_threshold};
 pub use paired::{Paired, Tally, paired};
+pub use questions::{QuestionReport, QuestionScore, QuestionScores};
 pub use regression::{RegressionPairs, RegressionReport};
 
 /// Why a metric could not be computed.

@@ -6,7 +6,10 @@
 mod fuzz;
 
 use fuzz::Target;
-use retune_metrics::{Bootstrap, ConfusionMatrix, MultiLabelCounts, RegressionPairs, best_threshold};
+use retune_metrics::{
+    Bootstrap, ConfusionMatrix, MultiLabelCounts, QuestionScore, QuestionScores, RegressionPairs,
+    Segmentation, best_threshold,
+};
 
 fn seeds() -> Vec<Vec<u8>> {
     let values = [1.5, -0.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE / 4.0, 1e308, -1e308, 3.0, 3.0, 0.1];
@@ -105,5 +108,37 @@ fn numbers() {
         let scores: Vec<f32> = values.iter().map(|value| *value as f32).collect();
         let gold: Vec<bool> = input.bytes.iter().take(scores.len()).map(|byte| byte & 1 == 1).collect();
         assert!(is_share(best_threshold(&scores, &gold).1));
+    });
+}
+
+#[test]
+fn answers() {
+    let mut seeds = seeds();
+    seeds.extend(
+        ["The a\tan\tbroncos", "北京，a\t中国（２０）\t", "\t\t\u{130}\u{3a3}ß"]
+            .map(|text| text.as_bytes().to_vec()),
+    );
+    Target { name: "answers", cost: 1, seeds, dictionary: &["the ", "中", "\t", "\u{a0}"] }.run(|input| {
+        let text = input.text().into_owned();
+        let texts: Vec<&str> = text.split('\t').collect();
+        let mut scores = QuestionScores::default();
+        for (place, predicted) in texts.iter().enumerate() {
+            let (characters, strict) = (input.random.below(2) == 0, input.random.below(2) == 0);
+            let segmentation = if characters { Segmentation::Characters } else { Segmentation::Words };
+            let golds = &texts[..place.min(3)];
+            let answer = segmentation.score(predicted, golds, strict);
+            assert!(is_share(answer.exact) && is_share(answer.f1), "{answer:?}");
+            let itself = segmentation.score(predicted, &[predicted], true);
+            assert!((itself.exact, itself.f1) == (1.0, 1.0), "{predicted:?}");
+            let null_score = [f64::NAN, -1.5, 0.0, 2.0, f64::INFINITY][input.random.below(5)];
+            scores.record(QuestionScore { has_answer: !golds.is_empty(), answer, null_score });
+        }
+        let (threshold, f1) = scores.best_threshold();
+        assert!(is_share(f1));
+        let report = scores.report(threshold);
+        assert!(is_share(report.exact_match) && is_share(report.f1));
+        if let Ok(intervals) = scores.intervals(threshold, &settings(input)) {
+            assert!(intervals.scores.values().all(|ends| ends.low <= ends.high && is_share(ends.low)));
+        }
     });
 }
