@@ -2,7 +2,7 @@ use retune_tensor::backend::Dropout;
 use retune_tensor::random::Key;
 use retune_tensor::{ParamId, Parameters, Tape, Var};
 
-use crate::{Batch, Hooks};
+use crate::{Batch, Hooks, Mixture};
 
 /// All that a forward pass reads. A model's layers hold ids and sizes; what flows comes from here.
 #[derive(Clone, Copy)]
@@ -17,6 +17,8 @@ pub struct Forward<'a> {
     pub batch: &'a Batch,
     /// (seed, epoch) while training; none switches every dropout off.
     pub dropout: Option<Key>,
+    /// Where rows use different adapters, which do.
+    pub mixture: Option<&'a Mixture<'a>>,
 }
 
 impl Forward<'_> {

@@ -2,7 +2,8 @@
 //! that are built from them.
 //!
 //! [`families::open`] reads a folder; layers take their tensors from a [`Checkpoint`]; a pass goes through a
-//! [`Forward`] with a ragged [`Batch`]. A model knows no method: a method steps in at named [`sites`].
+//! [`Forward`] with a ragged [`Batch`]. A model knows no method: a method steps in at named [`sites`]. A
+//! batch may mix rows of several adapters: see [`Mixture`].
 
 mod batch;
 mod checkpoint;
@@ -12,6 +13,7 @@ pub mod formats;
 mod forward;
 pub mod hub;
 pub mod layers;
+mod mixed;
 pub mod sites;
 pub mod tokenizer;
 
@@ -19,4 +21,5 @@ pub use batch::{Batch, BatchRow};
 pub use checkpoint::{Aliases, Checkpoint, Init, Loaded};
 pub use error::{ModelError, TensorProblem};
 pub use forward::Forward;
+pub use mixed::{Adapted, Mixture, share_base};
 pub use sites::{Hooks, LinearHook, Merged, SubLayerHook, VirtualTokens};

@@ -80,7 +80,14 @@ impl Case {
 
     fn logits(&self, tape: &Tape, batch: &Batch) -> (Tensor, retune_tensor::Var) {
         let hooks = Hooks::new();
-        let forward = Forward { tape, parameters: &self.parameters, hooks: &hooks, batch, dropout: None };
+        let forward = Forward {
+            tape,
+            parameters: &self.parameters,
+            hooks: &hooks,
+            batch,
+            dropout: None,
+            mixture: None,
+        };
         let silent = Tape::inference();
         let hidden = self.encoder.encode(&Forward { tape: &silent, ..forward }).unwrap();
         let pooled = self.encoder.pooled(&forward).unwrap();

@@ -322,7 +322,14 @@ impl TextModel {
         batch: &Batch,
         dropout: Option<Key>,
     ) -> TensorResult<Var> {
-        self.classifier.logits(&Forward { tape, parameters, hooks: &self.hooks, batch, dropout })
+        self.classifier.logits(&Forward {
+            tape,
+            parameters,
+            hooks: &self.hooks,
+            batch,
+            dropout,
+            mixture: None,
+        })
     }
 }
 

@@ -1,11 +1,13 @@
 //! A text, or two: a linear layer over the pooled hidden state, as transformers builds it. What its outputs mean is the
 //! form: one of several classes, several labels, a number.
 
+use std::sync::Arc;
+
 use retune_data::Tokens;
 use retune_model::families::Encoder;
 use retune_model::layers::Linear;
 use retune_model::{Checkpoint, Forward, Init, ModelError};
-use retune_tensor::backend::Activation;
+use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::{Result, Var, ops};
 
 use super::form::Targets;
@@ -55,9 +57,24 @@ impl TextClassifier {
     /// `[rows, classes]`
     pub fn logits(&self, forward: &Forward<'_>) -> Result<Var> {
         let pooled = self.encoder.pooled(forward)?;
+        self.head(forward, &pooled, &forward.batch.pooled)
+    }
+
+    /// Those of a batch that mixes adapters, for each that has rows in it, in the order of [`Mixture::rows`]: each has a head
+    /// of its own, and so may have another number of classes.
+    ///
+    /// [`Mixture::rows`]: retune_model::Mixture::rows
+    pub fn logits_of_each(&self, forward: &Forward<'_>) -> Result<Vec<Var>> {
+        let pooled = self.encoder.pooled(forward)?;
+        forward.each(&[&pooled], &forward.batch.pooled, |_, forward, inputs, layout| {
+            self.head(forward, &inputs[0], layout)
+        })
+    }
+
+    fn head(&self, forward: &Forward<'_>, pooled: &Var, layout: &Arc<Layout>) -> Result<Var> {
         let dropout = forward.dropout(&self.classifier.name, self.dropout);
-        let pooled = ops::dropout(forward.tape, &pooled, &forward.batch.pooled, dropout)?;
-        self.classifier.forward(forward, &pooled, &forward.batch.pooled, Activation::Identity)
+        let pooled = ops::dropout(forward.tape, pooled, layout, dropout)?;
+        self.classifier.forward(forward, &pooled, layout, Activation::Identity)
     }
 }
 

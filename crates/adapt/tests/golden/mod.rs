@@ -118,14 +118,20 @@ impl Case {
 
     /// Of some of the rows, cut to what fits behind virtual tokens.
     fn var_of(&self, tape: &Tape, rows: &[usize]) -> Var {
-        let longest = self.classifier.encoder().max_length() - self.hooks.virtual_tokens();
+        let batch = &self.batch(rows, 0);
+        let (parameters, hooks) = (&self.parameters, &self.hooks);
+        let forward = Forward { tape, parameters, hooks, batch, dropout: None, mixture: None };
+        self.classifier.logits(&forward).unwrap()
+    }
+
+    /// Some of the rows, cut to what fits behind virtual tokens and `more` others.
+    pub(crate) fn batch(&self, rows: &[usize], more: usize) -> Batch {
+        let longest = self.classifier.encoder().max_length() - self.hooks.virtual_tokens() - more;
         let cut = |row: &'_ [u32]| row.len().min(longest);
-        let batch = Batch::new(rows.iter().map(|row| {
+        Batch::new(rows.iter().map(|row| {
             let (ids, types) = (&self.rows.input_ids[*row], &self.rows.token_type_ids[*row]);
             BatchRow { id: *row as u64, input_ids: &ids[..cut(ids)], token_type_ids: &types[..cut(types)] }
-        }));
-        let (parameters, hooks) = (&self.parameters, &self.hooks);
-        self.classifier.logits(&Forward { tape, parameters, hooks, batch: &batch, dropout: None }).unwrap()
+        }))
     }
 
     pub(crate) fn logits(&self) -> Vec<f32> {

@@ -92,7 +92,9 @@ impl ModernBertModel {
     /// The hidden states of the tokens that are `wanted`.
     fn run(&self, forward: &Forward<'_>, wanted: Wanted) -> Result<Var> {
         let (tape, batch) = (forward.tape, forward.batch);
-        let embedded = Embedding::sum(forward, &[(&self.tok_embeddings, &batch.input_ids)])?;
+        let embedded = forward.apart(&[], [&batch.layout, &batch.layout], |_, forward, _, _| {
+            Embedding::sum(forward, &[(&self.tok_embeddings, &forward.batch.input_ids)])
+        })?;
         let normal = self.embeddings_norm.forward(forward, &embedded, &batch.layout, None, None)?;
         let dropout = forward.dropout(Self::EMBEDDINGS, self.config.embedding_dropout as f32);
         let mut hidden = ops::dropout(tape, &normal, &batch.layout, dropout)?;

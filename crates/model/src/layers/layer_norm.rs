@@ -66,6 +66,12 @@ impl LayerNorm {
         residual: Option<&Var>,
         dropout: Option<Dropout>,
     ) -> Result<Var> {
+        if forward.differs(self.parameters(), |_| false) {
+            let inputs: Vec<&Var> = [Some(x), residual].into_iter().flatten().collect();
+            return forward.apart(&inputs, [layout, layout], |_, forward, inputs, layout| {
+                self.forward(forward, &inputs[0], layout, inputs.get(1), dropout)
+            });
+        }
         let weight = &forward.parameter(self.weight);
         let bias = self.bias.map(|bias| forward.parameter(bias));
         let bias = bias.as_ref();

@@ -102,6 +102,11 @@ impl Linear {
         layout: &Arc<Layout>,
         activation: Activation,
     ) -> Result<Var> {
+        if forward.differs(self.parameters(), |hooks| hooks.linear(&self.name).is_some()) {
+            return forward.apart(&[x], [layout, layout], |_, forward, inputs, layout| {
+                self.forward(forward, &inputs[0], layout, activation)
+            });
+        }
         if let Some(hook) = forward.hooks.linear(&self.name) {
             return hook.linear(forward, self, x, layout, activation);
         }

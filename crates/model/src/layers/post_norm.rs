@@ -7,7 +7,7 @@ use retune_tensor::backend::{Activation, AttentionShape, Layout};
 use retune_tensor::{ParamId, Result, Var, ops};
 
 use super::{LayerNorm, Linear, Part, SubLayer, SubLayerInputs};
-use crate::{Checkpoint, Forward, ModelError};
+use crate::{Checkpoint, Forward, ModelError, VirtualTokens};
 
 /// What a family calls the parts of a block.
 #[derive(Debug, Clone, Copy)]
@@ -103,13 +103,37 @@ pub struct VirtualTokenSizes {
     pub words: ParamId,
 }
 
-/// What stands before keys and values in one block.
-struct Prefix<'a> {
-    /// Of all blocks.
-    values: &'a Var,
+/// What stands before keys and values.
+struct Prefix {
+    /// Of all blocks, for the rows of each adapter where these are mixed; some may have none.
+    values: Vec<Option<Var>>,
     /// Keys and values behind it.
-    keys: &'a Arc<Layout>,
-    block: usize,
+    keys: Arc<Layout>,
+}
+
+impl Prefix {
+    /// None where no row has any.
+    fn new(forward: &Forward<'_>, layout: &Layout) -> Result<Option<Self>> {
+        let values = forward.of_each(|forward| {
+            let prefix = forward.hooks.prefix();
+            prefix.map(|prefix| prefix.values(forward.tape, forward.parameters)).transpose()
+        })?;
+        if values.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let counts = forward.count(|hooks| hooks.prefix().map_or(0, VirtualTokens::count));
+        Ok(Some(Prefix { values, keys: Arc::new(layout.behind_each(&counts)) }))
+    }
+
+    /// Keys or values `own`, which are the `part`th of all blocks, behind it.
+    fn before(&self, forward: &Forward<'_>, own: &Var, layout: &Arc<Layout>, part: usize) -> Result<Var> {
+        let width = own.value().columns();
+        forward.apart(&[own], [layout, &self.keys], |group, forward, own, layout| {
+            let Some(Some(values)) = self.values.get(group) else { return Ok(own[0].clone()) };
+            let before = ops::select_columns(forward.tape, values, part * width..(part + 1) * width)?;
+            ops::prepend_rows(forward.tape, &before, &own[0], layout)
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -153,16 +177,11 @@ impl PostNormEncoder {
         layout: &Arc<Layout>,
         wanted: Wanted,
     ) -> Result<Var> {
-        let prefix = forward.hooks.prefix();
-        let prefix = prefix.map(|prefix| {
-            let keys = Arc::new(layout.behind(prefix.count()));
-            Ok((prefix.values(forward.tape, forward.parameters)?, keys))
-        });
-        let prefix = prefix.transpose()?;
+        let prefix = Prefix::new(forward, layout)?;
         let mut hidden = x;
         for (index, block) in self.blocks.iter().enumerate() {
             let wanted = if index + 1 == self.blocks.len() { wanted } else { Wanted::All };
-            let prefix = prefix.as_ref().map(|(values, keys)| Prefix { values, keys, block: index });
+            let prefix = prefix.as_ref().map(|prefix| (prefix, index));
             hidden = block.forward(forward, self.dropout, (&hidden, layout), prefix, wanted)?;
         }
         Ok(hidden)
@@ -245,7 +264,7 @@ impl PostNormBlock {
         forward: &Forward<'_>,
         rates: PostNormDropout,
         (x, layout): (&Var, &Arc<Layout>),
-        prefix: Option<Prefix<'_>>,
+        prefix: Option<(&Prefix, usize)>,
         wanted: Wanted,
     ) -> Result<Var> {
         let (tape, pooled) = (forward.tape, &forward.batch.pooled);
@@ -254,13 +273,10 @@ impl PostNormBlock {
         let mut key = self.key.forward(forward, x, layout, plain)?;
         let mut value = self.value.forward(forward, x, layout, plain)?;
         let mut keys = layout;
-        if let Some(prefix) = prefix {
-            let width = key.value().columns();
-            for (own, part) in [(&mut key, 2 * prefix.block), (&mut value, 2 * prefix.block + 1)] {
-                let before = ops::select_columns(tape, prefix.values, part * width..(part + 1) * width)?;
-                *own = ops::prepend_rows(tape, &before, own, layout)?;
-            }
-            keys = prefix.keys;
+        if let Some((prefix, block)) = prefix {
+            key = prefix.before(forward, &key, layout, 2 * block)?;
+            value = prefix.before(forward, &value, layout, 2 * block + 1)?;
+            keys = &prefix.keys;
         }
         if wanted == Wanted::First {
             let first = ops::select_rows(tape, x, &layout.cu_seqlens()[..layout.rows()])?;

@@ -52,6 +52,13 @@ impl SubLayer {
         inputs: SubLayerInputs<'_>,
         dropout: Option<Dropout>,
     ) -> Result<Var> {
+        if forward.differs([], |hooks| hooks.sub_layer(&self.name).is_some()) {
+            let SubLayerInputs { made, read, residual, layout } = inputs;
+            return forward.apart(&[made, read, residual], [layout, layout], |_, forward, inputs, layout| {
+                let [made, read, residual] = [0, 1, 2].map(|input| &inputs[input]);
+                self.forward(forward, SubLayerInputs { made, read, residual, layout }, dropout)
+            });
+        }
         let Some(hook) = forward.hooks.sub_layer(&self.name) else {
             return self.close(forward, inputs, dropout);
         };

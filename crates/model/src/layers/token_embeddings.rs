@@ -4,7 +4,7 @@ use retune_tensor::backend::Layout;
 use retune_tensor::{ParamId, Result, Var, ops};
 
 use super::{Embedding, LayerNorm};
-use crate::{Checkpoint, Forward, ModelError};
+use crate::{Checkpoint, Forward, ModelError, VirtualTokens};
 
 /// What goes into a post-norm encoder: the sum of a token's word, position and, where there are such, type embeddings,
 /// normed and dropped.
@@ -70,6 +70,16 @@ impl TokenEmbeddings {
 
     /// `[tokens, width]` of the batch's tokens, each row behind the prompt where there is one, and how they lie.
     pub fn forward(&self, forward: &Forward<'_>) -> Result<(Var, Arc<Layout>)> {
+        if forward.mixture.is_none() {
+            return self.embed(forward);
+        }
+        let layout = &forward.batch.layout;
+        let out = Arc::new(layout.behind_each(&prompts(forward)));
+        let embedded = forward.apart(&[], [layout, &out], |_, forward, _, _| Ok(self.embed(forward)?.0))?;
+        Ok((embedded, out))
+    }
+
+    fn embed(&self, forward: &Forward<'_>) -> Result<(Var, Arc<Layout>)> {
         let (tape, batch) = (forward.tape, forward.batch);
         let prompt = forward.hooks.prompt();
         let count = prompt.map_or(0, |prompt| prompt.count());
@@ -139,10 +149,18 @@ fn rows(cu_seqlens: &[usize], add: impl Fn(std::ops::Range<usize>, &mut Vec<u32>
     all.into()
 }
 
-/// The rows of `hidden` that are the text's own, where `layout` lays them out behind a prompt.
+/// How many tokens of a prompt each row has before its own.
+fn prompts(forward: &Forward<'_>) -> Vec<usize> {
+    forward.count(|hooks| hooks.prompt().map_or(0, VirtualTokens::count))
+}
+
+/// The rows of `hidden` that are the text's own, where `layout` lays them out behind prompts.
 pub fn without_prompt(forward: &Forward<'_>, hidden: Var, layout: &Layout) -> Result<Var> {
-    let Some(prompt) = forward.hooks.prompt() else { return Ok(hidden) };
-    let ends = layout.cu_seqlens().windows(2);
-    let own: Vec<usize> = ends.flat_map(|ends| ends[0] + prompt.count()..ends[1]).collect();
+    let prompts = prompts(forward);
+    if prompts.iter().all(|count| *count == 0) {
+        return Ok(hidden);
+    }
+    let ends = layout.cu_seqlens().windows(2).zip(prompts);
+    let own: Vec<usize> = ends.flat_map(|(ends, prompt)| ends[0] + prompt..ends[1]).collect();
     ops::select_rows(forward.tape, &hidden, &own)
 }

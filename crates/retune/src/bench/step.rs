@@ -192,6 +192,7 @@ impl Bench {
             hooks: &self.hooks,
             batch: &batch,
             dropout: Some(dropout),
+            mixture: None,
         };
         let logits = self.classifier.logits(&forward)?;
         let options = ops::CrossEntropyOptions {

@@ -31,8 +31,21 @@ impl Layout {
 
     /// Each row behind `count` more tokens.
     pub fn behind(&self, count: usize) -> Layout {
-        let lengths: Vec<usize> = self.cu_seqlens.windows(2).map(|ends| ends[1] - ends[0] + count).collect();
-        Layout::new(&lengths, &self.row_ids)
+        self.behind_each(&vec![count; self.rows()])
+    }
+
+    /// The same, each row with a count of its own.
+    pub fn behind_each(&self, counts: &[usize]) -> Layout {
+        let lengths = self.cu_seqlens.windows(2).zip(counts).map(|(ends, count)| ends[1] - ends[0] + count);
+        Layout::new(&lengths.collect::<Vec<_>>(), &self.row_ids)
+    }
+
+    /// Some of the rows, one after another.
+    pub fn of_rows(&self, rows: &[usize]) -> Layout {
+        let lengths: Vec<usize> =
+            rows.iter().map(|row| self.cu_seqlens[row + 1] - self.cu_seqlens[*row]).collect();
+        let ids: Vec<u64> = rows.iter().map(|row| self.row_ids[*row]).collect();
+        Layout::new(&lengths, &ids)
     }
 
     /// The offsets of the rows, and the end of the last.
