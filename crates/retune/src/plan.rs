@@ -134,7 +134,7 @@ fn rehearsal(
     meta::take_flops();
     let (mut steps, mut tokens) = (0, 0);
     let all = plan.steps().take(usize::try_from(total_steps).unwrap_or(usize::MAX));
-    let optimiser = rehearse(parameters, all, &shop, run.adamw, &mut |step| {
+    let optimiser = rehearse(parameters, all, &shop, run, &mut |step| {
         steps += 1;
         tokens += step as u64;
     })?;
@@ -229,11 +229,11 @@ fn calibrate(
     let shop = prepared.workshop(parameters)?;
     meta::take_flops();
     let counted = &mut |_| flops.push(meta::take_flops());
-    rehearse(parameters, steps.iter().cloned(), &shop, run.adamw, counted)?;
+    rehearse(parameters, steps.iter().cloned(), &shop, run, counted)?;
     let mut parameters = std::mem::take(&mut model.parameters);
     let shop = ClassifierWorkshop { model: &model, ..shop };
     let timed = &mut |_| ends.push(Instant::now());
-    rehearse(&mut parameters, steps, &shop, run.adamw, timed)?;
+    rehearse(&mut parameters, steps, &shop, run, timed)?;
     let seconds = match (ends.first(), ends.last()) {
         (Some(first), Some(last)) => (*last - *first).as_secs_f64(),
         _ => 0.0,

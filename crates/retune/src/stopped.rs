@@ -21,8 +21,8 @@ pub(crate) fn explain(
     card: &Card,
 ) -> Error {
     let data = card.train.path.clone();
-    let (step, what, value, rows) = match error {
-        TrainError::NotFinite { step, what, value, rows } => (step, what, value, rows),
+    let (step, what, value, rows, changed) = match error {
+        TrainError::NotFinite { step, what, value, rows, changed } => (step, what, value, rows, changed),
         TrainError::Spike { step, loss, usual, rows } => {
             let rows = lines(&rows, examples);
             return Error::Spike { data, step, loss, usual, rows, go_on: run.go_on() };
@@ -46,6 +46,10 @@ pub(crate) fn explain(
         Err(error) => return error,
     };
     let kept = match kept {
+        Some(folder) if changed > 0 && !best.is_file() => format!(
+            "the last good weights are in {}; {changed} tensors of them have this step's update already",
+            folder.display()
+        ),
         Some(folder) => format!("the last good weights are in {}", folder.display()),
         None => "no good weights were left: an earlier update broke them".into(),
     };

@@ -135,6 +135,10 @@ impl Workshop for ClassifierWorkshop<'_> {
         Ok(during.after_update(parameters, Update { step, gradients, gradient_scale })?)
     }
 
+    fn reads_gradients(&self) -> bool {
+        self.during.as_ref().is_some_and(|during| during.reads_gradients())
+    }
+
     fn group<'n>(&self, name: &'n str) -> &'n str {
         self.model.method.group(name)
     }

@@ -98,6 +98,34 @@ impl Tape {
 
     /// Goes backwards from `loss`, a scalar, and adds its gradient by each trained parameter to `gradients`.
     pub fn backward(self, loss: &Var, gradients: &mut Gradients) -> Result<()> {
+        self.walk(loss, gradients, &mut |_, _| Ok(()))
+    }
+
+    /// Goes backwards from `loss`, a scalar, and gives its gradient by each trained parameter to `complete`, as soon as
+    /// nothing more will be added to it: never are all of them there at once. The parameter's value may then be
+    /// written, as no op will read it any more. Errors as the ops and `complete` do.
+    pub fn backward_each(
+        self,
+        loss: &Var,
+        mut complete: impl FnMut(ParamId, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.walk(loss, &mut Gradients::new(), &mut |id, gradients| match gradients
+            .by_parameter
+            .remove(&id)
+            .flatten()
+        {
+            Some(gradient) => complete(id, gradient),
+            None => Ok(()),
+        })
+    }
+
+    /// Backwards; `complete` is told of each trained parameter when its gradient has come to its end.
+    fn walk(
+        self,
+        loss: &Var,
+        gradients: &mut Gradients,
+        complete: &mut dyn FnMut(ParamId, &mut Gradients) -> Result<()>,
+    ) -> Result<()> {
         loss.value.expect("backward", &[], "a scalar loss of shape")?;
         let (Some(nodes), Some(last)) = (self.nodes, loss.node) else { return Ok(()) };
         let mut nodes = nodes.into_inner();
@@ -117,8 +145,11 @@ impl Tape {
         let mut sink = Sink { pending, parameters, gradients };
         while let Some(node) = nodes.pop() {
             let gradient = sink.pending.pop().flatten();
-            if let (Node::Op(backward), Some(gradient)) = (node, gradient) {
-                backward(gradient, &mut sink)?;
+            match (node, gradient) {
+                (Node::Op(backward), Some(gradient)) => backward(gradient, &mut sink)?,
+                (Node::Op(_), None) => {}
+                // A leaf stands before all ops that read it, so all of them have run.
+                (Node::Parameter(id), _) => complete(id, sink.gradients)?,
             }
         }
         Ok(())

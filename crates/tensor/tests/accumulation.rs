@@ -88,6 +88,24 @@ fn frozen_parameters_get_no_gradient() {
 }
 
 #[test]
+fn gradients_one_by_one_are_those_of_all_and_leave_the_weights_free() {
+    let mut network = Network::new(Device::Cpu, SIZES, |name| name != "dense.weight");
+    let (_, all) = step(&network, &[6]);
+    let tape = Tape::recording();
+    let loss = network.loss(&tape, &Batch::new(&ROWS, &SIZES), 6.0, &mut Vec::new());
+    let mut seen = Vec::new();
+    tape.backward_each(&loss, |id, gradient| {
+        assert_eq!(gradient.f32(), all.get(id).unwrap().f32());
+        network.parameters.get_mut(id).value.f32_mut()?.fill(f32::NAN);
+        seen.push(id);
+        Ok(())
+    })
+    .unwrap();
+    seen.sort();
+    assert_eq!(seen, all.iter().map(|(id, _)| id).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_parameter_used_twice_gets_the_sum() {
     let layout = Arc::new(Layout::new(&[5], &[0]));
     let ids: Arc<[u32]> = Arc::from([2, 0, 6, 2, 2]);

@@ -4,8 +4,8 @@
 pub enum TrainError {
     /// The loss, or the gradient that follows from it, is no number.
     #[error(
-        "step {step}: the {what} is {value}, on the rows {rows:?}; the weights of the step before are kept. try a \
-         lower --learning-rate, or look at these rows"
+        "step {step}: the {what} is {value}, on the rows {rows:?}; {}. try a lower --learning-rate, or look at these rows",
+        kept(*changed)
     )]
     NotFinite {
         /// The step, counted from 1.
@@ -16,6 +16,9 @@ pub enum TrainError {
         value: f64,
         /// The rows of the step, counted from 0 in the training data.
         rows: Vec<usize>,
+        /// How many parameters have the step's update already: where updates are made in the backward, those above the
+        /// first whose gradient was no number.
+        changed: usize,
     },
     /// A loss far above the recent ones, where that should stop it. The step was not made, and a checkpoint is written.
     #[error("step {step}: the loss is {loss:.4}, far above the usual {usual:.4}, on the rows {rows:?}")]
@@ -44,4 +47,13 @@ pub enum TrainError {
     /// The engine below.
     #[error(transparent)]
     Tensor(#[from] retune_tensor::Error),
+}
+
+fn kept(changed: usize) -> String {
+    match changed {
+        0 => "the weights of the step before are kept".into(),
+        changed => {
+            format!("{changed} tensors have this step's update, the others are those of the step before")
+        }
+    }
 }

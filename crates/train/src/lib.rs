@@ -18,7 +18,7 @@ mod workshop;
 pub use batches::{Batching, Plan, Step};
 pub use error::TrainError;
 pub use event::{Event, Observer};
-pub use optimiser::{AdamWSettings, Optimiser};
+pub use optimiser::{AdamWSettings, Optimiser, Update};
 pub use rehearsal::rehearse;
 pub use schedule::{Schedule, Shape};
 pub use settings::{EvalEvery, OnSpike, SaveEvery, Settings};

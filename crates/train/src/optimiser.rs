@@ -63,7 +63,14 @@ impl Optimiser {
         self.moments.iter_mut().map(|(id, moments)| (*id, moments))
     }
 
-    /// Changes every trained parameter that has a gradient, which is first multiplied with `gradient_scale`.
+    /// Begins the next update: with it each trained parameter that has a gradient is changed once, in any order. The
+    /// gradients are first multiplied with `gradient_scale`.
+    pub fn begin(&mut self, learning_rate: f64, gradient_scale: f32) -> Update<'_> {
+        self.steps += 1;
+        Update { optimiser: self, learning_rate, gradient_scale }
+    }
+
+    /// An update of all parameters at once.
     pub fn step(
         &mut self,
         parameters: &mut Parameters,
@@ -71,23 +78,37 @@ impl Optimiser {
         learning_rate: f64,
         gradient_scale: f32,
     ) -> Result<()> {
-        self.steps += 1;
-        for (id, gradient) in gradients.iter() {
-            let Some([first, second]) = self.moments.get_mut(&id) else { continue };
-            let parameter = parameters.get_mut(id);
-            let rate = self.rates.get(&id).copied().unwrap_or(1.0);
-            let step = AdamW {
-                learning_rate: (learning_rate * rate) as f32,
-                betas: self.settings.betas,
-                epsilon: self.settings.epsilon,
-                weight_decay: if decays(&parameter.name) { self.settings.weight_decay } else { 0.0 },
-                step: self.steps,
-                gradient_scale,
-            };
-            let weight = &mut parameter.value;
-            let backend = weight.device().backend();
-            backend.adamw(step, gradient.f32(), weight.f32_mut()?, [first.f32_mut()?, second.f32_mut()?]);
-        }
+        let mut update = self.begin(learning_rate, gradient_scale);
+        gradients.iter().try_for_each(|(id, gradient)| update.apply(parameters, id, gradient))
+    }
+}
+
+/// An update that has begun.
+#[derive(Debug)]
+pub struct Update<'a> {
+    optimiser: &'a mut Optimiser,
+    learning_rate: f64,
+    gradient_scale: f32,
+}
+
+impl Update<'_> {
+    /// Changes the parameter `id`, if it is trained. Errors if anyone else holds its value.
+    pub fn apply(&mut self, parameters: &mut Parameters, id: ParamId, gradient: &Tensor) -> Result<()> {
+        let Optimiser { settings, moments, rates, steps } = &mut *self.optimiser;
+        let Some([first, second]) = moments.get_mut(&id) else { return Ok(()) };
+        let parameter = parameters.get_mut(id);
+        let rate = rates.get(&id).copied().unwrap_or(1.0);
+        let step = AdamW {
+            learning_rate: (self.learning_rate * rate) as f32,
+            betas: settings.betas,
+            epsilon: settings.epsilon,
+            weight_decay: if decays(&parameter.name) { settings.weight_decay } else { 0.0 },
+            step: *steps,
+            gradient_scale: self.gradient_scale,
+        };
+        let weight = &mut parameter.value;
+        let backend = weight.device().backend();
+        backend.adamw(step, gradient.f32(), weight.f32_mut()?, [first.f32_mut()?, second.f32_mut()?]);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 use retune_tensor::random::Key;
-use retune_tensor::{Gradients, Parameters, Tape};
+use retune_tensor::{Gradients, Parameters, Result, Tape};
 
-use crate::{AdamWSettings, Optimiser, Step, Workshop};
+use crate::{Optimiser, Settings, Step, Workshop};
 
 /// Goes through steps of a training, forward, backward and update, but decides nothing and changes no weight: the
 /// learning rate is 0.
@@ -13,21 +13,31 @@ pub fn rehearse(
     parameters: &mut Parameters,
     steps: impl IntoIterator<Item = Step>,
     workshop: &dyn Workshop,
-    adamw: AdamWSettings,
+    settings: &Settings,
     done: &mut dyn FnMut(usize),
-) -> retune_tensor::Result<Optimiser> {
-    let mut optimiser = Optimiser::new(parameters, adamw)?;
+) -> Result<Optimiser> {
+    let mut optimiser = Optimiser::new(parameters, settings.adamw)?;
     for batches in steps {
         let rows = batches.concat();
         let denominator = workshop.denominator(&rows);
-        let mut gradients = Gradients::new();
-        for batch in &batches {
+        let loss = |parameters: &Parameters, batch: &[usize]| {
             let tape = Tape::recording();
             let loss = workshop.loss(&tape, parameters, batch, denominator, Key::new(0))?;
-            tape.backward(&loss, &mut gradients)?;
+            Ok((tape, loss))
+        };
+        if settings.updates_in_backward(batches.len(), workshop) {
+            let (tape, loss) = loss(parameters, &rows)?;
+            let mut update = optimiser.begin(0.0, 1.0);
+            tape.backward_each(&loss, |id, gradient| update.apply(parameters, id, &gradient))?;
+        } else {
+            let mut gradients = Gradients::new();
+            for batch in &batches {
+                let (tape, loss) = loss(parameters, batch)?;
+                tape.backward(&loss, &mut gradients)?;
+            }
+            gradients.norm();
+            optimiser.step(parameters, &gradients, 0.0, 1.0)?;
         }
-        gradients.norm();
-        optimiser.step(parameters, &gradients, 0.0, 1.0)?;
         done(workshop.tokens(&rows));
     }
     Ok(optimiser)

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWSettings, Schedule, Shape};
+use crate::{AdamWSettings, Schedule, Shape, Workshop};
 
 /// How a training goes.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +73,14 @@ pub enum OnSpike {
 }
 
 impl Settings {
+    /// Whether a step of so many batches changes each parameter within the backward pass, as soon as its gradient is
+    /// complete, and frees the gradient: all of them are then never in memory at once. The bits are those of a pass of
+    /// its own. It takes that no norm over all gradients is asked for, that there is nothing to accumulate and that the
+    /// workshop does not read them either.
+    pub fn updates_in_backward(&self, batches: usize, workshop: &dyn Workshop) -> bool {
+        self.max_grad_norm.is_none() && batches == 1 && !workshop.reads_gradients()
+    }
+
     pub(crate) fn schedule(&self, total_steps: u64) -> Schedule {
         let warmup_steps = if self.warmup < 1.0 {
             (self.warmup * total_steps as f64).ceil() as u64

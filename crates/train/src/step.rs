@@ -1,21 +1,35 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use retune_tensor::random::Key;
-use retune_tensor::{Gradients, Tape};
+use retune_tensor::{Gradients, Tape, Tensor, Var};
 
 use crate::trainer::Training;
 use crate::{Event, OnSpike, TrainError};
+
+/// What forward and backward of a step came to.
+struct Pass {
+    loss: f64,
+    gradient_norm: f64,
+    /// The median of the recent losses, if the loss is a spike among them.
+    usual: Option<f64>,
+    /// Empty where the updates were made in the backward.
+    gradients: Gradients,
+    updated: bool,
+}
 
 impl Training<'_> {
     /// One step: forward, backward and update, unless its loss is a spike and that says otherwise.
     pub(crate) fn step(&mut self, batches: &[Vec<usize>]) -> Result<(), TrainError> {
         let start = Instant::now();
         let (step, rows) = (self.state.step + 1, batches.concat());
-        let (loss, gradients) = self.gradients(step, batches, &rows)?;
-        let gradient_norm = gradients.norm();
-        self.check(step, "norm of the gradient", gradient_norm, &rows)?;
-        let usual = self.state.recent.spike(loss);
+        let learning_rate = self.schedule.at(self.state.step);
+        let pass = if self.settings.updates_in_backward(batches.len(), self.workshop) {
+            self.pass_with_updates(step, &rows, learning_rate)?
+        } else {
+            self.pass(step, batches, &rows)?
+        };
+        let Pass { loss, gradient_norm, usual, gradients, updated } = pass;
         let action = self.settings.on_spike;
         if let (Some(usual), OnSpike::Stop) = (usual, action) {
             self.save()?;
@@ -23,22 +37,21 @@ impl Training<'_> {
             self.tell(&Event::Spike { step, loss, usual, action, rewound_to: None, rows: told })?;
             return Err(TrainError::Spike { step, loss, usual, rows });
         }
-        let dead = self.dead_groups(step, &gradients);
-        let learning_rate = self.schedule.at(self.state.step);
+        let dead = self.dead_groups(step);
         let mut rewound_to = None;
-        match (usual, action) {
-            (None, _) | (Some(_), OnSpike::Tell | OnSpike::Stop) => {
-                self.state.recent.push(loss);
-                let scale = match self.settings.max_grad_norm {
-                    // As PyTorch does it, so that losses can be compared.
-                    Some(most) => (most / (gradient_norm + 1e-6)).min(1.0) as f32,
-                    None => 1.0,
-                };
+        if self.is_followed(usual) {
+            self.state.recent.push(loss);
+            let scale = match self.settings.max_grad_norm {
+                // As PyTorch does it, so that losses can be compared.
+                Some(most) => (most / (gradient_norm + 1e-6)).min(1.0) as f32,
+                None => 1.0,
+            };
+            if !updated {
                 self.optimiser.step(self.parameters, &gradients, learning_rate, scale)?;
-                self.workshop.after_update(self.parameters, &gradients, scale, step)?;
             }
-            (Some(_), OnSpike::Skip) => {}
-            (Some(_), OnSpike::Rewind) => rewound_to = Some(self.rewind()?),
+            self.workshop.after_update(self.parameters, &gradients, scale, step)?;
+        } else if action == OnSpike::Rewind {
+            rewound_to = Some(self.rewind()?);
         }
         let tokens = self.workshop.tokens(&rows);
         let count = rows.len();
@@ -68,26 +81,76 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// The loss of the step's rows and its gradient. Errors if the loss is no number.
-    fn gradients(
-        &mut self,
-        step: u64,
-        batches: &[Vec<usize>],
-        rows: &[usize],
-    ) -> Result<(f64, Gradients), TrainError> {
-        let denominator = self.workshop.denominator(rows);
-        let dropout = Key::new(self.settings.seed).with_name("dropout").with(self.state.epoch);
+    /// Whether the weights are updated, whatever the loss.
+    fn is_followed(&self, usual: Option<f64>) -> bool {
+        usual.is_none() || self.settings.on_spike == OnSpike::Tell
+    }
+
+    /// The loss of the step's rows and its gradient. Errors if one of them is no number.
+    fn pass(&mut self, step: u64, batches: &[Vec<usize>], rows: &[usize]) -> Result<Pass, TrainError> {
         let mut gradients = Gradients::new();
         let mut loss = 0.0;
         for batch in batches {
-            let tape = Tape::recording();
-            let value = self.workshop.loss(&tape, self.parameters, batch, denominator, dropout)?;
-            let part = value.value().item().map_or(f64::NAN, f64::from);
-            self.check(step, "loss", part, rows)?;
+            let (tape, value, part) = self.forward(step, batch, rows)?;
             loss += part;
             tape.backward(&value, &mut gradients)?;
         }
-        Ok((loss, gradients))
+        let gradient_norm = gradients.norm();
+        self.check(step, "norm of the gradient", gradient_norm, rows, 0)?;
+        for (id, gradient) in gradients.iter() {
+            heard(&mut self.state.silent, &self.parameters.get(id).name, gradient);
+        }
+        Ok(Pass { loss, gradient_norm, usual: self.state.recent.spike(loss), gradients, updated: false })
+    }
+
+    /// The same for a step in one batch, each parameter updated as soon as its gradient is complete. From the first
+    /// gradient on that is no number nothing is.
+    fn pass_with_updates(
+        &mut self,
+        step: u64,
+        rows: &[usize],
+        learning_rate: f64,
+    ) -> Result<Pass, TrainError> {
+        let (tape, value, loss) = self.forward(step, rows, rows)?;
+        let usual = self.state.recent.spike(loss);
+        let updated = self.is_followed(usual);
+        let mut update = updated.then(|| self.optimiser.begin(learning_rate, 1.0));
+        let (parameters, silent) = (&mut *self.parameters, &mut self.state.silent);
+        let mut squares = BTreeMap::new();
+        let (mut finite, mut changed) = (true, 0);
+        tape.backward_each(&value, |id, gradient| {
+            let sum = gradient.device().backend().sum_of_squares(gradient.f32());
+            squares.insert(id, sum);
+            heard(silent, &parameters.get(id).name, &gradient);
+            finite &= sum.is_finite();
+            match &mut update {
+                Some(update) if finite => {
+                    changed += 1;
+                    update.apply(parameters, id, &gradient)
+                }
+                _ => Ok(()),
+            }
+        })?;
+        // In the order of the parameters, as where all gradients are there.
+        let gradient_norm = squares.values().sum::<f64>().sqrt();
+        self.check(step, "norm of the gradient", gradient_norm, rows, changed)?;
+        Ok(Pass { loss, gradient_norm, usual, gradients: Gradients::new(), updated })
+    }
+
+    /// The part of the step's loss that `batch` has, on its tape and as a number. Errors if it is none.
+    fn forward(
+        &mut self,
+        step: u64,
+        batch: &[usize],
+        rows: &[usize],
+    ) -> Result<(Tape, Var, f64), TrainError> {
+        let denominator = self.workshop.denominator(rows);
+        let dropout = Key::new(self.settings.seed).with_name("dropout").with(self.state.epoch);
+        let tape = Tape::recording();
+        let value = self.workshop.loss(&tape, self.parameters, batch, denominator, dropout)?;
+        let loss = value.value().item().map_or(f64::NAN, f64::from);
+        self.check(step, "loss", loss, rows, 0)?;
+        Ok((tape, value, loss))
     }
 
     /// Weights, moments and what losses are compared with as they were at the last scheduled checkpoint; the rows and
@@ -107,19 +170,10 @@ impl Training<'_> {
 
     /// What should have a gradient by now and has none: after the first step parts of the model, after an epoch single
     /// parameters.
-    fn dead_groups(&mut self, step: u64, gradients: &Gradients) -> Vec<String> {
-        let (parameters, silent) = (&*self.parameters, &mut self.state.silent);
-        if !silent.is_empty() {
-            for (id, gradient) in gradients.iter() {
-                let name = &parameters.get(id).name;
-                if silent.contains(name) && gradient.f32().iter().any(|x| *x != 0.0) {
-                    silent.remove(name);
-                }
-            }
-        }
+    fn dead_groups(&self, step: u64) -> Vec<String> {
         if step == 1 {
             let group = |name: &String| self.workshop.group(name).to_string();
-            let all = parameters.trainable().map(|(_, parameter)| &parameter.name);
+            let all = self.parameters.trainable().map(|(_, parameter)| &parameter.name);
             let alive: BTreeSet<String> =
                 all.filter(|name| !self.state.silent.contains(*name)).map(group).collect();
             let silent: BTreeSet<String> = self.state.silent.iter().map(group).collect();
@@ -127,5 +181,12 @@ impl Training<'_> {
         }
         let last_of_epoch = self.state.index + 1 == self.steps_in_epoch();
         if last_of_epoch { self.state.silent.iter().cloned().collect() } else { Vec::new() }
+    }
+}
+
+/// A parameter whose gradient is not 0 is not silent any more.
+fn heard(silent: &mut BTreeSet<String>, name: &str, gradient: &Tensor) {
+    if silent.contains(name) && gradient.f32().iter().any(|x| *x != 0.0) {
+        silent.remove(name);
     }
 }

@@ -31,7 +31,8 @@ pub struct Outcome {
 ///
 /// Every step divides by one denominator for all of its batches, so a step in k batches is the step in one. However
 /// often it is interrupted and called again with the same arguments, the result has the same bits. Errors if
-/// the loss or the gradient is not finite: the parameters are then those of the step before.
+/// the loss or the gradient is not finite: the parameters are then those of the step before, or some of them those after it
+/// where updates are made in the backward (see [`Settings::updates_in_backward`]).
 pub fn train(
     parameters: &mut Parameters,
     plan: &Plan,
@@ -238,7 +239,7 @@ impl Training<'_> {
                 _ => ("norm of the weights after it", norm(self.parameters)),
             };
             let rows = std::mem::take(&mut self.state.rows);
-            self.check(step, what, value, &rows)?;
+            self.check(step, what, value, &rows, 0)?;
         }
         let kept_step = match &kept {
             Some(kept) if self.settings.keep_best => kept.step,
@@ -263,19 +264,20 @@ impl Training<'_> {
         self.observer.event(event).map_err(|error| TrainError::Workshop(error.into()))
     }
 
-    /// Errors, and tells it, if `value` is no number.
+    /// Errors, and tells it, if `value` is no number; so many parameters have the step's update already.
     pub(crate) fn check(
         &mut self,
         step: u64,
         what: &'static str,
         value: f64,
         rows: &[usize],
+        changed: usize,
     ) -> Result<(), TrainError> {
         if value.is_finite() {
             return Ok(());
         }
         self.tell(&Event::Overflow { step, what, value: value.to_string(), rows: rows.to_vec() })?;
-        Err(TrainError::NotFinite { step, what, value, rows: rows.to_vec() })
+        Err(TrainError::NotFinite { step, what, value, rows: rows.to_vec(), changed })
     }
 
     /// How many there are in the state's epoch.

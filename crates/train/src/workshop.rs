@@ -68,6 +68,12 @@ pub trait Workshop {
         Ok(())
     }
 
+    /// Whether [`Workshop::after_update`] reads the gradients. Where it does not, none are kept for it if the updates can
+    /// be made in the backward pass (see [`Settings::updates_in_backward`](crate::Settings::updates_in_backward)).
+    fn reads_gradients(&self) -> bool {
+        true
+    }
+
     /// The part of the model that the parameter `name` belongs to. Of each, some parameter must have a gradient in the
     /// first step; that single ones have none is the way of some methods.
     fn group<'n>(&self, name: &'n str) -> &'n str {

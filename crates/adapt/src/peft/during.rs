@@ -7,7 +7,7 @@ use super::Adapter;
 pub struct Update<'a> {
     /// Its number, from 1.
     pub step: u64,
-    /// The gradients that it used,
+    /// The gradients that it used, where the method reads them,
     pub gradients: &'a Gradients,
     /// multiplied with this (clipping).
     pub gradient_scale: f32,
@@ -28,6 +28,11 @@ pub trait DuringTraining {
     /// Changes the trained parameters after an update.
     fn after_update(&mut self, _parameters: &mut Parameters, _update: Update<'_>) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether [`DuringTraining::after_update`] reads the gradients; they are not kept for it where it does not.
+    fn reads_gradients(&self) -> bool {
+        false
     }
 
     /// What it has to remember from step to step, by name: checkpoints hold it, and bring it back.

@@ -19,12 +19,21 @@ fn a_plan_holds_what_each_method_holds() {
             _ => &[],
         };
         let job = ["--model", &model, "--train", &rows, "--method", name, "--epochs", "1", "--json"];
-        let plan = retune(&[&["plan"], &job[..], own].concat()).succeeded().json();
-        let run = [&["train", "--output", &output, "--overwrite"], &job[..], own].concat();
-        let train = retune(&run).succeeded().json();
-        for key in ["peak_memory_bytes", "trainable_parameters", "steps"] {
-            assert_eq!(plan[key], train[key], "{key} of {name}");
-        }
+        // No gradient is so long: the same weights, by a pass of its own and by updates in the backward.
+        let [apart, within] = ["1e30", "0"].map(|norm| {
+            let job = [&job[..], own, &["--max-grad-norm", norm]].concat();
+            let plan = retune(&[&["plan"], &job[..]].concat()).succeeded().json();
+            let run = [&["train", "--output", &output, "--overwrite"], &job[..]].concat();
+            let train = retune(&run).succeeded().json();
+            for key in ["peak_memory_bytes", "trainable_parameters", "steps"] {
+                assert_eq!(plan[key], train[key], "{key} of {name}, cut to {norm}");
+            }
+            let mut files = tiny.files("result");
+            files.retain(|name, _| name.ends_with(".safetensors") || name == "events.jsonl");
+            (files, plan["peak_memory_bytes"].as_u64().unwrap())
+        });
+        assert!(apart.0 == within.0, "{name}: another training where updates are made in the backward");
+        assert!(within.1 <= apart.1, "{name}: {} and {}", within.1, apart.1);
     }
 }
 

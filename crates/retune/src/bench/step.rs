@@ -9,7 +9,7 @@ use retune_model::{Batch, BatchRow, Checkpoint, Forward, Hooks, families};
 use retune_tensor::backend::meta::take_flops;
 use retune_tensor::backend::profile;
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Gradients, Parameters, Tape, Var, memory, ops};
+use retune_tensor::{Device, Parameters, Tape, Var, memory, ops};
 use retune_train::{AdamWSettings, Optimiser};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ struct Bench {
 }
 
 /// Trains a model of random weights and a real shape, every row full, and says what a step takes: forward, backward and
-/// AdamW, with the dropouts of the shape. Errors if shape or method is unknown, or where the memory is too small.
+/// AdamW (in the backward, as no clipping is asked for), with the dropouts of the shape. Errors if shape or method is unknown, or where the memory is too small.
 pub fn step(settings: &StepSettings) -> Result<StepCost> {
     let flops = {
         let mut bench = Bench::new(settings, Device::Meta)?;
@@ -176,10 +176,8 @@ impl Bench {
         let tape = Tape::recording();
         let loss = self.loss(&tape, Key::new(0).with_name("dropout").with(step))?;
         let value = loss.value().item().map_or(f64::NAN, f64::from);
-        let mut gradients = Gradients::new();
-        tape.backward(&loss, &mut gradients)?;
-        drop(loss);
-        optimiser.step(&mut self.parameters, &gradients, 1e-4, 1.0)?;
+        let mut update = optimiser.begin(1e-4, 1.0);
+        tape.backward_each(&loss, |id, gradient| update.apply(&mut self.parameters, id, &gradient))?;
         Ok(value)
     }
 

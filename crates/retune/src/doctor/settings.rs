@@ -102,7 +102,7 @@ fn held(prepared: &Prepared<'_>, available: Option<usize>) -> Result<Vec<Finding
     let mut parameters = std::mem::take(&mut model.parameters);
     let shop = crate::workshop::ClassifierWorkshop { model: &model, ..prepared.workshop(&parameters)? };
     memory::reset_peak(Device::Meta);
-    rehearse(&mut parameters, [largest], &shop, prepared.resolved.train.adamw, &mut |_| {})?;
+    rehearse(&mut parameters, [largest], &shop, &prepared.resolved.train, &mut |_| {})?;
     let needed = memory::usage(Device::Meta).touched + memory::kernel_buffers();
     // The weights are there already, where this runs.
     let more = needed.saturating_sub(memory::usage(Device::Cpu).current);

@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Loss(usize),
     /// Its loss is a number, and the gradient that comes back is none.
     Gradient(usize),
+    /// Of its gradients that of the weight is none, that of the bias is one.
+    Weight(usize),
     /// Its features, and so its loss, are far above the others', in this epoch counted from 0.
     Large(usize, u64),
     /// The gradient of the bias is 0.
@@ -48,6 +50,8 @@ pub(crate) struct Linear {
     pub(crate) saved: BTreeMap<u64, Saved>,
     /// The share of the learning rate that the bias gets.
     pub(crate) bias_rate: f64,
+    /// Whether it wants to see all gradients after an update: they are then all there.
+    pub(crate) reads_gradients: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +77,7 @@ impl Linear {
             scores_of_weights: false,
             saved: BTreeMap::new(),
             bias_rate: 1.0,
+            reads_gradients: false,
         }
     }
 
@@ -138,6 +143,10 @@ impl Workshop for Linear {
         // Beside the tape it is a constant.
         let constant = Var::constant(bias.value().clone());
         let bias = if self.fault == Fault::DeadBias { &constant } else { &bias };
+        let weight = match self.fault {
+            Fault::Weight(bad) if rows.contains(&bad) => spoilt(tape, &weight),
+            _ => weight,
+        };
         let layer = ops::Linear {
             weight: &weight,
             bias: Some(bias),
@@ -193,6 +202,10 @@ impl Workshop for Linear {
         if name.ends_with(".bias") { self.bias_rate } else { 1.0 }
     }
 
+    fn reads_gradients(&self) -> bool {
+        self.reads_gradients
+    }
+
     fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), AnyError> {
         let trained = checkpoint.parameters.trainable().map(|(_, parameter)| &parameter.value);
         let moments = checkpoint.optimiser.moments().flat_map(|(_, moments)| moments);
@@ -232,11 +245,12 @@ impl Workshop for Linear {
 }
 
 /// The same value, whose gradient is infinite.
-fn spoilt(tape: &Tape, loss: &Var) -> Var {
-    tape.record(loss.value().clone(), &[loss], || {
-        let node = loss.node();
+fn spoilt(tape: &Tape, var: &Var) -> Var {
+    tape.record(var.value().clone(), &[var], || {
+        let node = var.node();
         move |gradient: Tensor, sink: &mut Sink<'_>| {
-            let infinite = Tensor::from_slice(gradient.device(), gradient.shape(), &[f32::INFINITY])?;
+            let values = vec![f32::INFINITY; gradient.len()];
+            let infinite = Tensor::from_slice(gradient.device(), gradient.shape(), &values)?;
             sink.add(node, infinite)
         }
     })

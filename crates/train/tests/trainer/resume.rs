@@ -29,24 +29,6 @@ fn usual() -> Settings {
     }
 }
 
-/// What was told of the training itself, without the times that it took and without checkpoints.
-fn told(events: &[Event]) -> Vec<Event> {
-    let mut events: Vec<Event> = events
-        .iter()
-        .filter(|event| !matches!(event, Event::Checkpoint { .. } | Event::Resume { .. }))
-        .cloned()
-        .collect();
-    for event in &mut events {
-        match event {
-            Event::Step { seconds, .. } | Event::Evaluation { seconds, .. } | Event::End { seconds, .. } => {
-                *seconds = 0.0;
-            }
-            _ => {}
-        }
-    }
-    events
-}
-
 fn without_time(outcome: &Outcome) -> Outcome {
     Outcome { seconds: 0.0, ..outcome.clone() }
 }
@@ -73,8 +55,8 @@ fn an_interruption_after_any_step_changes_no_bit() {
             let second = Run::of(&mut shop, &plan(), &settings);
             assert!(matches!(second.events[0], Event::Resume { step, total_steps: 9, .. } if step == after));
             same_bits(&second, &whole);
-            let both = [told(&first.events), told(&second.events)].concat();
-            assert_eq!(both, told(&whole.events), "after {after}");
+            let both = [first.told(), second.told()].concat();
+            assert_eq!(both, whole.told(), "after {after}");
         }
     }
 }
@@ -89,12 +71,12 @@ fn an_interruption_after_every_step_changes_no_bit() {
     for after in 1..=9 {
         let run = Run::until(Some(after), &mut shop, &plan(), &settings);
         assert!(matches!(run.outcome, Err(TrainError::Interrupted { step }) if step == after));
-        events.extend(told(&run.events));
+        events.extend(run.told());
     }
     let last = Run::of(&mut shop, &plan(), &settings);
-    events.extend(told(&last.events));
+    events.extend(last.told());
     same_bits(&last, &whole);
-    assert_eq!(events, told(&whole.events));
+    assert_eq!(events, whole.told());
     // Moments and weights of each checkpoint are those of the run that went straight on.
     for (step, saved) in &straight.saved {
         assert_eq!(saved.tensors, shop.saved[step].tensors, "step {step}");
@@ -201,7 +183,7 @@ fn spikes_and_their_consequences_are_part_of_it() {
             let first = Run::until(Some(after), &mut shop, &plan, &settings);
             let second = Run::of(&mut shop, &plan, &settings);
             same_bits(&second, &whole);
-            assert_eq!([told(&first.events), told(&second.events)].concat(), told(&whole.events));
+            assert_eq!([first.told(), second.told()].concat(), whole.told());
         }
     }
 }

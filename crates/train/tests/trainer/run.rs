@@ -62,6 +62,27 @@ impl Run {
         self.events.iter().filter_map(told).collect()
     }
 
+    /// What was told of the training itself, without the times that it took and without checkpoints.
+    pub(crate) fn told(&self) -> Vec<Event> {
+        let mut events: Vec<Event> = self
+            .events
+            .iter()
+            .filter(|event| !matches!(event, Event::Checkpoint { .. } | Event::Resume { .. }))
+            .cloned()
+            .collect();
+        for event in &mut events {
+            match event {
+                Event::Step { seconds, .. }
+                | Event::Evaluation { seconds, .. }
+                | Event::End { seconds, .. } => {
+                    *seconds = 0.0;
+                }
+                _ => {}
+            }
+        }
+        events
+    }
+
     /// Of each evaluation: its step, and whether it was the best so far.
     pub(crate) fn evaluations(&self) -> Vec<(u64, bool)> {
         let told = |event: &Event| match event {

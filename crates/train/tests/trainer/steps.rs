@@ -1,7 +1,9 @@
 //! Steps against the same in f64, accumulation, what is kept, when it stops.
 
 use retune_tensor::random::Key;
-use retune_train::{Batching, EvalEvery, Event, Plan, Settings, Shape, TrainError, Workshop, train};
+use retune_train::{
+    Batching, EvalEvery, Event, OnSpike, Plan, SaveEvery, Settings, Shape, TrainError, Workshop, train,
+};
 
 use crate::linear::{Fault, Linear, reference, settings, values};
 use crate::run::Run;
@@ -230,7 +232,9 @@ fn what_is_no_number_stops_it_with_the_weights_before() {
         let lengths = linear.lengths.clone();
         let run = Run::of(&mut linear, &in_order(lengths), &settings);
         let error = run.outcome.as_ref().unwrap_err();
-        let TrainError::NotFinite { step, what: said, value, rows } = error else { panic!("{error}") };
+        let TrainError::NotFinite { step, what: said, value, rows, changed: 0 } = error else {
+            panic!("{error}")
+        };
         assert_eq!((*step, *said, rows.as_slice()), (4, what, &[6, 7][..]));
         assert!(!value.is_finite());
         assert_eq!(run.values(), before.values(), "{what}: the weights of step 3");
@@ -238,6 +242,50 @@ fn what_is_no_number_stops_it_with_the_weights_before() {
         assert_eq!(run.steps().len(), 3);
         let error = error.to_string();
         assert!(error.starts_with(&format!("step 4: the {what} is ")) && error.contains("[6, 7]"), "{error}");
+    }
+}
+
+#[test]
+fn an_update_in_the_backward_stops_at_the_first_gradient_that_is_no_number() {
+    // Row 7 is in step 8. The bias, which was read last, has its update before the weight's gradient comes.
+    let in_order = |lengths| Plan::new(lengths, Batching::Rows(1), 1, None).unwrap();
+    let settings = Settings { schedule: Shape::Constant, epochs: 1.0, ..settings() };
+    let run = |rows, fault, reads_gradients| {
+        let mut linear = Linear { fault, reads_gradients, ..Linear::new(rows) };
+        let lengths = linear.lengths.clone();
+        Run::of(&mut linear, &in_order(lengths), &settings)
+    };
+    let [before, after] = [7, 8].map(|rows| run(rows, Fault::None, false).values());
+    for (reads_gradients, changed, end) in [(true, 0, "weights of the step before are kept"), (false, 1, "")]
+    {
+        let run = run(ROWS, Fault::Weight(7), reads_gradients);
+        let error = run.outcome.as_ref().unwrap_err();
+        assert!(matches!(error, TrainError::NotFinite { step: 8, changed: told, .. } if *told == changed));
+        let bias = if changed == 1 { &after } else { &before };
+        assert_eq!(run.values(), [&before[..19], &bias[19..]].concat());
+        assert!(error.to_string().contains(end), "{error}");
+    }
+}
+
+#[test]
+fn updates_in_the_backward_change_no_bit() {
+    let usual = Settings { schedule: Shape::Constant, save_every: SaveEvery::Steps(5), ..settings() };
+    for on_spike in [OnSpike::Tell, OnSpike::Skip, OnSpike::Stop, OnSpike::Rewind] {
+        for fault in [Fault::None, Fault::Large(7, 2), Fault::DeadBias] {
+            let settings = Settings { on_spike, ..usual.clone() };
+            let plan = Plan::new(Linear::new(ROWS).lengths, Batching::Rows(1), 1, None).unwrap();
+            let run = |reads_gradients| {
+                let mut linear = Linear { fault, reads_gradients, ..Linear::new(ROWS) };
+                assert_eq!(settings.updates_in_backward(1, &linear), !reads_gradients);
+                let run = Run::of(&mut linear, &plan, &settings);
+                (
+                    run.values(),
+                    run.told(),
+                    linear.saved.into_values().map(|saved| saved.tensors).collect::<Vec<_>>(),
+                )
+            };
+            assert_eq!(run(false), run(true), "{on_spike:?} {fault:?}");
+        }
     }
 }
 

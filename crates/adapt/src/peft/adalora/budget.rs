@@ -187,6 +187,10 @@ impl DuringTraining for Budget {
         Ok(Some(ops::weighted_sum(tape, &norms)?))
     }
 
+    fn reads_gradients(&self) -> bool {
+        true
+    }
+
     fn after_update(&mut self, parameters: &mut Parameters, update: Update<'_>) -> TensorResult<()> {
         if self.is_shared_out {
             return Ok(());
