@@ -6,7 +6,7 @@ use std::time::Instant;
 use retune_adapt::peft::Applied;
 use retune_tensor::backend::meta;
 use retune_tensor::{Parameters, Tape, memory};
-use retune_train::{Batching, EvalEvery, OnSpike, Plan, Settings, rehearse};
+use retune_train::{Batching, EvalEvery, OnSpike, Plan, Settings, Step, rehearse};
 use serde::Serialize;
 
 use crate::evaluate;
@@ -37,6 +37,9 @@ pub struct Cost {
     pub flops: u64,
     /// The most that tensors will hold at any moment: what the engine's counter will say.
     pub peak_memory_bytes: usize,
+    /// How much of it is there because gradients are clipped, about: so much less takes a training with `max_grad_norm` 0,
+    /// which frees each gradient as soon as it is used.
+    pub clipping_bytes: usize,
     /// The most that the process will hold beyond its start: tensors, rows, tokenizer, buffers of the kernels.
     pub peak_resident_bytes: usize,
     /// What can be had now, where the system tells.
@@ -72,6 +75,7 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
     let (result_bytes, disk_bytes) = (result_bytes(&prepared)?, disk_bytes(&prepared)?);
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
     let rehearsed = rehearsal(&prepared, &mut parameters, &prepared.plan, &run)?;
+    let clipping_bytes = clipping_bytes(&prepared, &mut parameters, &run)?;
     let resident = |touched: usize| touched + around + memory::kernel_buffers();
     let peak_resident_bytes = resident(rehearsed.touched);
     let available_bytes = choices::available_memory();
@@ -99,6 +103,7 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
         real_tokens: rehearsed.tokens,
         flops: rehearsed.flops,
         peak_memory_bytes: rehearsed.peak,
+        clipping_bytes,
         peak_resident_bytes,
         available_bytes,
         seconds,
@@ -154,6 +159,25 @@ fn rehearsal(
     drop(optimiser);
     let memory::Usage { peak, touched, .. } = memory::usage(Device::Meta);
     Ok(Rehearsed { peak, touched, steps, tokens, flops })
+}
+
+/// What the step with the most tokens takes more with clipping than without.
+fn clipping_bytes(prepared: &Prepared<'_>, parameters: &mut Parameters, run: &Settings) -> Result<usize> {
+    let tokens = |step: &Step| -> usize {
+        step.iter().flatten().map(|row| prepared.train_rows.tokens.length(*row)).sum()
+    };
+    let largest = prepared.plan.epoch(0).into_iter().max_by_key(tokens).unwrap_or_default();
+    let shop = prepared.workshop(parameters)?;
+    let without = Settings { max_grad_norm: None, ..run.clone() };
+    if run.max_grad_norm.is_none() || !without.updates_in_backward(largest.len(), &shop) {
+        return Ok(0);
+    }
+    let mut peak = |settings: &Settings| -> Result<usize> {
+        memory::reset_peak(Device::Meta);
+        rehearse(parameters, [largest.clone()], &shop, settings, &mut |_| {})?;
+        Ok(memory::usage(Device::Meta).peak)
+    };
+    Ok(peak(run)?.saturating_sub(peak(&without)?))
 }
 
 /// The largest batch that fits.

@@ -65,6 +65,12 @@ fn text(cost: &Cost) -> String {
         row("peak of tensors", bytes(cost.peak_memory_bytes)),
         row("peak of the process", format!("about {}", bytes(cost.peak_resident_bytes))),
     ];
+    if 20 * cost.clipping_bytes > cost.peak_memory_bytes {
+        rows.push(row(
+            "of it for clipping",
+            format!("about {}; none with --max-grad-norm 0", bytes(cost.clipping_bytes)),
+        ));
+    }
     if let Some(available) = cost.available_bytes {
         let enough = if cost.peak_resident_bytes <= available { "enough" } else { "too little" };
         rows.push(row("free memory now", format!("{}, {enough}", bytes(available))));
