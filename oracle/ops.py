@@ -20,6 +20,8 @@ the loss.
   binary_cross_entropy.positive_weights [5]
   binary_cross_entropy.{plain,weighted}.{loss,dlogits}  torch's mean: over rows and columns
   squared_error.{predictions,targets}   [9, 1], [9]
+  position_cross_entropy.{scores,labels,cu_seqlens}     [12, 1], [3], [0, 1, 4, 12]; row 2's scores are near +-100
+  position_cross_entropy.plain.{loss,dscores}           torch's mean over rows, each with its own number of classes
   squared_error.plain.{loss,dpredictions}
   attention.{q,k,v,dy}                  [12, 15]: tokens, then 3 heads of size 5; scale 1/sqrt(5)
   attention.cu_seqlens                  [0, 1, 4, 12]
@@ -124,6 +126,17 @@ def cross_entropy(rng):
         out[f"{case}.loss"] = loss
         (out[f"{case}.dlogits"],) = gradients(loss, None, logits)
     return {f"cross_entropy.{name}": tensor for name, tensor in out.items()}
+
+
+def position_cross_entropy(rng):
+    scores = 2.0 * rng.standard_normal((12, 1))
+    scores[4:8, 0] = [100.0, -100.0, 99.5, 0.0]
+    scores, labels, ends = exact(scores).requires_grad_(), torch.tensor([0, 2, 5]), [0, 1, 4, 12]
+    rows = [scores[start:end].T for start, end in zip(ends, ends[1:])]
+    loss = sum(F.cross_entropy(row, label[None]) for row, label in zip(rows, labels)) / 3
+    (dscores,) = gradients(loss, None, scores)
+    out = {"scores": scores, "labels": labels, "cu_seqlens": torch.tensor(ends), "plain.loss": loss, "plain.dscores": dscores}
+    return {f"position_cross_entropy.{name}": tensor for name, tensor in out.items()}
 
 
 def binary_cross_entropy(rng):
@@ -251,7 +264,7 @@ def main():
     tensors = {}
     makers = [
         activations, layer_norm, cross_entropy, attention, adamw, clip, rotary, gated, mean_rows, binary_cross_entropy,
-        squared_error,
+        squared_error, position_cross_entropy,
     ]  # fmt: skip
     for seed, make in enumerate(makers):
         tensors |= make(numpy.random.default_rng(seed))

@@ -13,7 +13,8 @@ use pass::{pass, weighted};
 use retune_tensor::backend::{Activation, AdamW, AttentionShape, Layout, Rotary};
 use retune_tensor::ops::{
     BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, attention,
-    binary_cross_entropy, cross_entropy, gated, layer_norm, linear, mean_rows, rotary, squared_error,
+    binary_cross_entropy, cross_entropy, gated, layer_norm, linear, mean_rows, position_cross_entropy,
+    rotary, squared_error,
 };
 use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var};
 use safetensors::{Dtype, SafeTensors};
@@ -98,6 +99,7 @@ fn every_reference_belongs_to_a_test() {
         "gated",
         "layer_norm",
         "mean_rows",
+        "position_cross_entropy",
         "rotary",
         "squared_error",
     ];
@@ -205,6 +207,17 @@ fn squared_errors() {
     });
     golden.check("plain.loss", &loss);
     golden.check("plain.dpredictions", &gradients[0]);
+}
+
+#[test]
+fn position_cross_entropies() {
+    let golden = Golden::of("position_cross_entropy");
+    let (scores, labels, layout) = (golden.tensor("scores"), golden.integers("labels"), golden.layout());
+    let (loss, gradients) = pass(std::slice::from_ref(&scores), None, |tape, vars| {
+        position_cross_entropy(tape, &vars[0], &layout, &labels, 3.0)
+    });
+    golden.check("plain.loss", &loss);
+    golden.check("plain.dscores", &gradients[0]);
 }
 
 #[test]
