@@ -220,7 +220,7 @@ pub(crate) fn choice(table: &Table, role: &str, index: usize, reason: &str) -> O
     Some(Choice { index, name, why })
 }
 
-fn named(table: &Table, role: &str, Named { name, why }: Named<'_>) -> Result<Choice, DataError> {
+pub(crate) fn named(table: &Table, role: &str, Named { name, why }: Named<'_>) -> Result<Choice, DataError> {
     let names = table.columns();
     let index = names.iter().position(|column| column == name);
     index.and_then(|index| choice(table, role, index, why)).ok_or_else(|| {
@@ -238,7 +238,7 @@ fn position(table: &Table, name: &str, taken: &[usize]) -> Option<usize> {
     (!taken.contains(&index)).then_some(index)
 }
 
-fn by_name(table: &Table, role: &str, names: &[&str], taken: &[usize]) -> Option<Choice> {
+pub(crate) fn by_name(table: &Table, role: &str, names: &[&str], taken: &[usize]) -> Option<Choice> {
     let index = names.iter().find_map(|name| position(table, name, taken))?;
     choice(table, role, index, "by its name")
 }

@@ -18,9 +18,12 @@ pub enum Format {
     Tsv,
     /// One JSON object a line.
     Jsonl,
+    /// Questions over texts, as SQuAD has them in JSON.
+    Squad,
 }
 
-const NAMES: [(&str, Format); 3] = [("csv", Format::Csv), ("tsv", Format::Tsv), ("jsonl", Format::Jsonl)];
+const NAMES: [(&str, Format); 4] =
+    [("csv", Format::Csv), ("tsv", Format::Tsv), ("jsonl", Format::Jsonl), ("squad", Format::Squad)];
 
 impl FromStr for Format {
     type Err = DataError;
@@ -29,7 +32,7 @@ impl FromStr for Format {
         let lower = name.to_lowercase();
         NAMES.into_iter().find(|(known, _)| *known == lower).map(|(_, format)| format).ok_or_else(|| {
             let near = did_you_mean(&lower, NAMES.map(|(known, _)| known));
-            DataError::new(format!("unknown format `{name}`{near}: expected csv, tsv or jsonl"))
+            DataError::new(format!("unknown format `{name}`{near}: expected csv, tsv, jsonl or squad"))
         })
     }
 }
@@ -40,6 +43,7 @@ impl fmt::Display for Format {
             Format::Csv => "csv",
             Format::Tsv => "tsv",
             Format::Jsonl => "jsonl",
+            Format::Squad => "squad",
         })
     }
 }
@@ -55,7 +59,7 @@ mod tests {
         let error = "json".parse::<Format>().unwrap_err();
         assert_eq!(
             error.message,
-            "unknown format `json` (did you mean `jsonl`?): expected csv, tsv or jsonl"
+            "unknown format `json` (did you mean `jsonl`?): expected csv, tsv, jsonl or squad"
         );
     }
 }

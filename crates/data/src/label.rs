@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
+use crate::answers::GoldAnswer;
 use crate::problem_type::ProblemType;
 use crate::table::Table;
 use crate::wording::excerpt;
@@ -18,15 +19,17 @@ pub enum Label {
     Labels(Vec<String>),
     /// Its number, finite in f32 too.
     Number(f64),
+    /// What is right for a question; there may be nothing.
+    Answers(Vec<GoldAnswer>),
 }
 
 impl Label {
-    /// The names that it gives: of one class, of several labels, none for a number.
+    /// The names that it gives: of one class, of several labels; none for a number or answers.
     pub fn names(&self) -> &[String] {
         match self {
             Label::Class(name) => std::slice::from_ref(name),
             Label::Labels(names) => names,
-            Label::Number(_) => &[],
+            Label::Number(_) | Label::Answers(_) => &[],
         }
     }
 }

@@ -51,8 +51,15 @@ impl LabelMap {
         LabelMap { names: vec![name.clone()], indices: HashMap::from([(name, 0)]) }
     }
 
+    /// The map of a head that says where an answer begins and ends: two outputs.
+    pub fn of_answers() -> Self {
+        let names = ["start", "end"].map(str::to_owned).to_vec();
+        let indices = names.iter().cloned().zip(0..).collect();
+        LabelMap { names, indices }
+    }
+
     /// The labels of `examples`, which are training's, in their order: by number where all are integers, else
-    /// by bytes. That of numbers is [`LabelMap::of_number`].
+    /// by bytes. That of numbers is [`LabelMap::of_number`], and that of answers [`LabelMap::of_answers`].
     ///
     /// `table` and `columns` are where the examples come from; an error names a better column where there is
     /// one.
@@ -66,6 +73,7 @@ impl LabelMap {
         for example in examples {
             match label_of(example, table.path())? {
                 Label::Number(_) => return Ok(LabelMap::of_number()),
+                Label::Answers(_) => return Ok(LabelMap::of_answers()),
                 Label::Class(name) => *rows.entry(name).or_default() += 1,
                 Label::Labels(names) => {
                     several = true;
@@ -285,6 +293,7 @@ fn other_form(example: &Example, path: &Path, expected: &str) -> DataError {
         Some(Label::Class(_)) => "one class",
         Some(Label::Labels(_)) => "a list of labels",
         Some(Label::Number(_)) => "a number",
+        Some(Label::Answers(_)) => "answers to a question",
         None => "nothing",
     };
     DataError::new(format!("expected {expected} as the label, got {got}")).at_line(example.line).in_file(path)

@@ -21,6 +21,7 @@
 //! A file that is not understood is an error that says where and what to do; nothing is guessed silently.
 //! What was guessed, or looks odd, is a [`Notice`].
 
+mod answers;
 mod column_values;
 mod columns;
 mod encoding;
@@ -32,6 +33,7 @@ mod labels;
 mod notice;
 mod problem_type;
 mod profile;
+mod questions;
 mod random;
 mod readers;
 mod split;
@@ -40,6 +42,7 @@ mod table;
 mod tokens;
 mod wording;
 
+pub use answers::GoldAnswer;
 pub use columns::{Choice, Columns, Named, Wanted, choose_columns, choose_wanted_columns};
 pub use error::DataError;
 pub use examples::{Example, labelled_examples, unlabelled_examples};
@@ -49,6 +52,7 @@ pub use labels::{LabelMap, plain};
 pub use notice::Notice;
 pub use problem_type::{FoundProblemType, ProblemType};
 pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Numbers, Overlap};
+pub use questions::{QuestionColumns, Questions};
 pub use random::Random;
 pub use readers::{ReadOptions, parse_table, read_table};
 pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::error::DataError;
 use crate::examples::Example;
+use crate::label::Label;
 use crate::random::Random;
 
 /// Which rows train and which evaluate: indices in ascending order, together every row once.
@@ -16,14 +17,18 @@ pub struct Split {
 }
 
 /// For each example the index of the first one with the same text (and second text), white space around them
-/// aside.
+/// aside. Questions over one text are one group, whatever they ask.
 ///
 /// Rows of one group must not be divided between training and evaluation: a model that has seen the text
 /// would be praised for its memory.
 pub fn duplicate_groups(examples: &[Example]) -> Vec<usize> {
     let mut first: HashMap<(String, String), usize> = HashMap::with_capacity(examples.len());
+    let key = |example: &Example| match example.label {
+        Some(Label::Answers(_)) => (example.key().0, String::new()),
+        _ => example.key(),
+    };
     let places = examples.iter().enumerate();
-    places.map(|(index, example)| *first.entry(example.key()).or_insert(index)).collect()
+    places.map(|(index, example)| *first.entry(key(example)).or_insert(index)).collect()
 }
 
 /// Holds back `fraction` of the rows for evaluation.

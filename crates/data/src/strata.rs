@@ -25,7 +25,7 @@ impl Strata {
     /// The strata of `examples`, which have labels and come from the file `path`.
     ///
     /// One class a row: the class. Several labels: the row's rarest label, since frequent ones spread by themselves,
-    /// and one more for rows without any. A number: its tenth, equal numbers together.
+    /// and one more for rows without any. A number: its tenth, equal numbers together. Answers: whether there are any.
     ///
     /// # Errors
     /// A label that is not among `labels`.
@@ -55,6 +55,14 @@ impl Strata {
                     before += equal.len();
                 }
                 Ok(Strata { of_row, count: QUANTILES, by: "stratified by tenths of the numbers" })
+            }
+            Some(Label::Answers(_)) => {
+                let unanswered = |example: &Example| match &example.label {
+                    Some(Label::Answers(answers)) => usize::from(answers.is_empty()),
+                    _ => 0,
+                };
+                let of_row = examples.iter().map(unanswered).collect();
+                Ok(Strata { of_row, count: 2, by: "texts whole, stratified by whether there is an answer" })
             }
             _ => Ok(Strata {
                 of_row: labels.encode(examples, path)?,

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use fuzz::{Input, Target};
 use retune_data::{
-    Columns, DataProfile, Format, LabelMap, LabelReading, ProblemType, ReadOptions, Table, choose_columns,
-    duplicate_groups, labelled_examples, parse_table, read_table, stratified_sample, stratified_split,
-    unlabelled_examples,
+    Columns, DataProfile, Format, Label, LabelMap, LabelReading, ProblemType, QuestionColumns, ReadOptions,
+    Table, Wanted, choose_columns, duplicate_groups, labelled_examples, parse_table, read_table,
+    stratified_sample, stratified_split, unlabelled_examples,
 };
 
 const WORDS: [&str; 22] = [
@@ -205,4 +205,73 @@ fn label_lists() {
             use_labels(&table, &columns, &LabelReading { problem_type, separator }, input);
         }
     });
+}
+
+const SQUAD: [&str; 3] = [
+    "{\"version\": \"1.1\", \"data\": [{\"title\": \"t\", \"paragraphs\": [{\"context\": \"tea čaj tea\", \"qas\": [{\"id\": \
+     \"a\", \"question\": \"what?\", \"answers\": [{\"text\": \"čaj\", \"answer_start\": 4}]}, {\"id\": 2, \"question\": \"who\", \
+     \"answers\": [], \"is_impossible\": true}]}]}]}",
+    "{\n \"data\": [\n  {\"paragraphs\": [\n   {\"context\": \"北京是首都\",\n    \"qas\": [\n     {\"id\": \"\\u8f6c\", \"question\": \"哪\", \
+     \"answers\": [\n      {\"text\": \"首都\", \"answer_start\": 0}]}]}]}]}\n",
+    "{\"data\":[{\"paragraphs\":[]},{\"paragraphs\":[{\"context\":\"\",\"qas\":[{\"id\":\"\",\"question\":\"\"}]}]}]}",
+];
+const QUESTIONS: [&str; 4] = [
+    "{\"id\": \"x\", \"context\": \"a b a\", \"question\": \"?\", \"answers\": {\"text\": [\"a\", \"b\"], \"answer_start\": [0, 3]}}\n",
+    "context,question,answer,answer_start\na b,?,b,2\na b,?,,\nč b,?,b,1.0\n",
+    "passage\tquestion\tanswers\nč b\t?\t[\"\"b\"\"]\na\tb\t[]\n",
+    "text,question,label,is_impossible\na,b,,true\na,b,a,0\n",
+];
+const QUESTION_WORDS: [&str; 14] = [
+    "\"data\"",
+    "\"paragraphs\"",
+    "\"answers\"",
+    "answer_start",
+    "null",
+    "-1",
+    "1e99",
+    "{",
+    "[",
+    "\\ud800",
+    "\\u0000",
+    "č",
+    "\u{feff}",
+    "true",
+];
+
+fn use_questions(table: &Table) {
+    let Ok(columns) = QuestionColumns::choose(table, &Wanted::default()) else { return };
+    assert!(table.rows().all(|row| !columns.id(&row).is_empty()));
+    if let Ok(asked) = columns.asked(table) {
+        assert_eq!(asked.len(), table.len());
+    }
+    let Ok(questions) = columns.answered(table) else { return };
+    assert_eq!(duplicate_groups(&questions.examples).len(), table.len());
+    for example in &questions.examples {
+        let Some(Label::Answers(answers)) = &example.label else { panic!("{example:?}") };
+        for answer in answers {
+            let fits =
+                |start: usize| example.text.get(start..).is_some_and(|rest| rest.starts_with(&answer.text));
+            assert!(answer.start.is_none_or(fits), "{answer:?}");
+        }
+    }
+}
+
+fn fuzz_questions(name: &str, all: &[&str], format: Option<Format>) {
+    let seeds = all.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+    Target { name, cost: 1, seeds, dictionary: &QUESTION_WORDS }.run(|input| {
+        match parse_table(Path::new("f"), &input.text(), format) {
+            Ok(table) => use_questions(&table),
+            Err(error) => assert!(error.to_string().starts_with("f: "), "{error}"),
+        }
+    });
+}
+
+#[test]
+fn squad() {
+    fuzz_questions("squad", &SQUAD, Some(Format::Squad));
+}
+
+#[test]
+fn any_questions() {
+    fuzz_questions("any-questions", &[&SQUAD[..], &QUESTIONS].concat(), None);
 }

@@ -3,6 +3,7 @@
 mod csv;
 mod jsonl;
 mod sniff;
+mod squad;
 
 use std::path::Path;
 
@@ -69,8 +70,10 @@ pub fn parse_table(path: &Path, text: &str, format: Option<Format>) -> Result<Ta
 fn parse(text: &str, format: Option<Format>) -> Result<Table, DataError> {
     match format {
         Some(Format::Jsonl) => jsonl::read(text),
+        Some(Format::Squad) => squad::read(text),
         Some(Format::Tsv) => csv::read(text, b'\t'),
         Some(Format::Csv) => csv::read(text, sniff_delimiter(text, b",;|")),
+        None if squad::is_squad(text) => squad::read(text),
         None if is_jsonl(text)? => jsonl::read(text),
         None => csv::read(text, sniff_delimiter(text, b",\t;|")),
     }

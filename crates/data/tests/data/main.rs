@@ -8,4 +8,5 @@ mod jsonl;
 mod label_forms;
 mod labels;
 mod profile;
+mod questions;
 mod split;
