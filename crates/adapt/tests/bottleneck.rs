@@ -130,6 +130,7 @@ fn a_loaded_adapter_is_saved_as_it_was() {
             revision: None,
             model_type: head["model_type"].as_str().unwrap(),
             class: head["model_class"].as_str().unwrap(),
+            task_type: "SEQ_CLS",
             hidden_size: case.classifier.encoder().hidden_size(),
             labels: &labels,
         });

@@ -7,8 +7,8 @@ mod golden;
 
 use golden::{Case, folder, given, is_virtual, options, relative, starts_near};
 use retune_adapt::peft::{self, Adapter, Applied, METHODS};
-use retune_adapt::tasks::TextClassifier;
-use retune_model::families;
+use retune_adapt::tasks::EncoderWithHead;
+use retune_model::families::{self, HeadKind};
 use retune_model::formats::Weights;
 use retune_tensor::Device;
 use retune_tensor::random::Key;
@@ -134,14 +134,16 @@ fn a_head_of_other_classes_is_drawn_anew_and_one_of_the_same_is_kept() {
             [&parameters(inner)[..], &strings(norm), &parameters(last)].concat(),
             "{pretrained}"
         );
-        let mut opened = families::open(&folder(tuned), Device::Cpu, Key::new(3)).unwrap();
-        let classifier = TextClassifier::build(opened.encoder, &mut opened.checkpoint, false, 11).unwrap();
+        let mut opened =
+            families::open(&folder(tuned), HeadKind::Sequence, Device::Cpu, Key::new(3)).unwrap();
+        let classifier = EncoderWithHead::build(opened.encoder, &mut opened.checkpoint, false, 11).unwrap();
         let loaded = opened.checkpoint.finish().unwrap();
         assert_eq!((classifier.classifier().name.as_str(), loaded.fresh.len()), (last, 2), "{tuned}");
         assert_eq!(loaded.parameters.get(classifier.classifier().weight).value.rows(), 11, "{tuned}");
         // A head that is asked for must fit.
-        let mut opened = families::open(&folder(tuned), Device::Cpu, Key::new(3)).unwrap();
-        TextClassifier::build(opened.encoder, &mut opened.checkpoint, true, 11).unwrap();
+        let mut opened =
+            families::open(&folder(tuned), HeadKind::Sequence, Device::Cpu, Key::new(3)).unwrap();
+        EncoderWithHead::build(opened.encoder, &mut opened.checkpoint, true, 11).unwrap();
         let error = opened.checkpoint.finish().unwrap_err().to_string();
         assert!(error.contains(&format!("`{last}.weight` should have shape [11, ")), "{tuned}: {error}");
     }

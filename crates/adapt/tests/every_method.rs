@@ -349,7 +349,7 @@ fn an_adapter_holds_what_is_trained_once_and_nothing_else() {
             assert_eq!(*name, expected, "{}", method.name());
         }
         let where_it_is = if is_virtual(*method) { "num_virtual_tokens" } else { "target_modules" };
-        for key in ["peft_type", "task_type", where_it_is, "modules_to_save", "inference_mode"] {
+        for key in ["peft_type", where_it_is, "modules_to_save", "inference_mode"] {
             assert!(adapter.config.contains_key(key), "{}: {key}", method.name());
         }
     }

@@ -55,6 +55,7 @@ fn write(method: &dyn Method, case: &Case, at: &Path) {
         revision: None,
         model_type: "bert",
         class: "BertForSequenceClassification",
+        task_type: "SEQ_CLS",
         hidden_size: case.classifier.encoder().hidden_size(),
         labels: &[],
     };

@@ -15,6 +15,10 @@ pub struct Tokens {
     lines: Vec<u64>,
     /// How many tokens were cut off.
     truncated: Vec<u32>,
+    /// Which example each row is of: several rows are windows of one.
+    examples: Vec<u32>,
+    /// The tokens that each example has, uncut.
+    full_lengths: Vec<u32>,
 }
 
 impl Tokens {
@@ -39,10 +43,22 @@ impl Tokens {
                 tokens.offsets.push(tokens.input_ids.len());
                 tokens.ids.push(example.row);
                 tokens.lines.push(example.line);
-                tokens.truncated.push(u32::try_from(encoded.truncated).unwrap_or(u32::MAX));
+                tokens.truncated.push(narrow(encoded.truncated));
+                tokens.examples.push(narrow(tokens.full_lengths.len()));
+                tokens.full_lengths.push(narrow(encoded.input_ids.len() + encoded.truncated));
             }
         }
         Ok(tokens)
+    }
+
+    /// How many examples they are of: as many as rows, unless texts are read in windows.
+    pub fn examples(&self) -> usize {
+        self.full_lengths.len()
+    }
+
+    /// The example that row `row` is of.
+    pub fn example(&self, row: usize) -> usize {
+        self.examples[row] as usize
     }
 
     /// How many rows.
@@ -65,9 +81,14 @@ impl Tokens {
         self.input_ids.len()
     }
 
-    /// The lengths before truncation.
+    /// How many tokens each example has, before anything is cut.
     pub fn full_lengths(&self) -> Vec<usize> {
-        (0..self.len()).map(|row| self.length(row) + self.truncated[row] as usize).collect()
+        self.full_lengths.iter().map(|length| *length as usize).collect()
+    }
+
+    /// How many tokens row `row` has lost.
+    pub fn cut(&self, row: usize) -> usize {
+        self.truncated[row] as usize
     }
 
     /// How many rows were cut.
@@ -97,4 +118,9 @@ impl Tokens {
     fn range(&self, row: usize) -> std::ops::Range<usize> {
         self.offsets[row]..self.offsets[row + 1]
     }
+}
+
+/// No text that is held in memory has more tokens than that.
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }

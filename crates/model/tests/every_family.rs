@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use retune_model::families::{self, HeadKind};
 use retune_model::formats::Weights;
 use retune_model::layers::Linear;
-use retune_model::{Batch, BatchRow, Forward, Hooks, Init, families};
+use retune_model::{Batch, BatchRow, Forward, Hooks, Init};
 use retune_tensor::backend::Activation;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, ops};
@@ -46,7 +47,7 @@ impl Case {
         let rows: Rows =
             serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
         let expected = Weights::open(folder.join("expected.safetensors")).unwrap();
-        let mut opened = families::open(&folder, Device::Cpu, Key::new(1)).unwrap();
+        let mut opened = families::open(&folder, HeadKind::Sequence, Device::Cpu, Key::new(1)).unwrap();
         let hidden = opened.encoder.hidden_size();
         let classifier = Linear::load_or_init(
             &mut opened.checkpoint,
@@ -90,7 +91,7 @@ impl Case {
         };
         let silent = Tape::inference();
         let hidden = self.encoder.encode(&Forward { tape: &silent, ..forward }).unwrap();
-        let pooled = self.encoder.pooled(&forward).unwrap();
+        let pooled = self.encoder.head_input(&forward).unwrap();
         let logits = self.classifier.forward(&forward, &pooled, &batch.pooled, Activation::Identity).unwrap();
         (hidden.value().clone(), logits)
     }
@@ -178,13 +179,13 @@ fn every_family_has_a_case() {
     for family in families::FAMILIES {
         let known = CASES.iter().find(|(_, model_type)| *model_type == family.model_type());
         let (name, _) = known.unwrap_or_else(|| panic!("`{}` has no case", family.model_type()));
-        let opened = families::open(&folder(name), Device::Cpu, Key::new(1)).unwrap();
+        let opened = families::open(&folder(name), HeadKind::Sequence, Device::Cpu, Key::new(1)).unwrap();
         assert_eq!(opened.family.model_type(), family.model_type());
-        assert_eq!(opened.encoder.head().name, family.head_name(), "{name}");
+        assert_eq!(opened.encoder.head().name, family.head_name(HeadKind::Sequence), "{name}");
         // The longest row is as long as transformers can take: of RoBERTa's positions, the first are never a text's.
         let longest = Case::open(name).rows.input_ids.iter().map(Vec::len).max().unwrap();
         assert_eq!(opened.encoder.max_length(), longest, "{name}");
-        for words in [family.summary(), family.sequence_classification_class()] {
+        for words in [family.summary(), &family.class(HeadKind::Sequence)] {
             assert!(!words.is_empty() && !words.ends_with('.'), "{name}: {words}");
         }
     }
@@ -208,7 +209,10 @@ fn positions_that_leave_no_room_are_refused() {
         let mut config: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&config).unwrap();
         config.insert(change.0.into(), change.1);
         std::fs::write(at.path().join("config.json"), serde_json::Value::Object(config).to_string()).unwrap();
-        let error = families::open(at.path(), Device::Cpu, Key::new(1)).err().unwrap().to_string();
+        let error = families::open(at.path(), HeadKind::Sequence, Device::Cpu, Key::new(1))
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

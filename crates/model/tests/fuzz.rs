@@ -8,9 +8,10 @@ mod fuzz;
 use std::path::Path;
 
 use fuzz::{Target, golden, read};
+use retune_model::ModelError;
+use retune_model::families::{self, HeadKind};
 use retune_model::formats::{HfConfig, Weights};
 use retune_model::tokenizer::Tokenizer;
-use retune_model::{ModelError, families};
 use retune_tensor::Device;
 use retune_tensor::random::Key;
 
@@ -129,7 +130,7 @@ fn sharded_index() {
     Target { name: "sharded-index", cost: 8, seeds, dictionary: &dictionary }.run(|input| {
         fuzz::write(&path, input.bytes);
         is_said(read_all(folder.path()));
-        is_said(families::open(folder.path(), Device::Meta, Key::new(1)).map(|_| ()));
+        is_said(families::open(folder.path(), HeadKind::Sequence, Device::Meta, Key::new(1)).map(|_| ()));
     });
 }
 
@@ -185,7 +186,7 @@ fn config() {
         fuzz::write(&folder.join("config.json"), input.bytes);
         let Ok(config) = HfConfig::open(&folder) else { return };
         let _ = (config.model_type().is_ok(), config.label_names().is_ok());
-        match families::open(&folder, Device::Meta, Key::new(1)) {
+        match families::open(&folder, HeadKind::Sequence, Device::Meta, Key::new(1)) {
             Ok(mut opened) => {
                 assert!(opened.encoder.hidden_size() > 0 && !opened.encoder.linears().is_empty());
                 opened.encoder.set_dropout(0.1);

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{Adapter, Applied, BaseCard};
+use retune_adapt::tasks::ColumnNames;
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
@@ -28,9 +29,9 @@ pub struct Card {
     pub task: String,
     /// The method that made it.
     pub method: String,
-    /// What a label is; cards of before there were others are of one class a row.
-    #[serde(default)]
-    pub problem_type: ProblemType,
+    /// What a label is, where a task has several kinds; cards of before there were others are of one class a row.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub problem_type: Option<ProblemType>,
     /// The labels, in the order of the logits.
     pub labels: Vec<String>,
     /// From which probability on each label is given, where a row may have several.
@@ -39,7 +40,7 @@ pub struct Card {
     /// Longer texts are cut to this many tokens.
     pub max_length: usize,
     /// The columns that it was trained on.
-    pub columns: Columns,
+    pub columns: ColumnNames,
     /// What it was made of.
     pub base: DataCard,
     /// The training rows.
@@ -50,20 +51,6 @@ pub struct Card {
     pub settings: Value,
     /// The evaluation, as a receipt.
     pub receipt: Option<Receipt>,
-}
-
-/// The columns of the training file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Columns {
-    /// The text.
-    pub text: String,
-    /// The second text.
-    pub pair: Option<String>,
-    /// The label.
-    pub label: Option<String>,
-    /// What stands between the labels of a row.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub label_separator: Option<String>,
 }
 
 /// A file or a folder's weights, and what was in them.
@@ -115,7 +102,7 @@ impl Card {
         Ok(Card {
             format_version: Self::VERSION,
             retune_version: env!("CARGO_PKG_VERSION").into(),
-            task: task.name.into(),
+            task: task.name().into(),
             method: resolved.method.name().into(),
             problem_type: model.form.spec().problem_type,
             labels: model.labels().names().to_vec(),
@@ -181,15 +168,18 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
     let by_label: Map<String, Value> =
         labels.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
     for (key, value) in [
-        ("architectures", json!([model.family.sequence_classification_class()])),
+        ("architectures", json!([model.family.class(model.task.head())])),
         ("id2label", Value::Object(by_id)),
         ("label2id", Value::Object(by_label)),
-        ("problem_type", json!(model.form.spec().problem_type)),
         // Everything is saved in full precision, whatever the base was stored in.
         ("dtype", json!("float32")),
     ] {
         config.raw.insert(key.into(), value);
     }
+    match model.form.spec().problem_type {
+        Some(problem_type) => config.raw.insert("problem_type".into(), json!(problem_type)),
+        None => config.raw.shift_remove("problem_type"),
+    };
     config.raw.shift_remove("torch_dtype");
     config.raw.shift_remove("num_labels");
     Ok(config.save(folder)?)
@@ -206,8 +196,9 @@ fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<(
         path: &path,
         revision: revision.as_deref(),
         model_type: model.family.model_type(),
-        class: model.family.sequence_classification_class(),
-        hidden_size: model.classifier.encoder().hidden_size(),
+        class: &model.family.class(model.task.head()),
+        task_type: model.task.head().peft_task_type(),
+        hidden_size: model.network.encoder().hidden_size(),
         labels: model.labels().names(),
     };
     for (name, document) in file.documents(&base) {

@@ -2,20 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use retune_adapt::tasks::{ClassifierRows, LossOptions};
+use retune_adapt::tasks::{self, ColumnNames, LossOptions, Task, TaskRows, WantedProblemType};
 use retune_data::{
-    DataProfile, Example, LabelMap, LabelReading, ProblemType, Strata, Table, duplicate_groups,
-    labelled_examples, read_table, stratified_sample, stratified_split,
+    DataProfile, Example, LabelMap, ProblemType, Strata, duplicate_groups, stratified_sample,
+    stratified_split,
 };
 
-use crate::artefact::{Columns, absolute};
-use crate::{Error, FileSettings, Result, TextModel, TrainSettings, labelling};
+use crate::artefact::absolute;
+use crate::{Error, Result, TextModel, TrainSettings};
 
 /// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
 const ENOUGH_TO_SPLIT: usize = 50;
 
 /// The rows of a training, before tokens.
 pub(crate) struct Examples {
+    /// What is learnt of them.
+    pub task: &'static dyn Task,
     pub train: Vec<Example>,
     pub eval: Vec<Example>,
     /// The evaluation's own file, if it has one.
@@ -23,49 +25,32 @@ pub(crate) struct Examples {
     /// What the evaluation rows are, in words.
     pub eval_is: String,
     pub labels: LabelMap,
-    /// What a label is.
+    /// What a label is, where the task has several kinds.
     pub problem_type: ProblemType,
-    pub columns: Columns,
+    pub columns: ColumnNames,
     /// Sentences for the user: what was found, what was guessed, what looks odd.
     pub said: Vec<String>,
 }
 
-/// A file's labelled rows.
-pub(crate) struct Labelled {
-    pub examples: Vec<Example>,
-    pub columns: retune_data::Columns,
-    pub table: Table,
-}
-
-/// Reads a file of labelled rows. Its columns are those of `trained`, where it has them and the settings name no others;
-/// `problem_type` says what the labels are once these are known, with the separator of several.
-pub(crate) fn read_labelled(
-    path: &Path,
-    settings: &FileSettings,
-    trained: Option<&Columns>,
-    problem_type: impl FnOnce(&Table, &retune_data::Columns, Option<&str>) -> Result<ProblemType>,
-) -> Result<Labelled> {
-    let table = read_table(path, &settings.read_options()?)?;
-    if settings.label_separator.as_deref() == Some("") {
-        let message = "expected what stands between labels, such as ;, got nothing";
-        return Err(Error::Setting { flag: "label-separator", message: message.into() });
+/// The task: as asked, else by what the training file looks like. The sentence says by what.
+pub(crate) fn task(settings: &TrainSettings) -> Result<(&'static dyn Task, Option<String>)> {
+    if let Some(name) = &settings.task {
+        return Ok((tasks::find(name)?, None));
     }
-    let (columns, separator) = (settings.columns(&table, trained)?, settings.separator(trained));
-    let problem_type = problem_type(&table, &columns, separator)?;
-    let reading = LabelReading { problem_type, separator: separator.map(str::to_string) };
-    Ok(Labelled { examples: labelled_examples(&table, &columns, &reading)?, columns, table })
-}
-
-/// What a file's reader noticed, and which columns were taken why.
-pub(crate) fn said(table: &Table, columns: &retune_data::Columns) -> Vec<String> {
-    let notices = table.notices().iter().map(ToString::to_string);
-    let chosen = std::iter::once(&columns.text).chain(&columns.pair).chain(&columns.label);
-    notices.chain(chosen.map(|choice| choice.why.clone())).collect()
+    let Some(path) = settings.train.as_deref().filter(|path| path.is_file()) else {
+        return Ok((tasks::USUAL, None));
+    };
+    let reading = settings.file.reading(None, WantedProblemType::default(), true)?;
+    Ok(match tasks::recognise(path, &reading) {
+        Some((task, why)) => (task, Some(format!("task {}: {why}; --task decides otherwise", task.name()))),
+        None => (tasks::USUAL, None),
+    })
 }
 
 /// Reads what the settings name, numbers the labels (as `known`, the model's own, where the data has no others) and
 /// holds rows back for evaluation. `head` is what the model's own head says, if it says anything.
 pub(crate) fn load(
+    task: &'static dyn Task,
     settings: &TrainSettings,
     known: Option<Vec<String>>,
     head: Option<ProblemType>,
@@ -84,20 +69,19 @@ pub(crate) fn load(
         }
     }
     let asked = settings.model.asked_problem_type()?;
-    let (mut problem_type, mut why) = (ProblemType::default(), None);
-    let decide = |table: &Table, columns: &retune_data::Columns, separator: Option<&str>| {
-        let found = labelling::problem_type(table, columns, separator, asked, head)?;
-        (problem_type, why) = (found.problem_type, found.why);
-        Ok(problem_type)
-    };
-    let file = read_labelled(path, &settings.file, None, decide)?;
-    let mut said = said(&file.table, &file.columns);
-    said.extend(why);
-    let found = LabelMap::from_examples(&file.examples, &file.table, &file.columns)?;
+    if let Some(asked) = asked.filter(|_| !task.has_problem_types()) {
+        let message = format!("{asked} is a kind of text classification, and the task is {}", task.name());
+        return Err(Error::Setting { flag: "problem-type", message });
+    }
+    let wanted = WantedProblemType::Found { asked, head };
+    let file = task.read(path, &settings.file.reading(None, wanted, true)?)?;
+    let mut said = file.said;
+    let problem_type = file.problem_type.unwrap_or_default();
+    let found = file.file.labels(&file.examples)?;
     said.extend(found.notices().iter().map(ToString::to_string));
     let labels = match known {
         Some(known)
-            if problem_type != ProblemType::Regression
+            if file.problem_type != Some(ProblemType::Regression)
                 && found.names().iter().all(|name| known.contains(name)) =>
         {
             said.push(format!("labels: the {} that the model was trained on, in its order", known.len()));
@@ -105,13 +89,7 @@ pub(crate) fn load(
         }
         _ => found,
     };
-    let columns = Columns {
-        text: file.columns.text.name.clone(),
-        pair: file.columns.pair.as_ref().map(|choice| choice.name.clone()),
-        label: file.columns.label.as_ref().map(|choice| choice.name.clone()),
-        label_separator: settings.file.label_separator.clone(),
-    };
-
+    let columns = file.columns;
     let mut train = file.examples;
     if let Some(limit) = settings.limit {
         let strata = Strata::of(&train, &labels, path)?;
@@ -130,7 +108,8 @@ pub(crate) fn load(
             same.text_column = same.text_column.or(Some(columns.text.clone()));
             same.label_column = same.label_column.or(columns.label.clone());
             same.pair_column = same.pair_column.or(columns.pair.clone());
-            let eval = read_labelled(path, &same, None, |_, _, _| Ok(problem_type))?.examples;
+            let known = WantedProblemType::Known(problem_type);
+            let eval = task.read(path, &same.reading(Some(&columns), known, true)?)?.examples;
             (eval, Some(path.clone()), absolute(path).display().to_string())
         }
         (None, share) => {
@@ -161,7 +140,7 @@ pub(crate) fn load(
             (held, None, eval_is)
         }
     };
-    Ok(Examples { train, eval, eval_path, eval_is, labels, problem_type, columns, said })
+    Ok(Examples { task, train, eval, eval_path, eval_is, labels, problem_type, columns, said })
 }
 
 fn split(
@@ -192,13 +171,14 @@ pub(crate) fn rows(
     model: &TextModel,
     max_length: usize,
     options: LossOptions,
-) -> Result<ClassifierRows> {
-    let targets = model.form.targets(examples, path, options)?;
-    Ok(ClassifierRows { tokens: model.tokens(examples, max_length)?, targets })
+) -> Result<TaskRows> {
+    let tokens = model.tokens(examples, max_length)?;
+    let targets = model.form.targets(examples, &tokens, path, options)?;
+    Ok(TaskRows { tokens, targets })
 }
 
 /// What is worth knowing before any time is spent.
-pub(crate) fn profile(examples: &Examples, train: &ClassifierRows, max_length: usize) -> Result<DataProfile> {
+pub(crate) fn profile(examples: &Examples, train: &TaskRows, max_length: usize) -> Result<DataProfile> {
     let lengths = train.tokens.full_lengths();
     let profile =
         DataProfile::new(&examples.train, Some(&examples.labels)).with_lengths(&lengths, max_length)?;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::{
-    ClassifierRows, FormSpec, LabelScore, LossOptions, Measured, Metrics, serialize_counts, tunable_labels,
+    FormSpec, LabelScore, LossOptions, Measured, Metrics, Scoring, TaskRows, WantedProblemType,
+    serialize_counts, tunable_labels,
 };
 use retune_data::Tokens;
 use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, Tally, paired};
@@ -90,12 +91,16 @@ pub fn evaluate(
     let (model, mut evaluation, first) = tallied(settings, data, file, max_length)?;
     let Some(other) = other else { return Ok(evaluation) };
     let (other, _, second) = tallied(other, data, file, max_length)?;
-    let (form, folder) = (model.form.spec(), other.source.folder);
-    if form.problem_type != other.form.spec().problem_type {
+    let (form, folder) = (model.form.spec(), other.source.folder.clone());
+    if form.decides != other.form.spec().decides {
+        let kind = |model: &TextModel| match model.form.spec().problem_type {
+            Some(problem_type) => problem_type.to_string(),
+            None => model.task.name().to_string(),
+        };
         let message = format!(
             "expected a model for {} as the first one is, got one for {}",
-            form.problem_type,
-            other.form.spec().problem_type
+            kind(&model),
+            kind(&other)
         );
         return Err(Error::place(&folder, message));
     }
@@ -117,17 +122,18 @@ fn tallied(
 ) -> Result<(TextModel, Evaluation, Vec<Tally>)> {
     let model = TextModel::open(settings)?;
     let max_length = model.max_length(max_length)?;
-    let problem_type = model.form.spec().problem_type;
-    let read = dataset::read_labelled(data, file, model.trained_columns(), |_, _, _| Ok(problem_type))?;
+    let known = WantedProblemType::Known(model.form.spec().problem_type.unwrap_or_default());
+    let read = model.task.read(data, &file.reading(model.trained_columns(), known, true)?)?;
     model.check_columns(&read.columns, file, data)?;
     let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
-    let mut tallies = Vec::with_capacity(rows.tokens.len());
-    let keep = Some(&mut tallies);
-    let mut evaluation = score(&model, &model.parameters, &rows, Some(Bootstrap::default()), keep)?;
+    let bootstrap = Some(Bootstrap::default());
+    let (mut evaluation, tallies) =
+        score(&model, &model.parameters, &rows, bootstrap, Scoring { tallies: true })?;
     if !evaluation.loss.is_finite() {
         return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
     }
-    evaluation.said = dataset::said(&read.table, &read.columns);
+    evaluation.said = read.said;
+    evaluation.said.extend(rows.targets.said());
     evaluation.said.extend(model.thresholds_said());
     evaluation.said.extend(model.unknown_keys_said());
     let cut = rows.tokens.truncated();
@@ -149,31 +155,28 @@ pub struct Comparison {
     pub paired: Paired,
 }
 
-/// Scores `rows` with weights that may still be in training; `tallies` takes each row's part in the metric that decides.
+/// Scores `rows` with weights that may still be in training; beside it, each example's part in the metric that decides,
+/// where that is asked for.
 pub(crate) fn score(
     model: &TextModel,
     parameters: &Parameters,
-    rows: &ClassifierRows,
+    rows: &TaskRows,
     bootstrap: Option<Bootstrap>,
-    mut tallies: Option<&mut Vec<Tally>>,
-) -> Result<Evaluation> {
+    scoring: Scoring,
+) -> Result<(Evaluation, Vec<Tally>)> {
     let start = Instant::now();
-    let mut score = rows.targets.score();
+    let mut score = rows.targets.score(scoring);
     for batch in batches(&rows.tokens) {
         let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
         score.add(&batch, logits.value().f32());
-        if let Some(tallies) = &mut tallies {
-            let logits = logits.value().f32().chunks_exact(model.labels().len().max(1));
-            tallies.extend(batch.iter().zip(logits).map(|(row, logits)| rows.targets.tally(*row, logits)));
-        }
     }
-    let Measured { loss, metrics, labels, matrix, thresholds } = score.measure(bootstrap);
+    let Measured { loss, metrics, labels, matrix, thresholds, tallies } = score.measure(bootstrap);
     let name = |class: usize| model.labels().name(class).unwrap_or_default().to_string();
     let confused = matrix.as_ref().map(|matrix| matrix.most_confused(10)).unwrap_or_default();
-    Ok(Evaluation {
+    let evaluation = Evaluation {
         loss,
         metrics,
-        rows: rows.tokens.len(),
+        rows: rows.tokens.examples(),
         tokens: rows.tokens.total(),
         seconds: start.elapsed().as_secs_f64(),
         most_confused: confused
@@ -185,7 +188,8 @@ pub(crate) fn score(
         thresholds,
         comparison: None,
         said: Vec::new(),
-    })
+    };
+    Ok((evaluation, tallies))
 }
 
 /// Rows in the order of the file, as many at once as have [`TOKENS`] tokens.

@@ -1,7 +1,7 @@
 //! What the settings say of labels: what one is, and when it is given.
 
-use retune_adapt::tasks::Thresholds;
-use retune_data::{Columns, FoundProblemType, ProblemType, Table};
+use retune_adapt::tasks::{Task, Thresholds};
+use retune_data::ProblemType;
 
 use crate::{Error, ModelSettings, Result};
 
@@ -25,9 +25,19 @@ impl ModelSettings {
     }
 
     /// From which probability on a label is given, where that was said. Errors if it is no probability, or rows of
-    /// `problem_type` have no several labels.
-    pub(crate) fn asked_thresholds(&self, problem_type: ProblemType) -> Result<Option<AskedThresholds>> {
+    /// `task` and `problem_type` have no several labels.
+    pub(crate) fn asked_thresholds(
+        &self,
+        task: &dyn Task,
+        problem_type: ProblemType,
+    ) -> Result<Option<AskedThresholds>> {
         let Some(asked) = self.thresholds.as_deref() else { return Ok(None) };
+        if !task.has_problem_types() {
+            return Err(wrong_thresholds(format!(
+                "they say which of several labels a row gets, and the task is {}; leave them out",
+                task.name()
+            )));
+        }
         if problem_type != ProblemType::MultiLabel {
             return Err(wrong_thresholds(format!(
                 "they say which of several labels a row gets, and the problem type is {problem_type}; leave them out"
@@ -39,42 +49,6 @@ impl ModelSettings {
             _ => Err(wrong_thresholds(format!("expected tuned, or a number between 0 and 1, got `{asked}`"))),
         }
     }
-}
-
-/// What the labels of training rows are: as asked, else by their column; whole numbers go on being amounts where `head`,
-/// the model's own, gives a number. The sentence says why, where it is not the usual case.
-pub(crate) fn problem_type(
-    table: &Table,
-    columns: &Columns,
-    separator: Option<&str>,
-    asked: Option<ProblemType>,
-    head: Option<ProblemType>,
-) -> Result<FoundProblemType> {
-    if let Some(problem_type) = asked {
-        if separator.is_some() && problem_type != ProblemType::MultiLabel {
-            let message =
-                format!("it parts several labels, and the problem type is {problem_type}; leave it out");
-            return Err(Error::Setting { flag: "label-separator", message });
-        }
-        return Ok(FoundProblemType {
-            problem_type,
-            why: Some(format!("problem type {problem_type}: as asked")),
-        });
-    }
-    let found = ProblemType::of_column(table, columns, separator)?;
-    let numbers = || {
-        let column = columns.label.as_ref().map(|label| label.index);
-        let mut values =
-            table.rows().filter_map(|row| row.get(column?)).filter(|value| !value.trim().is_empty());
-        values.all(|value| value.trim().parse::<f64>().is_ok())
-    };
-    if found.problem_type == ProblemType::SingleLabel && head == Some(ProblemType::Regression) && numbers() {
-        let problem_type = ProblemType::Regression;
-        let why = "problem type regression: the labels are numbers, and the model gives a number; --problem-type \
-                   single-label takes them for classes";
-        return Ok(FoundProblemType { problem_type, why: Some(why.into()) });
-    }
-    Ok(found)
 }
 
 /// The thresholds of a finished model: those asked for, else its own, else a half. `tuned` are its own.

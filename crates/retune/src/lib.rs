@@ -23,7 +23,6 @@ mod manifest;
 mod model;
 pub mod plan;
 pub mod predict;
-mod predicted_rows;
 pub mod recipe;
 mod resolved;
 mod resume;

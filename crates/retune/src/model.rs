@@ -2,7 +2,7 @@ use std::path::Path;
 
 use retune_adapt::Options;
 use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
-use retune_adapt::tasks::{self, Form, TextClassifier};
+use retune_adapt::tasks::{self, ColumnNames, EncoderWithHead, Form, FormSettings, Task};
 use retune_data::{Example, LabelMap, ProblemType, Tokens};
 use retune_model::families::{self, Family};
 use retune_model::formats::HfConfig;
@@ -11,10 +11,9 @@ use retune_model::{Batch, Forward, Hooks};
 use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Parameters, Result as TensorResult, Tape, Var};
 
-use crate::artefact::Columns;
 use crate::{Card, Error, FileSettings, ModelSettings, Result, Source, labelling};
 
-/// A text classifier, whole: tokenizer, encoder, head, weights, labels.
+/// A model with a task, whole: tokenizer, encoder, head, weights, labels.
 pub struct TextModel {
     /// Where it came from.
     pub source: Source,
@@ -24,8 +23,10 @@ pub struct TextModel {
     pub family: &'static dyn Family,
     /// From text to tokens.
     pub tokenizer: Tokenizer,
+    /// What it does.
+    pub task: &'static dyn Task,
     /// Encoder and head.
-    pub classifier: TextClassifier,
+    pub network: EncoderWithHead,
     /// All weights.
     pub parameters: Parameters,
     /// What the method put at the encoder's sites.
@@ -55,6 +56,8 @@ pub(crate) struct Adjustment<'a> {
     /// What is trained beside, by patterns of names.
     pub train_also: &'a [String],
     /// What is learnt.
+    pub task: &'static dyn Task,
+    /// What its logits mean.
     pub form: Box<dyn Form>,
     /// Whether a head that is there was trained for these labels.
     pub keep_head: bool,
@@ -69,7 +72,8 @@ impl TextModel {
     /// adapter of `peft`. Errors if it has no head, or one without labels.
     pub fn open(settings: &ModelSettings) -> Result<Self> {
         let source = Source::find(settings)?;
-        let form = finished_form(settings, &source)?;
+        let task = source.task()?.unwrap_or(tasks::USUAL);
+        let form = finished_form(settings, &source, task)?;
         let options = Options::default();
         // A finished model is changed by nothing; which method does not change it is all the same.
         let method = match &source.adapter {
@@ -83,6 +87,7 @@ impl TextModel {
                 method,
                 options: &options,
                 train_also: &[],
+                task,
                 form,
                 keep_head: true,
                 dropout: None,
@@ -100,9 +105,10 @@ impl TextModel {
 
     /// Builds the model at `source` for a task and a method. An adapter at the source keeps its values and its form.
     pub(crate) fn build(source: Source, adjustment: Adjustment<'_>) -> Result<Self> {
-        let Adjustment { device, method, options, train_also, form, keep_head, dropout, seed } = adjustment;
+        let Adjustment { device, method, options, train_also, task, form, keep_head, dropout, seed } =
+            adjustment;
         let key = Key::new(seed).with_name("weights");
-        let mut opened = families::open(&source.base, device, key)?;
+        let mut opened = families::open(&source.base, task.head(), device, key)?;
         if let Some(dropout) = dropout {
             opened.encoder.set_dropout(dropout);
         }
@@ -111,15 +117,15 @@ impl TextModel {
         let shape = opened.checkpoint.shape(&format!("{}.weight", opened.encoder.head().name));
         let other_head = shape.is_some_and(|shape| shape.first() != Some(&form.labels().len()));
         let keep_head = keep_head && !(source.adapter.is_some() && other_head);
-        let classifier =
-            TextClassifier::build(opened.encoder, &mut opened.checkpoint, keep_head, form.labels().len())?;
+        let network =
+            EncoderWithHead::build(opened.encoder, &mut opened.checkpoint, keep_head, form.labels().len())?;
         let loaded = opened.checkpoint.finish()?;
         let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
         let mut model = peft::Model {
             parameters: &mut parameters,
             hooks: &mut hooks,
-            encoder: classifier.encoder(),
-            classifier: classifier.classifier(),
+            encoder: network.encoder(),
+            classifier: network.classifier(),
             fresh: &loaded.fresh,
             tokenizer: Some(&tokenizer),
             seed: key,
@@ -137,7 +143,8 @@ impl TextModel {
             config: opened.config,
             family: opened.family,
             tokenizer,
-            classifier,
+            task,
+            network,
             parameters,
             hooks,
             form,
@@ -151,7 +158,7 @@ impl TextModel {
 
     /// Whether its last layer was drawn anew, and so knows nothing.
     pub(crate) fn has_fresh_head(&self) -> bool {
-        let head = &self.parameters.get(self.classifier.classifier().weight).name;
+        let head = &self.parameters.get(self.network.classifier().weight).name;
         self.fresh.contains(head)
     }
 
@@ -182,13 +189,13 @@ impl TextModel {
 
     /// The longest text, in tokens, that it can take.
     pub(crate) fn longest(&self) -> usize {
-        self.classifier.encoder().max_length().saturating_sub(self.hooks.virtual_tokens())
+        self.network.encoder().max_length().saturating_sub(self.hooks.virtual_tokens())
     }
 
     /// The tokens of `examples`, cut at `max_length`. Errors if the encoder has no embedding for one of them, with its
     /// line: the tokenizer is then not the model's.
     pub(crate) fn tokens(&self, examples: &[Example], max_length: usize) -> Result<Tokens> {
-        let tokens = Tokens::new(&self.tokenizer, examples, max_length)?;
+        let tokens = self.form.tokens(examples, &self.tokenizer, max_length)?;
         let [vocab, types] = ["vocab_size", "type_vocab_size"].map(|key| self.config.optional_usize(key));
         let beyond = |ids: &[u32], size: Option<usize>| {
             ids.iter().copied().find(|id| size.is_some_and(|size| *id as usize >= size))
@@ -222,7 +229,7 @@ impl TextModel {
         if count > 0 {
             said.push(format!(
                 "{count} of the model's {} positions are those of virtual tokens: texts of up to {} tokens are read whole",
-                self.classifier.encoder().max_length(),
+                self.network.encoder().max_length(),
                 self.longest()
             ));
         }
@@ -275,17 +282,17 @@ impl TextModel {
     /// The same for the columns of the file at `path`, which `file` may have named.
     pub(crate) fn check_columns(
         &self,
-        columns: &retune_data::Columns,
+        columns: &ColumnNames,
         file: &FileSettings,
         path: &Path,
     ) -> Result<()> {
         if let (Some(pair), None) = (&columns.pair, &file.pair_column)
-            && let Some(Columns { text, pair: None, .. }) = self.trained_columns()
+            && let Some(ColumnNames { text, pair: None, .. }) = self.trained_columns()
         {
             let message = format!(
                 "`{}` and `{}` are taken for two texts a row by their names, and the model was trained on one, in the \
                  column `{text}`; name the one to read with --text-column",
-                columns.text.name, pair.name
+                columns.text, pair
             );
             return Err(Error::place(path, message));
         }
@@ -294,7 +301,7 @@ impl TextModel {
 
     /// What is to be known of the thresholds, where a row may have several labels.
     pub(crate) fn thresholds_said(&self) -> Option<String> {
-        let multi_label = self.form.spec().problem_type == ProblemType::MultiLabel;
+        let multi_label = self.form.spec().problem_type == Some(ProblemType::MultiLabel);
         let tuned = self.source.card.as_ref().and_then(|card| card.thresholds.as_ref());
         tuned.filter(|_| multi_label).map(|tuned| {
             let (low, high) = tuned.iter().fold((1.0f32, 0.0f32), |(low, high), at| (low.min(*at), high.max(*at)));
@@ -305,11 +312,11 @@ impl TextModel {
     }
 
     /// The columns that it was trained on, if that is known.
-    pub(crate) fn trained_columns(&self) -> Option<&Columns> {
+    pub(crate) fn trained_columns(&self) -> Option<&ColumnNames> {
         self.source.card.as_ref().map(|card| &card.columns)
     }
 
-    /// The logits of a batch, `[rows, labels]`. `dropout` keys the draws of an epoch while training.
+    /// The logits of a batch, `[rows, labels]`, or `[tokens, labels]` where the head reads tokens. `dropout` keys the draws of an epoch while training.
     pub fn logits(&self, tape: &Tape, batch: &Batch, dropout: Option<Key>) -> TensorResult<Var> {
         self.logits_with(&self.parameters, tape, batch, dropout)
     }
@@ -322,19 +329,16 @@ impl TextModel {
         batch: &Batch,
         dropout: Option<Key>,
     ) -> TensorResult<Var> {
-        self.classifier.logits(&Forward {
-            tape,
-            parameters,
-            hooks: &self.hooks,
-            batch,
-            dropout,
-            mixture: None,
-        })
+        self.network.logits(&Forward { tape, parameters, hooks: &self.hooks, batch, dropout, mixture: None })
     }
 }
 
 /// What a finished model says. Errors if that is not told, or its head cannot say it.
-fn finished_form(settings: &ModelSettings, source: &Source) -> Result<Box<dyn Form>> {
+fn finished_form(
+    settings: &ModelSettings,
+    source: &Source,
+    task: &'static dyn Task,
+) -> Result<Box<dyn Form>> {
     let stated = source.problem_type()?;
     let problem_type = match (settings.asked_problem_type()?, stated) {
         (Some(asked), Some(stated)) if asked != stated => {
@@ -345,25 +349,15 @@ fn finished_form(settings: &ModelSettings, source: &Source) -> Result<Box<dyn Fo
     };
     let names = source.labels()?.map_or_else(|| placeholders(source), Ok)?;
     let outputs = names.len();
-    let fits = match problem_type {
-        ProblemType::SingleLabel => outputs >= 2,
-        ProblemType::MultiLabel => outputs >= 1,
-        ProblemType::Regression => outputs == 1,
-    };
-    if !fits {
-        let noun = if outputs == 1 { "output" } else { "outputs" };
-        let message =
-            format!("its head has {outputs} {noun}, which is no head of problem type {problem_type}");
-        return Err(Error::place(&source.folder, message));
-    }
+    task.fits(problem_type, outputs).map_err(|message| Error::place(&source.folder, message))?;
     let tuned = source.card.as_ref().and_then(|card| card.thresholds.as_deref());
     if let Some(tuned) = tuned.filter(|tuned| tuned.len() != outputs) {
         let message = format!("`thresholds`: expected one for each of {outputs} labels, got {}", tuned.len());
         return Err(Error::place(&source.folder.join(Card::FILE), message));
     }
-    let asked = settings.asked_thresholds(problem_type)?;
+    let asked = settings.asked_thresholds(task, problem_type)?;
     let thresholds = labelling::thresholds(asked, tuned, outputs)?;
-    Ok(tasks::form(problem_type, LabelMap::new(names)?, thresholds))
+    Ok(task.form(FormSettings { problem_type, labels: LabelMap::new(names)?, thresholds })?)
 }
 
 /// Names for the classes of a head that nobody named, as transformers calls them.

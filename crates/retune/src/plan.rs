@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::evaluate;
 use crate::recipe::{Prepared, prepare};
-use crate::workshop::ClassifierWorkshop;
+use crate::workshop::TaskWorkshop;
 use crate::{Device, Listener, Result, Source, TextModel, TrainSettings, choices};
 
 /// What a training will cost: the JSON of `plan`.
@@ -96,8 +96,8 @@ pub fn plan(settings: &TrainSettings, memory: Option<usize>, listener: &mut dyn 
         method: prepared.resolved.method.name(),
         trainable_parameters,
         total_parameters,
-        train_rows: prepared.train_rows.tokens.len(),
-        eval_rows: prepared.eval_rows.tokens.len(),
+        train_rows: prepared.examples.train.len(),
+        eval_rows: prepared.examples.eval.len(),
         steps: rehearsed.steps,
         epochs: run.epochs,
         real_tokens: rehearsed.tokens,
@@ -255,7 +255,7 @@ fn calibrate(
     let counted = &mut |_| flops.push(meta::take_flops());
     rehearse(parameters, steps.iter().cloned(), &shop, run, counted)?;
     let mut parameters = std::mem::take(&mut model.parameters);
-    let shop = ClassifierWorkshop { model: &model, ..shop };
+    let shop = TaskWorkshop { model: &model, ..shop };
     let timed = &mut |_| ends.push(Instant::now());
     rehearse(&mut parameters, steps, &shop, run, timed)?;
     let seconds = match (ends.first(), ends.last()) {

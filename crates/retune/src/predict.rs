@@ -5,15 +5,14 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use retune_adapt::tasks::Answer;
-use retune_data::{Example, read_table, unlabelled_examples};
+use retune_adapt::tasks::{Answer, Answered, WantedProblemType};
+use retune_data::Example;
 use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
 use serde::Serialize;
 
 use crate::evaluate::batches;
-use crate::predicted_rows::PredictedRows;
-use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
+use crate::{Error, FileSettings, ModelSettings, Result, TextModel};
 
 /// The answer for one row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -84,24 +83,13 @@ pub fn file(
         ));
     }
     let model = TextModel::open(settings)?;
-    let table = read_table(input, &file.read_options()?)?;
-    let columns = file.columns(&table, model.trained_columns())?;
-    model.check_columns(&columns, file, input)?;
-    let (predictions, mut done) = run(&model, &unlabelled_examples(&table, &columns), max_length, logits)?;
-    // A label column of the file is not read, so which it would be is no news.
-    let without_label = retune_data::Columns { label: None, ..columns };
-    done.said.splice(0..0, dataset::said(&table, &without_label));
-    let rows = PredictedRows::new(&table, &predictions);
-    done.said.extend(rows.said());
-    let delimiter = match output.extension().and_then(|extension| extension.to_str()) {
-        Some(extension) if extension.eq_ignore_ascii_case("csv") => Some(b','),
-        Some(extension) if extension.eq_ignore_ascii_case("tsv") => Some(b'\t'),
-        _ => None,
-    };
-    place.write(|writer| match delimiter {
-        Some(delimiter) => rows.write_csv(writer, delimiter),
-        None => rows.write_jsonl(writer),
-    })?;
+    let reading = file.reading(model.trained_columns(), WantedProblemType::default(), false)?;
+    let read = model.task.read(input, &reading)?;
+    model.check_columns(&read.columns, file, input)?;
+    let (predictions, mut done) = run(&model, &read.examples, max_length, logits)?;
+    done.said.splice(0..0, read.said);
+    done.said.extend(predictions.first().and_then(|first| read.file.said_of(first)));
+    place.write(|writer| read.file.write(&predictions, output, writer))?;
     Ok(done)
 }
 
@@ -163,7 +151,7 @@ pub fn texts(
     let model = TextModel::open(settings)?;
     model.check_pair(false, "text")?;
     let examples: Vec<Example> = (0..).zip(texts).map(|(row, text)| example(row, text, None)).collect();
-    run(&model, &examples, max_length, logits)
+    each(&model, &examples, max_length, logits)
 }
 
 /// Predicts pairs of texts. Errors if the model was trained on one text a row.
@@ -177,11 +165,28 @@ pub fn pairs(
     model.check_pair(true, "pair")?;
     let pairs = (0..).zip(pairs);
     let examples: Vec<Example> = pairs.map(|(row, (text, pair))| example(row, text, Some(pair))).collect();
-    run(&model, &examples, max_length, logits)
+    each(&model, &examples, max_length, logits)
 }
 
 fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
     Example { row, line: row + 1, text: text.to_string(), pair: pair.cloned(), label: None }
+}
+
+fn each(
+    model: &TextModel,
+    examples: &[Example],
+    max_length: Option<usize>,
+    logits: bool,
+) -> Result<(Vec<Prediction>, Done)> {
+    let (answers, done) = run(model, examples, max_length, logits)?;
+    let predictions = examples.iter().zip(answers).map(|(example, Answered { answer, logits })| Prediction {
+        row: example.row,
+        text: example.text.clone(),
+        pair: example.pair.clone(),
+        answer,
+        logits,
+    });
+    Ok((predictions.collect(), done))
 }
 
 fn run(
@@ -189,10 +194,11 @@ fn run(
     examples: &[Example],
     max_length: Option<usize>,
     logits: bool,
-) -> Result<(Vec<Prediction>, Done)> {
+) -> Result<(Vec<Answered>, Done)> {
     let tokens = model.tokens(examples, model.max_length(max_length)?)?;
     let start = Instant::now();
     let mut predictions = Vec::with_capacity(examples.len());
+    let mut decode = model.form.decode(examples, &tokens);
     for batch in batches(&tokens) {
         let values = model.logits(&Tape::inference(), &tokens.batch(&batch), None)?;
         if values.value().f32().iter().any(|logit| !logit.is_finite()) {
@@ -201,16 +207,9 @@ fn run(
                 "its answers are no numbers: the weights are broken",
             ));
         }
-        let rows = values.value().f32().chunks_exact(model.labels().len());
-        for (values, example) in rows.zip(batch.iter().map(|row| &examples[*row])) {
-            predictions.push(Prediction {
-                row: example.row,
-                text: example.text.clone(),
-                pair: example.pair.clone(),
-                answer: model.form.answer(values),
-                logits: logits.then(|| values.to_vec()),
-            });
-        }
+        let answers = decode.add(&batch, values.value().f32());
+        predictions
+            .extend(answers.into_iter().map(|one| Answered { logits: one.logits.filter(|_| logits), ..one }));
     }
     let done = Done {
         rows: examples.len(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use retune_adapt::peft::{Applied, DuringTraining};
-use retune_adapt::tasks::{self, ClassifierRows, LossOptions, Task};
+use retune_adapt::tasks::{LossOptions, Task, TaskRows};
 use retune_data::ProblemType;
 use retune_tensor::{Parameters, memory};
 use retune_train::Plan;
@@ -17,7 +17,7 @@ use crate::model::Adjustment;
 use crate::resolved::Resolved;
 use crate::resume::{self, Record};
 use crate::run_folder::{self, RunFolder, Told};
-use crate::workshop::ClassifierWorkshop;
+use crate::workshop::TaskWorkshop;
 use crate::{Card, Device, Result, Source, TextModel, TrainSettings, artefact, doctor, stopped, workshop};
 
 /// What a training came to: the JSON of `train`.
@@ -37,8 +37,9 @@ pub struct Report {
     pub train_rows: usize,
     /// Rows to evaluate on.
     pub eval_rows: usize,
-    /// What a label is.
-    pub problem_type: ProblemType,
+    /// What a label is, where the task has several kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem_type: Option<ProblemType>,
     /// The labels, in the order of the logits.
     pub labels: Vec<String>,
     /// Whether a row has two texts.
@@ -69,14 +70,14 @@ pub struct Report {
 
 /// Everything that a training needs, but for the training: what `plan` and `doctor` look at too.
 pub(crate) struct Prepared<'a> {
-    pub task: Task,
+    pub task: &'static dyn Task,
     pub resolved: Resolved<'a>,
     pub examples: Examples,
     pub model: TextModel,
     /// Longer texts are cut to this many tokens.
     pub max_length: usize,
-    pub train_rows: ClassifierRows,
-    pub eval_rows: ClassifierRows,
+    pub train_rows: TaskRows,
+    pub eval_rows: TaskRows,
     /// Which rows are seen when.
     pub plan: Plan,
     keep_head: bool,
@@ -90,14 +91,15 @@ pub(crate) fn prepare<'a>(
     listener: &mut dyn Listener,
 ) -> Result<Prepared<'a>> {
     // 1. Prepare the pretrained model.
-    let task = tasks::find(settings.task.as_deref().unwrap_or("text-classification"))?;
+    let (task, why) = dataset::task(settings)?;
+    why.iter().for_each(|sentence| listener.say(sentence));
     let mut resolved = Resolved::new(settings, &source, listener)?;
 
     // 2. Load the task's data.
     let known = source.sound_labels()?;
     // A head that nobody understands is made anew.
     let head = source.problem_type().unwrap_or_default();
-    let examples = dataset::load(settings, known.clone(), head)?;
+    let examples = dataset::load(task, settings, known.clone(), head)?;
     examples.said.iter().for_each(|sentence| listener.say(sentence));
     let keep_head = resolved.keeps_head(known.as_deref(), head, &examples, &source)?;
 
@@ -110,6 +112,7 @@ pub(crate) fn prepare<'a>(
     let eval_rows = encode(&examples.eval, eval_path, LossOptions::default())?;
     let profile = dataset::profile(&examples, &train_rows, max_length)?;
     profile.lines().iter().for_each(|sentence| listener.say(sentence));
+    train_rows.targets.said().iter().for_each(|sentence| listener.say(sentence));
     model.sentences().iter().for_each(|sentence| listener.say(sentence));
     let plan = resolved.plan(&train_rows)?;
     resolved.choose_epochs(&plan, listener);
@@ -128,6 +131,7 @@ fn adjust(
         method: resolved.method,
         options: &resolved.options,
         train_also: &resolved.train_also,
+        task: examples.task,
         form: resolved.form(examples)?,
         keep_head,
         dropout: resolved.dropout,
@@ -138,11 +142,11 @@ fn adjust(
 
 impl Prepared<'_> {
     /// What the trainer is given for `parameters`, but for a place to keep weights.
-    pub fn workshop(&self, parameters: &Parameters) -> Result<ClassifierWorkshop<'_>> {
+    pub fn workshop(&self, parameters: &Parameters) -> Result<TaskWorkshop<'_>> {
         let Prepared { resolved, examples, model, plan, .. } = self;
         let steps = plan.total_steps(resolved.train_settings(!examples.eval.is_empty())?.epochs);
         let during = during_training(model, parameters, resolved, steps)?;
-        Ok(ClassifierWorkshop { during, ..ClassifierWorkshop::new(model, &self.train_rows, &self.eval_rows) })
+        Ok(TaskWorkshop { during, ..TaskWorkshop::new(model, &self.train_rows, &self.eval_rows) })
     }
 
     /// The same model on another device.
@@ -219,11 +223,11 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let best = checkpoints.best();
     let steps = plan.total_steps(run_settings.epochs);
     let during = during_training(&model, &parameters, &resolved, steps)?;
-    let mut shop = ClassifierWorkshop {
+    let mut shop = TaskWorkshop {
         rates: resolved.layer_rates(&parameters),
         checkpoints: Some(checkpoints),
         during,
-        ..ClassifierWorkshop::new(&model, &train_rows, &eval_rows)
+        ..TaskWorkshop::new(&model, &train_rows, &eval_rows)
     };
     let mut told = Told { run: &mut run, listener };
     let trained = retune_train::train(&mut parameters, &plan, &mut shop, &run_settings, &mut told);
@@ -231,7 +235,9 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     model.parameters = parameters;
     let outcome = match trained {
         Ok(outcome) => outcome,
-        Err(error) => return Err(stopped::explain(error, model, unsound, &run, &best, &examples, &card)),
+        Err(error) => {
+            return Err(stopped::explain(error, model, unsound, &run, &best, &train_rows.tokens, &card));
+        }
     };
 
     if let (Some(during), Applied::Adapter(adapter)) = (during, &mut model.applied) {
@@ -248,7 +254,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     card.receipt = outcome.evaluated.as_ref().map(|evaluated| crate::Receipt {
         step: outcome.kept_step,
         on: examples.eval_is.clone(),
-        rows: Some(eval_rows.tokens.len()),
+        rows: Some(examples.eval.len()),
         loss: evaluated.loss,
         metrics: evaluated.metrics.clone(),
     });
@@ -256,13 +262,13 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     run.finish()?;
     Ok(Report {
         output,
-        task: task.name,
+        task: task.name(),
         method: resolved.method.name(),
         trainable_parameters,
         total_parameters,
-        train_rows: train_rows.tokens.len(),
-        eval_rows: eval_rows.tokens.len(),
-        problem_type: examples.problem_type,
+        train_rows: examples.train.len(),
+        eval_rows: examples.eval.len(),
+        problem_type: model.form.spec().problem_type,
         labels: model.labels().names().to_vec(),
         pairs: examples.columns.pair.is_some(),
         steps: outcome.steps,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use retune_adapt::peft::Method;
-use retune_adapt::tasks::{self, ClassifierRows, Form, LossOptions};
+use retune_adapt::tasks::{Form, FormSettings, LossOptions, TaskRows};
 use retune_adapt::{Options, nearest};
 use retune_data::ProblemType;
 use retune_tensor::Parameters;
@@ -210,7 +210,7 @@ impl<'a> Resolved<'a> {
     }
 
     /// Which rows are seen when.
-    pub fn plan(&self, rows: &ClassifierRows) -> Result<Plan> {
+    pub fn plan(&self, rows: &TaskRows) -> Result<Plan> {
         let lengths = (0..rows.tokens.len()).map(|row| rows.tokens.length(row)).collect();
         let shuffle = self.shuffle.then(|| Key::new(self.train.seed).with_name("order of rows"));
         Ok(Plan::new(lengths, self.batching, self.accumulation, shuffle)?)
@@ -226,7 +226,19 @@ impl<'a> Resolved<'a> {
         source: &Source,
     ) -> Result<bool> {
         let wanted = examples.problem_type;
-        let same_type = head.unwrap_or_default() == wanted;
+        let (task, made_for) = (examples.task, source.task()?);
+        if let Some(other) = made_for.filter(|other| other.name() != task.name()) {
+            let message = format!(
+                "the adapter was trained for {}, and the data is of {}; start from its base instead",
+                other.name(),
+                task.name()
+            );
+            return match &source.adapter {
+                Some(_) => Err(Error::Setting { flag: "model", message }),
+                None => Ok(false),
+            };
+        }
+        let same_type = !task.has_problem_types() || head.unwrap_or_default() == wanted;
         if source.adapter.is_some() && !same_type {
             let message = format!(
                 "the adapter was trained for {}, and the data is of problem type {wanted}; start from its base instead",
@@ -235,7 +247,7 @@ impl<'a> Resolved<'a> {
             return Err(Error::Setting { flag: "model", message });
         }
         // The one output of a number is the same whatever it is called.
-        let one_number = wanted == ProblemType::Regression;
+        let one_number = task.has_problem_types() && wanted == ProblemType::Regression;
         let named = same_type && (one_number || known.is_some_and(|known| known == examples.labels.names()));
         if source.adapter.is_none() || named {
             return Ok(named);
@@ -256,15 +268,16 @@ impl<'a> Resolved<'a> {
 
     /// What is learnt of `examples`. Errors if thresholds are asked for that cannot be.
     pub fn form(&self, examples: &Examples) -> Result<Box<dyn Form>> {
-        let asked = self.given.model.asked_thresholds(examples.problem_type)?;
-        let labels = &examples.labels;
+        let problem_type = examples.problem_type;
+        let asked = self.given.model.asked_thresholds(examples.task, problem_type)?;
+        let labels = examples.labels.clone();
         let thresholds = labelling::thresholds_to_train(asked, labels.len(), !examples.eval.is_empty())?;
-        Ok(tasks::form(examples.problem_type, labels.clone(), thresholds))
+        Ok(examples.task.form(FormSettings { problem_type, labels, thresholds })?)
     }
 
     /// The thresholds that need no tuning, one for each label.
     pub fn set_thresholds(&self, examples: &Examples) -> Result<Option<Vec<f32>>> {
-        Ok(match self.given.model.asked_thresholds(examples.problem_type)? {
+        Ok(match self.given.model.asked_thresholds(examples.task, examples.problem_type)? {
             Some(AskedThresholds::Same(share)) => Some(vec![share; examples.labels.len()]),
             Some(AskedThresholds::Tuned) | None => None,
         })
@@ -272,7 +285,8 @@ impl<'a> Resolved<'a> {
 
     /// Whether thresholds are to be found on the evaluation rows.
     pub fn tunes_thresholds(&self, examples: &Examples) -> bool {
-        examples.problem_type == ProblemType::MultiLabel
+        examples.task.has_problem_types()
+            && examples.problem_type == ProblemType::MultiLabel
             && self.set_thresholds(examples).is_ok_and(|set| set.is_none())
     }
 

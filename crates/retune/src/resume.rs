@@ -344,7 +344,7 @@ fn report(card: Card, output: &Path) -> Result<Report> {
     let eval_rows = receipt.as_ref().and_then(|receipt| receipt.rows).unwrap_or_default();
     Ok(Report {
         output: output.to_path_buf(),
-        task: tasks::find(&card.task)?.name,
+        task: tasks::find(&card.task)?.name(),
         method: peft::find(&card.method)?.name(),
         trainable_parameters: size(&start["trainable_parameters"]),
         total_parameters: size(&start["total_parameters"]),

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use retune_data::{Columns, Named, ReadOptions, Table, Wanted, choose_wanted_columns};
+use retune_adapt::tasks::{ColumnNames, Reading, WantedProblemType};
+use retune_data::ReadOptions;
 use retune_model::hub::HubSettings;
 use serde::{Deserialize, Serialize};
-
-use crate::artefact;
 
 /// Where a model is.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -289,32 +288,27 @@ impl TrainSettings {
 }
 
 impl FileSettings {
-    pub(crate) fn read_options(&self) -> crate::Result<ReadOptions> {
+    fn read_options(&self) -> crate::Result<ReadOptions> {
         let format = self.format.as_deref().map(str::parse).transpose()?;
         Ok(ReadOptions { format, encoding: self.encoding.clone() })
     }
 
-    /// The columns of a file: as given, else those that a model was trained on, where the file has them.
-    pub(crate) fn columns<'a>(
+    /// What is known of a file before it is read; `trained` is what a model was trained on.
+    pub(crate) fn reading<'a>(
         &'a self,
-        table: &Table,
-        trained: Option<&'a artefact::Columns>,
-    ) -> crate::Result<Columns> {
-        let column = |given: &'a Option<String>, trained: Option<&'a String>| {
-            let given = given.as_ref().map(|name| Named { name, why: "as asked" });
-            let trained = trained.filter(|name| table.columns().contains(name));
-            given.or(trained.map(|name| Named { name, why: "as the model was trained" }))
-        };
-        let text = column(&self.text_column, trained.map(|columns| &columns.text));
-        let label = column(&self.label_column, trained.and_then(|columns| columns.label.as_ref()));
-        let pair = column(&self.pair_column, trained.and_then(|columns| columns.pair.as_ref()));
-        let separator = self.separator(trained);
-        Ok(choose_wanted_columns(table, &Wanted { text, label, pair, separator })?)
-    }
-
-    /// What stands between several labels: as given, else as a model was trained.
-    pub(crate) fn separator<'a>(&'a self, trained: Option<&'a artefact::Columns>) -> Option<&'a str> {
-        let trained = trained.and_then(|columns| columns.label_separator.as_deref());
-        self.label_separator.as_deref().or(trained)
+        trained: Option<&'a ColumnNames>,
+        problem_type: WantedProblemType,
+        labelled: bool,
+    ) -> crate::Result<Reading<'a>> {
+        Ok(Reading {
+            options: self.read_options()?,
+            text: self.text_column.as_deref(),
+            label: self.label_column.as_deref(),
+            pair: self.pair_column.as_deref(),
+            label_separator: self.label_separator.as_deref(),
+            trained,
+            problem_type,
+            labelled,
+        })
     }
 }

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
 use retune_adapt::peft::{self, AdapterFiles, Method};
+use retune_adapt::tasks::{self, Task};
 use retune_data::{DataError, ProblemType};
-use retune_model::families;
+use retune_model::families::{self, HeadKind};
 use retune_model::formats::{HfConfig, LabelNames};
 
 use crate::artefact::{self, Card};
@@ -100,10 +101,39 @@ impl Source {
         })
     }
 
+    /// What it was trained to do: by its card, or else by the class that its configuration names. None where nobody said,
+    /// as of a model that was only pretrained.
+    pub fn task(&self) -> Result<Option<&'static dyn Task>> {
+        if let Some(card) = &self.card {
+            return Ok(Some(tasks::find(&card.task)?));
+        }
+        let kind = |words: &str| {
+            let named =
+                |kind: &HeadKind| words == kind.peft_task_type() || words.ends_with(kind.class_suffix());
+            HeadKind::ALL.into_iter().find(named)
+        };
+        let words = match &self.adapter {
+            Some((_, files)) => {
+                let words =
+                    ["task_type", "model_class"].into_iter().find_map(|key| files.config.get(key)?.as_str());
+                words.and_then(kind)
+            }
+            None => {
+                let config = HfConfig::open(&self.base)?;
+                let classes = config.raw.get("architectures").and_then(serde_json::Value::as_array);
+                classes.and_then(|classes| classes.iter().filter_map(|class| class.as_str()).find_map(kind))
+            }
+        };
+        Ok(words.and_then(tasks::with_head))
+    }
+
     /// What its head was trained to say: by its card, or else by its configuration. None where nobody said.
     pub fn problem_type(&self) -> Result<Option<ProblemType>> {
+        if self.task()?.is_some_and(|task| !task.has_problem_types()) {
+            return Ok(None);
+        }
         if let Some(card) = &self.card {
-            return Ok(Some(card.problem_type));
+            return Ok(Some(card.problem_type.unwrap_or_default()));
         }
         let config = HfConfig::open(&self.base)?;
         let stated = config.optional_str("problem_type")?.map(str::parse).transpose();
@@ -159,7 +189,8 @@ impl Source {
     /// How many classes an adapter's head has, if it brings one and the family of its base is known.
     pub(crate) fn adapter_classes(&self) -> Result<Option<usize>> {
         let Some((_, files)) = &self.adapter else { return Ok(None) };
+        let kind = self.task()?.unwrap_or(tasks::USUAL).head();
         let family = families::find(&HfConfig::open(&self.base)?);
-        Ok(family.ok().and_then(|family| files.head_rows(family.head_name())))
+        Ok(family.ok().and_then(|family| files.head_rows(family.head_name(kind))))
     }
 }

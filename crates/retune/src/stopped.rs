@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use retune_data::Tokens;
 use retune_train::TrainError;
 
-use crate::dataset::Examples;
 use crate::run_folder::RunFolder;
 use crate::{Card, Error, Result, TextModel, artefact, workshop};
 
@@ -17,14 +17,14 @@ pub(crate) fn explain(
     unsound: usize,
     run: &RunFolder,
     best: &Path,
-    examples: &Examples,
+    tokens: &Tokens,
     card: &Card,
 ) -> Error {
     let data = card.train.path.clone();
     let (step, what, value, rows, changed) = match error {
         TrainError::NotFinite { step, what, value, rows, changed } => (step, what, value, rows, changed),
         TrainError::Spike { step, loss, usual, rows } => {
-            let rows = lines(&rows, examples);
+            let rows = lines(&rows, tokens);
             return Error::Spike { data, step, loss, usual, rows, go_on: run.go_on() };
         }
         TrainError::Interrupted { step } => return Error::Interrupted { step, go_on: run.go_on() },
@@ -53,12 +53,14 @@ pub(crate) fn explain(
         Some(folder) => format!("the last good weights are in {}", folder.display()),
         None => "no good weights were left: an earlier update broke them".into(),
     };
-    Error::NotFinite { data, step, what, value, rows: lines(&rows, examples), kept }
+    Error::NotFinite { data, step, what, value, rows: lines(&rows, tokens), kept }
 }
 
 /// The lines of training rows, the first few of them.
-fn lines(rows: &[usize], examples: &Examples) -> String {
-    let lines: Vec<_> = rows.iter().filter_map(|row| examples.train.get(*row)).map(|row| row.line).collect();
+fn lines(rows: &[usize], tokens: &Tokens) -> String {
+    let mut lines: Vec<_> = rows.iter().map(|row| tokens.line(*row)).collect();
+    // Windows of one text are on one line.
+    lines.dedup();
     let first: Vec<_> = lines.iter().take(8).map(|line| format!("line {line}")).collect();
     let more = match lines.len() - first.len() {
         0 => String::new(),

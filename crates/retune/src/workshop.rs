@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use retune_adapt::peft::{DuringTraining, Update};
-use retune_adapt::tasks::ClassifierRows;
+use retune_adapt::tasks::{Scoring, TaskRows};
 use retune_model::formats::Weights;
 use retune_tensor::random::Key;
 use retune_tensor::{Gradients, ParamId, Parameters, Tape, Tensor, Var, ops};
@@ -15,11 +15,11 @@ use crate::evaluate::{self, Evaluation};
 use crate::layer_rates::LayerRates;
 use crate::{Error, TextModel};
 
-/// The training of one classifier.
-pub(crate) struct ClassifierWorkshop<'a> {
+/// The training of one model for one task.
+pub(crate) struct TaskWorkshop<'a> {
     pub model: &'a TextModel,
-    pub train: &'a ClassifierRows,
-    pub eval: Option<&'a ClassifierRows>,
+    pub train: &'a TaskRows,
+    pub eval: Option<&'a TaskRows>,
     /// Where the best weights are kept, and all that the training needs to go on; nothing is kept without it.
     pub checkpoints: Option<Checkpoints>,
     /// The shares of the learning rate, where layers differ in it.
@@ -34,10 +34,10 @@ pub(crate) struct ClassifierWorkshop<'a> {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-impl<'a> ClassifierWorkshop<'a> {
+impl<'a> TaskWorkshop<'a> {
     /// The training of `model`, whose parameters the trainer holds.
-    pub fn new(model: &'a TextModel, train: &'a ClassifierRows, eval: &'a ClassifierRows) -> Self {
-        ClassifierWorkshop {
+    pub fn new(model: &'a TextModel, train: &'a TaskRows, eval: &'a TaskRows) -> Self {
+        TaskWorkshop {
             model,
             train,
             eval: Some(eval).filter(|rows| !rows.tokens.is_empty()),
@@ -65,7 +65,7 @@ impl<'a> ClassifierWorkshop<'a> {
     }
 }
 
-impl Workshop for ClassifierWorkshop<'_> {
+impl Workshop for TaskWorkshop<'_> {
     fn denominator(&self, rows: &[usize]) -> f32 {
         self.train.targets.denominator(rows)
     }
@@ -94,7 +94,7 @@ impl Workshop for ClassifierWorkshop<'_> {
 
     fn evaluate(&mut self, parameters: &Parameters) -> Result<Option<Evaluated>, AnyError> {
         let Some(rows) = self.eval else { return Ok(None) };
-        let evaluation = evaluate::score(self.model, parameters, rows, None, None)?;
+        let (evaluation, _) = evaluate::score(self.model, parameters, rows, None, Scoring::default())?;
         let score = evaluation.score(self.model.form.spec());
         let metrics = evaluation.metrics.values.clone();
         let evaluated = Evaluated { loss: evaluation.loss, score, metrics };

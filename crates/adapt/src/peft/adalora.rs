@@ -164,7 +164,6 @@ impl Method for AdaLora {
         }
         let fields = json!({
             "peft_type": "ADALORA",
-            "task_type": "SEQ_CLS",
             "r": config.rank,
             "target_r": config.rank,
             "init_r": config.init_rank,

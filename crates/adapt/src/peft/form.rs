@@ -27,6 +27,8 @@ pub struct BaseCard<'a> {
     pub model_type: &'a str,
     /// Its class in transformers.
     pub class: &'a str,
+    /// What `peft` calls its task.
+    pub task_type: &'a str,
     /// The width of its hidden states.
     pub hidden_size: usize,
     /// The labels, in the order of the logits.
@@ -82,6 +84,7 @@ impl AdapterFile {
         let mut config = self.config.clone();
         match self.form {
             Form::Peft => {
+                config.insert("task_type".into(), json!(base.task_type));
                 config.insert("base_model_name_or_path".into(), json!(base.path));
                 // Where `peft` looks for the base's revision; without one it takes the newest.
                 config.insert("revision".into(), json!(base.revision));

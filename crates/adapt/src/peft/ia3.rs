@@ -89,7 +89,6 @@ impl Method for Ia3 {
         told.extend(feedforward.iter().filter(|name| !told.contains(name)).cloned().collect::<Vec<_>>());
         let fields = json!({
             "peft_type": "IA3",
-            "task_type": "SEQ_CLS",
             "target_modules": told,
             "feedforward_modules": feedforward,
             "fan_in_fan_out": false,

@@ -87,7 +87,6 @@ impl Method for LoHa {
         }
         let fields = json!({
             "peft_type": "LOHA",
-            "task_type": "SEQ_CLS",
             "r": config.rank,
             "alpha": whole(config.alpha),
             "target_modules": told,

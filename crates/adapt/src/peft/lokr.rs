@@ -133,7 +133,6 @@ impl Method for LoKr {
         let factor = if config.decompose_factor == 0 { -1 } else { config.decompose_factor as i64 };
         let fields = json!({
             "peft_type": "LOKR",
-            "task_type": "SEQ_CLS",
             "r": config.rank,
             "alpha": whole(config.alpha),
             "target_modules": told,

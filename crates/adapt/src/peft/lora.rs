@@ -254,7 +254,6 @@ pub(super) fn apply(
     }
     let fields = json!({
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
         "r": config.rank,
         "lora_alpha": whole(config.alpha),
         "lora_dropout": config.dropout,

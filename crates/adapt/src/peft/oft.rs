@@ -97,7 +97,6 @@ impl Method for Oft {
             "peft_type": "OFT",
             // Its series is that of this version and later ones.
             "peft_version": "0.21.2",
-            "task_type": "SEQ_CLS",
             "r": 0,
             "oft_block_size": config.block_size,
             "target_modules": told,

@@ -110,7 +110,6 @@ impl Method for Vera {
         }
         let fields = json!({
             "peft_type": "VERA",
-            "task_type": "SEQ_CLS",
             "r": config.rank,
             "target_modules": told,
             "vera_dropout": config.dropout,

@@ -75,7 +75,6 @@ impl Virtual {
     fn fields(&self, peft_type: &str, own: &Value) -> Value {
         let mut fields = json!({
             "peft_type": peft_type,
-            "task_type": "SEQ_CLS",
             "num_virtual_tokens": self.count,
             "token_dim": self.width,
             "num_transformer_submodules": 1,

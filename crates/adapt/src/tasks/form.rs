@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
 
-use retune_data::{Example, Label, LabelMap, ProblemType};
+use retune_data::{Example, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, ClassScore, ConfusionMatrix, Intervals, MetricError, Tally};
+use retune_model::tokenizer::Tokenizer;
 use retune_tensor::{Result as TensorResult, Tape, Var};
 use serde::{Serialize, Serializer};
 
@@ -14,13 +15,13 @@ use crate::AdaptError;
 /// What is known of a form before there are rows.
 #[derive(Debug)]
 pub struct FormSpec {
-    /// How it is called.
-    pub problem_type: ProblemType,
+    /// How it is called, where a task has several forms.
+    pub problem_type: Option<ProblemType>,
     /// What a row gets, in one line.
     pub summary: &'static str,
     /// The metric that decides between two checkpoints: higher is better.
     pub decides: &'static str,
-    /// The deciding metric of rows, from the sum of their tallies: what a comparison of two models draws anew.
+    /// The deciding metric of examples, from the sum of their tallies: what a comparison of two models draws anew.
     pub decided: fn(&Tally) -> f64,
     /// The metrics that people are shown, and their words.
     pub shown: &'static [(&'static str, &'static str)],
@@ -34,44 +35,78 @@ pub trait Form: Debug + Send + Sync {
     /// The outputs of the head, in the order of the logits.
     fn labels(&self) -> &LabelMap;
 
-    /// The targets of `examples`, which come from the file `path`, and how they are weighed. Errors if a label is not
-    /// one of the form's, or a loss option has no meaning for it.
+    /// The tokens of `examples`: a row for each, or several where a text is read in windows. No row has more tokens
+    /// than `max_length`.
+    fn tokens(
+        &self,
+        examples: &[Example],
+        tokenizer: &Tokenizer,
+        max_length: usize,
+    ) -> Result<Tokens, AdaptError> {
+        Ok(Tokens::new(tokenizer, examples, max_length)?)
+    }
+
+    /// The targets of `examples`, which come from the file `path` and have these `tokens`, and how they are weighed.
+    /// Errors if a label is not one of the form's, or a loss option has no meaning for it.
     fn targets(
         &self,
         examples: &[Example],
+        tokens: &Tokens,
         path: &Path,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError>;
 
-    /// What the logits of one row say: `[labels]`.
-    fn answer(&self, logits: &[f32]) -> Answer;
+    /// What reads the logits of `examples`, which have these `tokens`.
+    fn decode<'a>(&'a self, examples: &'a [Example], tokens: &'a Tokens) -> Box<dyn Decode + 'a>;
 }
 
 /// The targets of a file's rows.
 pub trait Targets: Debug + Send + Sync {
-    /// The label of a row, made from its target again: what the file says.
-    fn label(&self, row: usize) -> Label;
-
     /// What the sum of the losses of `rows` is divided by.
     fn denominator(&self, rows: &[usize]) -> f32;
 
-    /// The loss of `rows`, whose `logits` are `[rows, labels]`, divided by `denominator`; a scalar.
+    /// The loss of `rows`, divided by `denominator`; a scalar. `logits` is what the head gives for these rows, one's
+    /// after the other's: `[rows, outputs]`, or `[tokens, outputs]` where it reads tokens.
     fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var>;
 
-    /// What a row with these logits `[labels]` adds to the deciding metric: see [`FormSpec::decided`].
-    fn tally(&self, row: usize, logits: &[f32]) -> Tally;
-
     /// An evaluation of these rows, with nothing counted yet.
-    fn score(&self) -> Box<dyn Score + '_>;
+    fn score(&self, scoring: Scoring) -> Box<dyn Score + '_>;
+
+    /// Sentences for the user: what of the labels could not be learnt.
+    fn said(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What an evaluation keeps beside its counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scoring {
+    /// Each example's part in the metric that decides.
+    pub tallies: bool,
 }
 
 /// What an evaluation adds up, a batch at a time: the logits are never kept.
 pub trait Score {
-    /// Counts a batch: `logits` is `[rows, labels]`.
+    /// Counts a batch, the next rows in their order; `logits` is as in [`Targets::loss`].
     fn add(&mut self, rows: &[usize], logits: &[f32]);
 
     /// What all batches came to, with intervals where a bootstrap is given.
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured;
+}
+
+/// What reads logits, a batch at a time.
+pub trait Decode {
+    /// Reads a batch, the next rows in their order, and gives the answers for the examples that end in it.
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Vec<Answered>;
+}
+
+/// Rows with their targets.
+#[derive(Debug)]
+pub struct TaskRows {
+    /// What the model reads.
+    pub tokens: Tokens,
+    /// What is to be learnt of each.
+    pub targets: Box<dyn Targets>,
 }
 
 /// What a loss is told.
@@ -125,6 +160,26 @@ pub enum Answer {
     },
 }
 
+/// An answer, and what it was read from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Answered {
+    /// What was predicted.
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// The logits, one a label in the labels' order, where they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Vec<f32>>,
+}
+
+impl Answered {
+    /// The columns of a table, by name.
+    pub fn cells(&self) -> Vec<(&'static str, Cell)> {
+        let mut cells = self.answer.cells();
+        cells.extend(self.logits.as_ref().map(|logits| ("logits", Cell::json(logits))));
+        cells
+    }
+}
+
 /// What stands in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
@@ -176,6 +231,8 @@ pub struct Measured {
     pub matrix: Option<ConfusionMatrix>,
     /// The thresholds that were tuned on these rows, if any were.
     pub thresholds: Option<Vec<f32>>,
+    /// What each example adds to the deciding metric, where that was asked for: see [`FormSpec::decided`].
+    pub tallies: Vec<Tally>,
 }
 
 /// Numbers by name.
@@ -250,13 +307,26 @@ pub fn serialize_counts<S: Serializer>(
 
 #[cfg(test)]
 pub(super) mod testing {
-    use retune_data::{Example, Label, LabelMap, ProblemType};
+    use std::path::Path;
 
-    use super::Form;
+    use retune_data::{Example, Label, LabelMap, ProblemType, Tokens};
+
+    use super::{Form, LossOptions, Targets};
+    use crate::AdaptError;
+    use crate::tasks::{FormSettings, Thresholds, USUAL};
 
     pub(crate) fn form_of(problem_type: ProblemType, labels: &[&str]) -> Box<dyn Form> {
         let labels = LabelMap::new(labels.iter().map(|name| (*name).to_string()).collect()).unwrap();
-        crate::tasks::form(problem_type, labels, crate::tasks::Thresholds::Tune)
+        USUAL.form(FormSettings { problem_type, labels, thresholds: Thresholds::Tune }).unwrap()
+    }
+
+    /// Targets that do not ask for tokens.
+    pub(crate) fn targets_of(
+        form: &dyn Form,
+        examples: &[Example],
+        options: LossOptions,
+    ) -> Result<Box<dyn Targets>, AdaptError> {
+        form.targets(examples, &Tokens::default(), Path::new("file"), options)
     }
 
     pub(crate) fn class(name: &str) -> Label {

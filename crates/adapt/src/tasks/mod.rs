@@ -1,51 +1,92 @@
-//! The tasks: one file each for the head, one line in [`TASKS`]; and their forms, one file each for labels, loss, decoding
-//! and metrics. The recipe sees a [`Form`] and never asks which.
+//! The tasks: one file each, one line in [`TASKS`]: how its files are read, which head it has, and its forms, which say
+//! what the logits mean: labels, loss, decoding and metrics. The recipe sees a [`Task`] and a [`Form`] and never asks
+//! which.
 
 mod form;
+mod head;
 mod multi_label;
+mod reading;
 mod regression;
+mod rows;
 mod single_label;
+mod table_file;
 mod text_classification;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
 
 use retune_data::{LabelMap, ProblemType};
+use retune_model::families::HeadKind;
 
 pub use form::{
-    Answer, Cell, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets,
-    serialize_counts,
+    Answer, Answered, Cell, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score,
+    Scoring, Targets, TaskRows, serialize_counts,
 };
+pub use head::EncoderWithHead;
 pub use multi_label::{Thresholds, tunable_labels};
-pub use text_classification::{ClassifierRows, TextClassifier};
+pub use reading::{ColumnNames, Corpus, Reading, RowFile, WantedProblemType};
 
 use crate::{AdaptError, nearest};
 
-/// What is known of a task before it is built.
-#[derive(Debug, Clone, Copy)]
-pub struct Task {
+/// Every task.
+pub static TASKS: &[&dyn Task] = &[&text_classification::TextClassification];
+
+/// The task where nothing says which.
+pub static USUAL: &dyn Task = &text_classification::TextClassification;
+
+/// What a pretrained model is trained to do.
+pub trait Task: Debug + Send + Sync {
     /// Its name on the command line.
-    pub name: &'static str,
+    fn name(&self) -> &'static str;
+
     /// What it does, in one line.
-    pub summary: &'static str,
+    fn summary(&self) -> &'static str;
+
+    /// What its head reads, and what transformers and `peft` call it.
+    fn head(&self) -> HeadKind;
+
     /// What its outputs may mean.
-    pub forms: &'static [&'static FormSpec],
+    fn forms(&self) -> &'static [&'static FormSpec];
+
+    /// Whether its labels may be of several kinds, which a problem type names.
+    fn has_problem_types(&self) -> bool {
+        self.forms().iter().any(|form| form.problem_type.is_some())
+    }
+
+    /// Whether the file at `path` looks like its rows and no other task's, and by what.
+    fn recognises(&self, path: &Path, reading: &Reading<'_>) -> Option<String> {
+        let _ = (path, reading);
+        None
+    }
+
+    /// Reads the file at `path`. Errors with its place if it is none of the task's, or rows lack what is asked for.
+    fn read(&self, path: &Path, reading: &Reading<'_>) -> Result<Corpus, AdaptError>;
+
+    /// What its logits mean. Errors if a setting does not belong to it.
+    fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError>;
+
+    /// Errors, with what is wrong, if a head of so many outputs cannot be one of this kind.
+    fn fits(&self, problem_type: ProblemType, outputs: usize) -> Result<(), String> {
+        let _ = (problem_type, outputs);
+        Ok(())
+    }
 }
 
-/// Every task.
-pub static TASKS: &[Task] = &[text_classification::TASK];
-
-/// The form of a problem type. `thresholds` are of several labels a row.
-pub fn form(problem_type: ProblemType, labels: LabelMap, thresholds: Thresholds) -> Box<dyn Form> {
-    match problem_type {
-        ProblemType::SingleLabel => Box::new(single_label::SingleLabel::new(labels)),
-        ProblemType::MultiLabel => Box::new(multi_label::MultiLabel::new(labels, thresholds)),
-        ProblemType::Regression => Box::new(regression::Regression::new()),
-    }
+/// What a form is made of.
+#[derive(Debug, Clone)]
+pub struct FormSettings {
+    /// What a label is, where a task has several kinds.
+    pub problem_type: ProblemType,
+    /// The labels, in the order of the logits.
+    pub labels: LabelMap,
+    /// Of several labels a row.
+    pub thresholds: Thresholds,
 }
 
 /// The metrics that people are shown, with their words: those of the form that `metrics`, by name, are of.
 pub fn shown(metrics: &BTreeMap<String, f64>) -> Vec<(&'static str, &'static str, f64)> {
-    let forms = TASKS.iter().flat_map(|task| task.forms);
+    let forms = TASKS.iter().flat_map(|task| task.forms());
     let all = |form: &FormSpec| -> Option<Vec<_>> {
         let shown = form.shown.iter().map(|(name, words)| Some((*name, *words, *metrics.get(*name)?)));
         shown.collect()
@@ -54,9 +95,9 @@ pub fn shown(metrics: &BTreeMap<String, f64>) -> Vec<(&'static str, &'static str
 }
 
 /// The task `name`. Errors if there is none, with the near miss.
-pub fn find(name: &str) -> Result<Task, AdaptError> {
-    let names = || TASKS.iter().map(|task| task.name);
-    TASKS.iter().find(|task| task.name == name).copied().ok_or_else(|| AdaptError::Unknown {
+pub fn find(name: &str) -> Result<&'static dyn Task, AdaptError> {
+    let names = || TASKS.iter().map(|task| task.name());
+    TASKS.iter().copied().find(|task| task.name() == name).ok_or_else(|| AdaptError::Unknown {
         kind: "task",
         name: name.to_string(),
         hint: nearest(name, names()).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default(),
@@ -64,12 +105,21 @@ pub fn find(name: &str) -> Result<Task, AdaptError> {
     })
 }
 
+/// The task that the file at `path` looks like, and by what; none where it may be any.
+pub fn recognise(path: &Path, reading: &Reading<'_>) -> Option<(&'static dyn Task, String)> {
+    TASKS.iter().find_map(|task| Some((*task, task.recognises(path, reading)?)))
+}
+
+/// The task that has this kind of head.
+pub fn with_head(kind: HeadKind) -> Option<&'static dyn Task> {
+    TASKS.iter().copied().find(|task| task.head() == kind)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::form::testing::{class, form_of, labels, rows};
+    use super::form::testing::{class, form_of, labels, rows, targets_of};
     use super::*;
     use retune_data::Label;
-    use std::path::Path;
 
     #[test]
     fn tallies_add_up_to_the_metric_that_decides() {
@@ -85,14 +135,15 @@ mod tests {
             (ProblemType::Regression, &["LABEL_0"], &numbers, "r2"),
         ] {
             let form = form_of(problem_type, names);
-            let targets = form.targets(&rows(targets), Path::new("file"), LossOptions::default()).unwrap();
+            let targets = targets_of(&*form, &rows(targets), LossOptions::default()).unwrap();
             let logits = &logits[..4 * names.len()];
-            let mut score = targets.score();
+            let mut score = targets.score(Scoring { tallies: true });
             score.add(&[0, 1, 2, 3], logits);
-            let expected = score.measure(None).metrics.get(metric).unwrap();
+            let measured = score.measure(None);
+            let expected = measured.metrics.get(metric).unwrap();
             let mut sum = [0.0; 4];
-            for (row, logits) in logits.chunks_exact(names.len()).enumerate() {
-                sum.iter_mut().zip(targets.tally(row, logits)).for_each(|(sum, more)| *sum += more);
+            for tally in &measured.tallies {
+                sum.iter_mut().zip(tally).for_each(|(sum, more)| *sum += more);
             }
             let found = (form.spec().decided)(&sum);
             assert!(

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
-use retune_data::{Example, Label, LabelMap, ProblemType};
+use retune_data::{Example, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, MultiLabelCounts, Tally, best_threshold};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
-use super::form::{Answer, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets};
+use super::form::{
+    Answer, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Scoring, Targets,
+};
+use super::rows::{EachRow, RowByRow};
 use crate::AdaptError;
 
 pub(super) static SPEC: FormSpec = FormSpec {
-    problem_type: ProblemType::MultiLabel,
+    problem_type: Some(ProblemType::MultiLabel),
     summary: "any number of labels for each row",
     decides: "f1_micro",
     // Labels given and right, given, and right.
@@ -66,6 +69,15 @@ impl MultiLabel {
     pub fn new(labels: LabelMap, thresholds: Thresholds) -> Self {
         MultiLabel { labels, thresholds }
     }
+
+    /// What the logits of one row say: `[labels]`.
+    fn answer(&self, logits: &[f32]) -> Answer {
+        let scores = probabilities(logits);
+        let given = self.thresholds.given(&scores).into_iter().zip(scores).zip(self.labels.names());
+        let named = given.filter(|((given, _), _)| *given).map(|((_, score), name)| (name.clone(), score));
+        let (labels, scores) = named.unzip();
+        Answer::Labels { labels, scores }
+    }
 }
 
 impl Form for MultiLabel {
@@ -80,6 +92,7 @@ impl Form for MultiLabel {
     fn targets(
         &self,
         examples: &[Example],
+        _: &Tokens,
         path: &Path,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError> {
@@ -96,12 +109,8 @@ impl Form for MultiLabel {
         }))
     }
 
-    fn answer(&self, logits: &[f32]) -> Answer {
-        let scores = probabilities(logits);
-        let given = self.thresholds.given(&scores).into_iter().zip(scores).zip(self.labels.names());
-        let named = given.filter(|((given, _), _)| *given).map(|((_, score), name)| (name.clone(), score));
-        let (labels, scores) = named.unzip();
-        Answer::Labels { labels, scores }
+    fn decode<'a>(&'a self, _: &'a [Example], _: &'a Tokens) -> Box<dyn Decode + 'a> {
+        Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) })
     }
 }
 
@@ -139,14 +148,22 @@ impl LabelSets {
     }
 }
 
-impl Targets for LabelSets {
-    fn label(&self, row: usize) -> Label {
-        let mut names: Vec<String> =
-            self.rows[row].iter().filter_map(|label| self.labels.name(*label)).map(str::to_string).collect();
-        names.sort_unstable();
-        Label::Labels(names)
+impl LabelSets {
+    /// What a row with these logits, `[labels]`, adds to the metric that decides.
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
+        let given = self.thresholds.given(&probabilities(logits));
+        let mut tally = Tally::default();
+        for (given, gold) in given.into_iter().zip(self.has(row)) {
+            let add = |yes: bool| f64::from(u8::from(yes));
+            tally[0] += add(given && gold);
+            tally[1] += add(given);
+            tally[2] += add(gold);
+        }
+        tally
     }
+}
 
+impl Targets for LabelSets {
     /// Rows times labels: transformers' mean.
     fn denominator(&self, rows: &[usize]) -> f32 {
         (rows.len() * self.labels.len()) as f32
@@ -160,25 +177,15 @@ impl Targets for LabelSets {
         ops::binary_cross_entropy(tape, logits, &targets, options)
     }
 
-    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
-        let given = self.thresholds.given(&probabilities(logits));
-        let mut tally = Tally::default();
-        for (given, gold) in given.into_iter().zip(self.has(row)) {
-            let add = |yes: bool| f64::from(u8::from(yes));
-            tally[0] += add(given && gold);
-            tally[1] += add(given);
-            tally[2] += add(gold);
-        }
-        tally
-    }
-
-    fn score(&self) -> Box<dyn Score + '_> {
-        Box::new(LabelSetScores {
+    fn score(&self, scoring: Scoring) -> Box<dyn Score + '_> {
+        let counts = LabelSetScores {
             targets: self,
             counts: MultiLabelCounts::new(self.labels.len()),
             loss: 0.0,
             to_tune: Vec::new(),
-        })
+        };
+        let tally = |row: usize, logits: &[f32]| self.tally(row, logits);
+        Box::new(RowByRow::new(counts, scoring, self.labels.len(), tally))
     }
 }
 
@@ -256,6 +263,7 @@ impl LabelSetScores<'_> {
             labels: LabelScore::all(&targets.labels, counts.per_label()),
             matrix: None,
             thresholds,
+            tallies: Vec::new(),
         }
     }
 }
@@ -275,7 +283,7 @@ fn record(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::form::testing::{labels, rows};
+    use crate::tasks::form::testing::{labels, rows, targets_of};
 
     fn form(thresholds: Thresholds) -> MultiLabel {
         let names = ["a", "b", "c"].map(str::to_string);
@@ -299,9 +307,9 @@ mod tests {
     fn the_loss_is_the_mean_over_rows_and_labels() {
         let examples = rows(&[labels(&["a", "c"]), labels(&[])]);
         let form = form(Thresholds::Set(vec![0.5; 3]));
-        let targets = form.targets(&examples, Path::new("x"), LossOptions::default()).unwrap();
+        let targets = targets_of(&form, &examples, LossOptions::default()).unwrap();
         assert!((targets.denominator(&[1, 0, 1]) - 9.0).abs() < 1e-6);
-        let mut score = targets.score();
+        let mut score = targets.score(Scoring::default());
         score.add(&[0, 1], &[2.0, -1.0, 0.5, -3.0, 1.0, -500.0]);
         let measured = score.measure(None);
         let softplus = |x: f64| x.exp().ln_1p();
@@ -322,8 +330,8 @@ mod tests {
             })
             .collect();
         let form = form(Thresholds::Tune);
-        let targets = form.targets(&rows(&has), Path::new("x"), LossOptions::default()).unwrap();
-        let mut score = targets.score();
+        let targets = targets_of(&form, &rows(&has), LossOptions::default()).unwrap();
+        let mut score = targets.score(Scoring::default());
         for row in 0..10 {
             let present = |yes: bool| if yes { -1.0 } else { -3.0 };
             score.add(&[row], &[present(row < 6), present(row < 4), -4.0]);
@@ -342,8 +350,8 @@ mod tests {
         let has = |row: usize| labels(if row < 4 { &["a", "c"] } else { &["b"][..1 - row % 2] });
         let has: Vec<_> = (0..9).map(has).collect();
         let form = form(Thresholds::Tune);
-        let targets = form.targets(&rows(&has), Path::new("x"), LossOptions::default()).unwrap();
-        let mut score = targets.score();
+        let targets = targets_of(&form, &rows(&has), LossOptions::default()).unwrap();
+        let mut score = targets.score(Scoring::default());
         for row in 0..9 {
             score.add(&[row], &[if row < 4 { -0.5 } else { 0.5 }, -1.0, 2.0]);
         }
@@ -357,7 +365,7 @@ mod tests {
     #[test]
     fn what_has_no_meaning_is_refused() {
         let options = LossOptions { balanced: false, label_smoothing: 0.1 };
-        let error = form(Thresholds::Tune).targets(&[], Path::new("x"), options).unwrap_err();
+        let error = targets_of(&form(Thresholds::Tune), &[], options).unwrap_err();
         assert!(error.to_string().starts_with("--label-smoothing: "), "{error}");
         assert_eq!(balanced(&[vec![0], vec![0, 1], vec![0], vec![]], 3), [1.0 / 3.0, 3.0, 1.0]);
     }

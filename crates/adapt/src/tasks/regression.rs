@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use retune_data::{Example, Label, LabelMap, ProblemType};
+use retune_data::{Example, Label, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, RegressionPairs, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
-use super::form::{Answer, Form, FormSpec, LossOptions, Measured, Metrics, Score, Targets};
+use super::form::{Answer, Decode, Form, FormSpec, LossOptions, Measured, Metrics, Score, Scoring, Targets};
+use super::rows::{EachRow, RowByRow};
 use crate::AdaptError;
 
 pub(super) static SPEC: FormSpec = FormSpec {
-    problem_type: ProblemType::Regression,
+    problem_type: Some(ProblemType::Regression),
     summary: "a number for each row",
     // It falls with the squared error. A correlation would keep weights of an early step, whose numbers are in the right
     // order and of the wrong size.
@@ -41,6 +42,11 @@ impl Regression {
     pub fn new() -> Self {
         Regression { labels: LabelMap::of_number() }
     }
+
+    /// What the logits of one row say: `[labels]`.
+    fn answer(&self, logits: &[f32]) -> Answer {
+        Answer::Number { score: logits.first().copied().unwrap_or(f32::NAN) }
+    }
 }
 
 impl Form for Regression {
@@ -55,6 +61,7 @@ impl Form for Regression {
     fn targets(
         &self,
         examples: &[Example],
+        _: &Tokens,
         _: &Path,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError> {
@@ -71,8 +78,8 @@ impl Form for Regression {
         Ok(Box::new(Numbers { numbers, mean }))
     }
 
-    fn answer(&self, logits: &[f32]) -> Answer {
-        Answer::Number { score: logits.first().copied().unwrap_or(f32::NAN) }
+    fn decode<'a>(&'a self, _: &'a [Example], _: &'a Tokens) -> Box<dyn Decode + 'a> {
+        Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) })
     }
 }
 
@@ -84,11 +91,16 @@ struct Numbers {
     mean: f64,
 }
 
-impl Targets for Numbers {
-    fn label(&self, row: usize) -> Label {
-        Label::Number(self.numbers[row])
+impl Numbers {
+    /// What a row with these logits, `[labels]`, adds to the metric that decides.
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
+        let (number, predicted) = (self.numbers[row], logits.first().map_or(f64::NAN, |x| f64::from(*x)));
+        let apart = number - self.mean;
+        [(number - predicted).powi(2), apart, apart * apart, 1.0]
     }
+}
 
+impl Targets for Numbers {
     fn denominator(&self, rows: &[usize]) -> f32 {
         rows.len() as f32
     }
@@ -98,14 +110,10 @@ impl Targets for Numbers {
         ops::squared_error(tape, logits, &targets, denominator)
     }
 
-    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
-        let (number, predicted) = (self.numbers[row], logits.first().map_or(f64::NAN, |x| f64::from(*x)));
-        let apart = number - self.mean;
-        [(number - predicted).powi(2), apart, apart * apart, 1.0]
-    }
-
-    fn score(&self) -> Box<dyn Score + '_> {
-        Box::new(NumberScores { targets: self, pairs: RegressionPairs::default() })
+    fn score(&self, scoring: Scoring) -> Box<dyn Score + '_> {
+        let counts = NumberScores { targets: self, pairs: RegressionPairs::default() };
+        let tally = |row: usize, logits: &[f32]| self.tally(row, logits);
+        Box::new(RowByRow::new(counts, scoring, 1, tally))
     }
 }
 
@@ -130,6 +138,7 @@ impl Score for NumberScores<'_> {
             labels: Vec::new(),
             matrix: None,
             thresholds: None,
+            tallies: Vec::new(),
         }
     }
 }
@@ -137,13 +146,13 @@ impl Score for NumberScores<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::form::testing::rows;
+    use crate::tasks::form::testing::{rows, targets_of};
 
     #[test]
     fn the_loss_is_the_mean_squared_error() {
         let examples = rows(&[Label::Number(2.5), Label::Number(-1.0)]);
-        let targets = Regression::new().targets(&examples, Path::new("x"), LossOptions::default()).unwrap();
-        let mut score = targets.score();
+        let targets = targets_of(&Regression::new(), &examples, LossOptions::default()).unwrap();
+        let mut score = targets.score(Scoring::default());
         score.add(&[1, 0], &[1.0, 2.0]);
         let measured = score.measure(Some(Bootstrap::default()));
         assert!((measured.loss - (4.0 + 0.25) / 2.0).abs() < 1e-12);
@@ -157,7 +166,7 @@ mod tests {
             [(true, 0.0, "--class-weights: "), (false, 0.2, "--label-smoothing: ")]
         {
             let options = LossOptions { balanced, label_smoothing };
-            let error = Regression::new().targets(&[], Path::new("x"), options).unwrap_err();
+            let error = targets_of(&Regression::new(), &[], options).unwrap_err();
             assert!(error.to_string().starts_with(flag), "{error}");
         }
     }

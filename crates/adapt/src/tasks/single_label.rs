@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
-use retune_data::{Example, Label, LabelMap, ProblemType};
+use retune_data::{Example, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, ConfusionMatrix, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
-use super::form::{Answer, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Targets};
+use super::form::{
+    Answer, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Scoring, Targets,
+};
+use super::rows::{EachRow, RowByRow};
 use crate::AdaptError;
 
 pub(super) static SPEC: FormSpec = FormSpec {
-    problem_type: ProblemType::SingleLabel,
+    problem_type: Some(ProblemType::SingleLabel),
     summary: "one of several classes for each row",
     decides: "accuracy",
     // Right rows and all rows.
@@ -32,6 +35,12 @@ impl SingleLabel {
     pub fn new(labels: LabelMap) -> Self {
         SingleLabel { labels }
     }
+
+    /// What the logits of one row say: `[labels]`.
+    fn answer(&self, logits: &[f32]) -> Answer {
+        let (class, score) = decode(logits);
+        Answer::Class { label: self.labels.name(class).unwrap_or_default().to_string(), score }
+    }
 }
 
 impl Form for SingleLabel {
@@ -46,6 +55,7 @@ impl Form for SingleLabel {
     fn targets(
         &self,
         examples: &[Example],
+        _: &Tokens,
         path: &Path,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError> {
@@ -58,9 +68,8 @@ impl Form for SingleLabel {
         }))
     }
 
-    fn answer(&self, logits: &[f32]) -> Answer {
-        let (class, score) = decode(logits);
-        Answer::Class { label: self.labels.name(class).unwrap_or_default().to_string(), score }
+    fn decode<'a>(&'a self, _: &'a [Example], _: &'a Tokens) -> Box<dyn Decode + 'a> {
+        Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) })
     }
 }
 
@@ -92,11 +101,14 @@ struct Classes {
     labels: LabelMap,
 }
 
-impl Targets for Classes {
-    fn label(&self, row: usize) -> Label {
-        Label::Class(self.labels.name(self.classes[row] as usize).unwrap_or_default().to_string())
+impl Classes {
+    /// What a row with these logits, `[labels]`, adds to the metric that decides.
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
+        [f64::from(u8::from(decode(logits).0 == self.classes[row] as usize)), 1.0, 0.0, 0.0]
     }
+}
 
+impl Targets for Classes {
     fn denominator(&self, rows: &[usize]) -> f32 {
         match &self.class_weights {
             None => rows.len() as f32,
@@ -114,12 +126,11 @@ impl Targets for Classes {
         ops::cross_entropy(tape, logits, &targets, options)
     }
 
-    fn tally(&self, row: usize, logits: &[f32]) -> Tally {
-        [f64::from(u8::from(decode(logits).0 == self.classes[row] as usize)), 1.0, 0.0, 0.0]
-    }
-
-    fn score(&self) -> Box<dyn Score + '_> {
-        Box::new(ClassScores { targets: self, matrix: ConfusionMatrix::new(self.labels.len()), loss: 0.0 })
+    fn score(&self, scoring: Scoring) -> Box<dyn Score + '_> {
+        let counts =
+            ClassScores { targets: self, matrix: ConfusionMatrix::new(self.labels.len()), loss: 0.0 };
+        let tally = |row: usize, logits: &[f32]| self.tally(row, logits);
+        Box::new(RowByRow::new(counts, scoring, self.labels.len(), tally))
     }
 }
 
@@ -152,6 +163,7 @@ impl Score for ClassScores<'_> {
             labels: LabelScore::all(&targets.labels, matrix.per_class()),
             matrix: Some(matrix),
             thresholds: None,
+            tallies: Vec::new(),
         }
     }
 }
@@ -159,7 +171,7 @@ impl Score for ClassScores<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::form::testing::{class, form_of, rows};
+    use crate::tasks::form::testing::{class, form_of, rows, targets_of};
 
     #[test]
     fn a_row_is_decoded_as_softmax_says() {
@@ -173,8 +185,8 @@ mod tests {
     fn the_loss_is_the_mean_cross_entropy() {
         let form = form_of(ProblemType::SingleLabel, &["a", "b"]);
         let examples = rows(&[class("a"), class("a")]);
-        let targets = form.targets(&examples, Path::new("x"), LossOptions::default()).unwrap();
-        let mut score = targets.score();
+        let targets = targets_of(&*form, &examples, LossOptions::default()).unwrap();
+        let mut score = targets.score(Scoring::default());
         score.add(&[0, 1], &[1.0, 3.0, 2.0, -1.0]);
         let measured = score.measure(None);
         let expected = (f64::ln_1p(2.0f64.exp()) + f64::ln_1p((-3.0f64).exp())) / 2.0;

@@ -1,88 +1,139 @@
-//! A text, or two: a linear layer over the pooled hidden state, as transformers builds it. What its outputs mean is the
-//! form: one of several classes, several labels, a number.
+//! A text, or two: a linear layer over the pooled hidden state. What its outputs mean is the form: one of several
+//! classes, several labels, a number.
 
-use std::sync::Arc;
+use std::path::Path;
 
-use retune_data::Tokens;
-use retune_model::families::Encoder;
-use retune_model::layers::Linear;
-use retune_model::{Checkpoint, Forward, Init, ModelError};
-use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{Result, Var, ops};
-
-use super::form::Targets;
-use super::{Task, multi_label, regression, single_label};
-
-pub(super) const TASK: Task = Task {
-    name: "text-classification",
-    summary: "classes, labels or a number for each text or pair of texts: intents, topics, sentiment, similarity",
-    forms: &[&single_label::SPEC, &multi_label::SPEC, &regression::SPEC],
+use retune_data::{
+    Columns, DataError, FoundProblemType, LabelReading, ProblemType, Table, Wanted, choose_wanted_columns,
+    labelled_examples, read_table, unlabelled_examples,
 };
+use retune_model::families::HeadKind;
 
-/// An encoder with a classification head.
-pub struct TextClassifier {
-    encoder: Box<dyn Encoder>,
-    classifier: Linear,
-    dropout: f32,
-}
+use super::reading::{ColumnNames, Corpus, Reading, WantedProblemType};
+use super::table_file::TableFile;
+use super::{Form, FormSettings, FormSpec, Task, multi_label, regression, single_label};
+use crate::AdaptError;
 
-impl TextClassifier {
-    /// Puts the last layer of a head, of `classes`, on an encoder. `keep_head` takes the checkpoint's own, which is right only if it was
-    /// trained for the same labels in the same order; else, or where there is none, it is drawn anew and is then among
-    /// the checkpoint's fresh tensors.
-    pub fn build(
-        encoder: Box<dyn Encoder>,
-        checkpoint: &mut Checkpoint,
-        keep_head: bool,
-        classes: usize,
-    ) -> std::result::Result<Self, ModelError> {
-        let hidden = encoder.hidden_size();
-        let defaults = encoder.head();
-        let init = Init::Normal(defaults.initializer_range);
-        let make = if keep_head { Linear::load_or_init } else { Linear::init };
-        let classifier = make(checkpoint, defaults.name, hidden, classes, init)?;
-        Ok(TextClassifier { encoder, classifier, dropout: defaults.dropout })
+#[derive(Debug)]
+pub(super) struct TextClassification;
+
+impl Task for TextClassification {
+    fn name(&self) -> &'static str {
+        "text-classification"
     }
 
-    /// The encoder under the head.
-    pub fn encoder(&self) -> &dyn Encoder {
-        &*self.encoder
+    fn summary(&self) -> &'static str {
+        "classes, labels or a number for each text or pair of texts: intents, topics, sentiment, similarity"
     }
 
-    /// The linear layer that gives the logits.
-    pub fn classifier(&self) -> &Linear {
-        &self.classifier
+    fn head(&self) -> HeadKind {
+        HeadKind::Sequence
     }
 
-    /// `[rows, classes]`
-    pub fn logits(&self, forward: &Forward<'_>) -> Result<Var> {
-        let pooled = self.encoder.pooled(forward)?;
-        self.head(forward, &pooled, &forward.batch.pooled)
+    fn forms(&self) -> &'static [&'static FormSpec] {
+        static FORMS: [&FormSpec; 3] = [&single_label::SPEC, &multi_label::SPEC, &regression::SPEC];
+        &FORMS
     }
 
-    /// Those of a batch that mixes adapters, for each that has rows in it, in the order of [`Mixture::rows`]: each has a head
-    /// of its own, and so may have another number of classes.
-    ///
-    /// [`Mixture::rows`]: retune_model::Mixture::rows
-    pub fn logits_of_each(&self, forward: &Forward<'_>) -> Result<Vec<Var>> {
-        let pooled = self.encoder.pooled(forward)?;
-        forward.each(&[&pooled], &forward.batch.pooled, |_, forward, inputs, layout| {
-            self.head(forward, &inputs[0], layout)
+    fn read(&self, path: &Path, reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
+        let table = read_table(path, &reading.options)?;
+        if reading.label_separator == Some("") {
+            let message = "expected what stands between labels, such as ;, got nothing".into();
+            return Err(AdaptError::Option { option: "label-separator".into(), message });
+        }
+        let columns = columns(&table, reading)?;
+        let mut said: Vec<String> = table.notices().iter().map(ToString::to_string).collect();
+        said.extend(
+            [Some(&columns.text), columns.pair.as_ref()].into_iter().flatten().map(|c| c.why.clone()),
+        );
+        let (examples, problem_type) = if reading.labelled {
+            said.extend(columns.label.as_ref().map(|choice| choice.why.clone()));
+            let found = problem_type(&table, &columns, reading)?;
+            let separator = reading.separator().map(str::to_string);
+            let labels = LabelReading { problem_type: found.problem_type, separator };
+            said.extend(found.why);
+            (labelled_examples(&table, &columns, &labels)?, Some(found.problem_type))
+        } else {
+            (unlabelled_examples(&table, &columns), None)
+        };
+        let name = |choice: &retune_data::Choice| choice.name.clone();
+        let names = ColumnNames {
+            text: name(&columns.text),
+            pair: columns.pair.as_ref().map(name),
+            label: columns.label.as_ref().map(name),
+            label_separator: reading.label_separator.map(str::to_string),
+        };
+        let file = Box::new(TableFile { table, columns });
+        Ok(Corpus { examples, columns: names, problem_type, said, file })
+    }
+
+    fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {
+        let FormSettings { problem_type, labels, thresholds } = settings;
+        Ok(match problem_type {
+            ProblemType::SingleLabel => Box::new(single_label::SingleLabel::new(labels)),
+            ProblemType::MultiLabel => Box::new(multi_label::MultiLabel::new(labels, thresholds)),
+            ProblemType::Regression => Box::new(regression::Regression::new()),
         })
     }
 
-    fn head(&self, forward: &Forward<'_>, pooled: &Var, layout: &Arc<Layout>) -> Result<Var> {
-        let dropout = forward.dropout(&self.classifier.name, self.dropout);
-        let pooled = ops::dropout(forward.tape, pooled, layout, dropout)?;
-        self.classifier.forward(forward, &pooled, layout, Activation::Identity)
+    fn fits(&self, problem_type: ProblemType, outputs: usize) -> Result<(), String> {
+        let fits = match problem_type {
+            ProblemType::SingleLabel => outputs >= 2,
+            ProblemType::MultiLabel => outputs >= 1,
+            ProblemType::Regression => outputs == 1,
+        };
+        let noun = if outputs == 1 { "output" } else { "outputs" };
+        let message =
+            || format!("its head has {outputs} {noun}, which is no head of problem type {problem_type}");
+        if fits { Ok(()) } else { Err(message()) }
     }
 }
 
-/// Rows with their targets.
-#[derive(Debug)]
-pub struct ClassifierRows {
-    /// The texts.
-    pub tokens: Tokens,
-    /// What is to be learnt of each.
-    pub targets: Box<dyn Targets>,
+/// The columns of a file: as given, else those that a model was trained on, where the file has them.
+fn columns(table: &Table, reading: &Reading<'_>) -> Result<Columns, DataError> {
+    let has = |name: &str| table.columns().iter().any(|column| column == name);
+    let wanted = Wanted {
+        text: reading.column(reading.text, |trained| Some(&trained.text), has),
+        label: reading.column(reading.label, |trained| trained.label.as_ref(), has),
+        pair: reading.column(reading.pair, |trained| trained.pair.as_ref(), has),
+        separator: reading.separator(),
+    };
+    choose_wanted_columns(table, &wanted)
+}
+
+/// What the labels of rows are: as asked, else by their column; whole numbers go on being amounts where the model's own
+/// head gives a number. The sentence says why, where it is not the usual case.
+fn problem_type(
+    table: &Table,
+    columns: &Columns,
+    reading: &Reading<'_>,
+) -> Result<FoundProblemType, AdaptError> {
+    let separator = reading.separator();
+    let (asked, head) = match reading.problem_type {
+        WantedProblemType::Known(problem_type) => return Ok(FoundProblemType { problem_type, why: None }),
+        WantedProblemType::Found { asked, head } => (asked, head),
+    };
+    if let Some(problem_type) = asked {
+        if separator.is_some() && problem_type != ProblemType::MultiLabel {
+            let message =
+                format!("it parts several labels, and the problem type is {problem_type}; leave it out");
+            return Err(AdaptError::Option { option: "label-separator".into(), message });
+        }
+        let why = Some(format!("problem type {problem_type}: as asked"));
+        return Ok(FoundProblemType { problem_type, why });
+    }
+    let found = ProblemType::of_column(table, columns, separator)?;
+    let numbers = || {
+        let column = columns.label.as_ref().map(|label| label.index);
+        let mut values =
+            table.rows().filter_map(|row| row.get(column?)).filter(|value| !value.trim().is_empty());
+        values.all(|value| value.trim().parse::<f64>().is_ok())
+    };
+    if found.problem_type == ProblemType::SingleLabel && head == Some(ProblemType::Regression) && numbers() {
+        let problem_type = ProblemType::Regression;
+        let why = "problem type regression: the labels are numbers, and the model gives a number; --problem-type \
+                   single-label takes them for classes";
+        return Ok(FoundProblemType { problem_type, why: Some(why.into()) });
+    }
+    Ok(found)
 }

@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{Applied, DuringTraining, Method, Model, Update};
-use retune_adapt::tasks::TextClassifier;
+use retune_adapt::tasks::EncoderWithHead;
 use retune_adapt::{AdaptError, Options};
-use retune_model::{Batch, BatchRow, Forward, Hooks, families};
+use retune_model::families::{self, HeadKind};
+use retune_model::{Batch, BatchRow, Forward, Hooks};
 use retune_tensor::backend::AdamW;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var, ops};
@@ -60,7 +61,7 @@ pub(crate) fn starts_near(method: &dyn Method) -> bool {
 pub(crate) struct Case {
     pub(crate) parameters: Parameters,
     pub(crate) hooks: Hooks,
-    pub(crate) classifier: TextClassifier,
+    pub(crate) classifier: EncoderWithHead,
     pub(crate) fresh: Vec<String>,
     pub(crate) rows: Rows,
     pub(crate) applied: Applied,
@@ -77,9 +78,9 @@ impl Case {
         let rows: Rows =
             serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
         let seed = Key::new(3);
-        let mut opened = families::open(&folder, Device::Cpu, seed)?;
+        let mut opened = families::open(&folder, HeadKind::Sequence, Device::Cpu, seed)?;
         let classifier =
-            TextClassifier::build(opened.encoder, &mut opened.checkpoint, keep_head, rows.num_labels)?;
+            EncoderWithHead::build(opened.encoder, &mut opened.checkpoint, keep_head, rows.num_labels)?;
         let loaded = opened.checkpoint.finish()?;
         let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
         let applied = adjust(&mut Model {

@@ -34,14 +34,14 @@ pub(crate) fn run(_: &Args, output: &Output) -> Result<(), Failure> {
         .iter()
         .map(|task| {
             let forms: Vec<_> = task
-                .forms
+                .forms()
                 .iter()
                 .map(|form| {
-                    let (name, metric) = (form.problem_type.name(), form.decides);
+                    let (name, metric) = (form.problem_type.map(retune::ProblemType::name), form.decides);
                     json!({"problem_type": name, "summary": form.summary, "metric": metric})
                 })
                 .collect();
-            json!({"name": task.name, "summary": task.summary, "forms": forms})
+            json!({"name": task.name(), "summary": task.summary(), "forms": forms})
         })
         .collect();
     let families: Vec<_> = retune::FAMILIES
@@ -71,7 +71,7 @@ fn text() -> String {
     text.push_str(
         &retune::TASKS
             .iter()
-            .map(|task| format!("{} ({})", task.name, task.summary))
+            .map(|task| format!("{} ({})", task.name(), task.summary()))
             .collect::<Vec<_>>()
             .join(", "),
     );

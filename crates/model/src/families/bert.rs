@@ -4,7 +4,7 @@ use retune_tensor::backend::Activation;
 use retune_tensor::{Result, Var};
 
 use super::bert_body::BertBody;
-use super::{Encoder, Family, HeadDefaults, bare_or_old};
+use super::{Encoder, Family, HeadDefaults, HeadKind, bare_or_old};
 use crate::formats::{BertConfig, HfConfig};
 use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, Init, ModelError};
@@ -21,8 +21,8 @@ impl Family for Bert {
         "BERT encoders and those of its shape: BERT, MiniLM, many sentence encoders"
     }
 
-    fn sequence_classification_class(&self) -> &'static str {
-        "BertForSequenceClassification"
+    fn class_prefix(&self) -> &'static str {
+        "Bert"
     }
 
     fn aliases(&self) -> Aliases {
@@ -33,18 +33,26 @@ impl Family for Bert {
         &self,
         config: &HfConfig,
         checkpoint: &mut Checkpoint,
+        kind: HeadKind,
     ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
         let bert = BertBody::load(checkpoint, "bert", BertConfig::new(config)?, None)?;
         // Some checkpoints ship no pooler: it is then new, as transformers makes it, and belongs to the head.
         let (hidden, init) = (bert.config.hidden_size, Init::Normal(bert.config.initializer_range));
-        let pooler = Linear::load_or_init(checkpoint, "bert.pooler.dense", hidden, hidden, init)?;
-        Ok(Box::new(BertModel { bert, pooler }))
+        let pooler = match kind {
+            HeadKind::Sequence => {
+                Some(Linear::load_or_init(checkpoint, "bert.pooler.dense", hidden, hidden, init)?)
+            }
+            HeadKind::Token | HeadKind::Question => None,
+        };
+        Ok(Box::new(BertModel { bert, pooler, kind }))
     }
 }
 
 struct BertModel {
     bert: BertBody,
-    pooler: Linear,
+    /// Where the head reads what it pools.
+    pooler: Option<Linear>,
+    kind: HeadKind,
 }
 
 impl Encoder for BertModel {
@@ -52,9 +60,10 @@ impl Encoder for BertModel {
         self.bert.all(forward)
     }
 
-    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
+    fn head_input(&self, forward: &Forward<'_>) -> Result<Var> {
+        let Some(pooler) = &self.pooler else { return self.bert.all(forward) };
         let first = self.bert.first(forward)?;
-        self.pooler.forward(forward, &first, &forward.batch.pooled, Activation::Tanh)
+        pooler.forward(forward, &first, &forward.batch.pooled, Activation::Tanh)
     }
 
     fn linears(&self) -> Vec<&Linear> {
@@ -66,7 +75,7 @@ impl Encoder for BertModel {
     }
 
     fn head_linears(&self) -> Vec<&Linear> {
-        vec![&self.pooler]
+        self.pooler.iter().collect()
     }
 
     fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
@@ -82,7 +91,7 @@ impl Encoder for BertModel {
     }
 
     fn head(&self) -> HeadDefaults {
-        self.bert.head(Bert.head_name())
+        self.bert.head(self.kind, Bert.head_name(self.kind))
     }
 
     fn set_dropout(&mut self, probability: f32) {

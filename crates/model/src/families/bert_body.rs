@@ -5,7 +5,7 @@ use std::sync::Arc;
 use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::{Result, Var, ops};
 
-use super::HeadDefaults;
+use super::{HeadDefaults, HeadKind};
 use crate::formats::BertConfig;
 use crate::layers::{
     Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, SubLayer, TokenEmbeddings,
@@ -100,12 +100,12 @@ impl BertBody {
         self.encoder.sub_layers()
     }
 
-    pub(super) fn head(&self, name: &'static str) -> HeadDefaults {
-        HeadDefaults {
-            name,
-            dropout: self.config.classifier_dropout as f32,
-            initializer_range: self.config.initializer_range,
-        }
+    pub(super) fn head(&self, kind: HeadKind, name: &'static str) -> HeadDefaults {
+        let dropout = match kind {
+            HeadKind::Sequence | HeadKind::Token => self.config.classifier_dropout as f32,
+            HeadKind::Question => 0.0,
+        };
+        HeadDefaults { kind, name, dropout, initializer_range: self.config.initializer_range }
     }
 
     pub(super) fn set_dropout(&mut self, probability: f32) {
@@ -126,18 +126,28 @@ pub(super) struct DenseHead {
 }
 
 impl DenseHead {
-    /// The site of the last layer of such heads.
-    pub(super) const LAST: &'static str = "classifier.out_proj";
+    /// The site of the last layer of a head of this kind.
+    pub(super) fn last(kind: HeadKind) -> &'static str {
+        match kind {
+            HeadKind::Sequence => "classifier.out_proj",
+            HeadKind::Token => "classifier",
+            HeadKind::Question => "qa_outputs",
+        }
+    }
 
-    /// Takes `classifier.dense`. A pretrained model has none: it is then new.
+    /// Takes `classifier.dense`, if the head is of the kind that has it. A pretrained model has none: it is then new.
     pub(super) fn load(
         checkpoint: &mut Checkpoint,
         config: &BertConfig,
         activation: Activation,
-    ) -> std::result::Result<Self, ModelError> {
+        kind: HeadKind,
+    ) -> std::result::Result<Option<Self>, ModelError> {
+        if kind.reads_tokens() {
+            return Ok(None);
+        }
         let (hidden, init) = (config.hidden_size, Init::Normal(config.initializer_range));
         let dense = Linear::load_or_init(checkpoint, "classifier.dense", hidden, hidden, init)?;
-        Ok(DenseHead { dense, activation })
+        Ok(Some(DenseHead { dense, activation }))
     }
 
     /// `[rows, hidden_size]` of the rows' first tokens `[rows, hidden_size]`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::{Result, Var};
 
-use super::{Encoder, Family, HeadDefaults, bare_or_old};
+use super::{Encoder, Family, HeadDefaults, HeadKind, bare_or_old};
 use crate::formats::{DistilBertConfig, HfConfig};
 use crate::layers::{
     Linear, PostNormDropout, PostNormEncoder, PostNormNames, PostNormSizes, SubLayer, TokenEmbeddings,
@@ -40,8 +40,8 @@ impl Family for DistilBert {
         "DistilBERT encoders: BERT's quality at half its depth"
     }
 
-    fn sequence_classification_class(&self) -> &'static str {
-        "DistilBertForSequenceClassification"
+    fn class_prefix(&self) -> &'static str {
+        "DistilBert"
     }
 
     fn aliases(&self) -> Aliases {
@@ -52,6 +52,7 @@ impl Family for DistilBert {
         &self,
         config: &HfConfig,
         checkpoint: &mut Checkpoint,
+        kind: HeadKind,
     ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
         let config = DistilBertConfig::new(config)?;
         let embeddings = TokenEmbeddingsSizes {
@@ -73,12 +74,14 @@ impl Family for DistilBert {
         let dropout = config.dropout as f32;
         let rates = dropouts(config.attention_dropout as f32, dropout);
         let (layers, init) = ("distilbert.transformer.layer", Init::Normal(config.initializer_range));
-        Ok(Box::new(DistilBertModel {
-            embeddings: TokenEmbeddings::load(checkpoint, "distilbert.embeddings", embeddings, dropout)?,
-            transformer: PostNormEncoder::load(checkpoint, layers, config.n_layers, NAMES, blocks, rates)?,
-            pre_classifier: Linear::load_or_init(checkpoint, "pre_classifier", config.dim, config.dim, init)?,
-            config,
-        }))
+        let (name, width) = ("pre_classifier", config.dim);
+        let embeddings = TokenEmbeddings::load(checkpoint, "distilbert.embeddings", embeddings, dropout)?;
+        let transformer = PostNormEncoder::load(checkpoint, layers, config.n_layers, NAMES, blocks, rates)?;
+        let pre_classifier = match kind {
+            HeadKind::Sequence => Some(Linear::load_or_init(checkpoint, name, width, width, init)?),
+            HeadKind::Token | HeadKind::Question => None,
+        };
+        Ok(Box::new(DistilBertModel { config, embeddings, transformer, pre_classifier, kind }))
     }
 }
 
@@ -91,7 +94,9 @@ struct DistilBertModel {
     config: DistilBertConfig,
     embeddings: TokenEmbeddings,
     transformer: PostNormEncoder,
-    pre_classifier: Linear,
+    /// Where the head reads the first token.
+    pre_classifier: Option<Linear>,
+    kind: HeadKind,
 }
 
 impl DistilBertModel {
@@ -107,9 +112,10 @@ impl Encoder for DistilBertModel {
         without_prompt(forward, hidden, &layout)
     }
 
-    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
+    fn head_input(&self, forward: &Forward<'_>) -> Result<Var> {
+        let Some(pre_classifier) = &self.pre_classifier else { return self.encode(forward) };
         let (first, _) = self.run(forward, Wanted::First)?;
-        self.pre_classifier.forward(forward, &first, &forward.batch.pooled, Activation::Relu)
+        pre_classifier.forward(forward, &first, &forward.batch.pooled, Activation::Relu)
     }
 
     fn linears(&self) -> Vec<&Linear> {
@@ -121,7 +127,7 @@ impl Encoder for DistilBertModel {
     }
 
     fn head_linears(&self) -> Vec<&Linear> {
-        vec![&self.pre_classifier]
+        self.pre_classifier.iter().collect()
     }
 
     fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
@@ -138,8 +144,13 @@ impl Encoder for DistilBertModel {
 
     fn head(&self) -> HeadDefaults {
         HeadDefaults {
-            name: DistilBert.head_name(),
-            dropout: self.config.seq_classif_dropout as f32,
+            kind: self.kind,
+            name: DistilBert.head_name(self.kind),
+            dropout: match self.kind {
+                HeadKind::Sequence => self.config.seq_classif_dropout,
+                HeadKind::Token => self.config.dropout,
+                HeadKind::Question => self.config.qa_dropout,
+            } as f32,
             initializer_range: self.config.initializer_range,
         }
     }
@@ -147,6 +158,9 @@ impl Encoder for DistilBertModel {
     fn set_dropout(&mut self, probability: f32) {
         self.embeddings.dropout = probability;
         self.transformer.dropout = dropouts(probability, probability);
-        self.config.seq_classif_dropout = f64::from(probability);
+        let probability = f64::from(probability);
+        self.config.dropout = probability;
+        self.config.seq_classif_dropout = probability;
+        self.config.qa_dropout = probability;
     }
 }

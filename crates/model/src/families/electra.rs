@@ -5,7 +5,7 @@ use retune_tensor::backend::Activation;
 use retune_tensor::{Result, Var};
 
 use super::bert_body::{BertBody, DenseHead};
-use super::{Encoder, Family, HeadDefaults, bare_or_old};
+use super::{Encoder, Family, HeadDefaults, HeadKind, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
 use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
@@ -31,12 +31,12 @@ impl Family for Electra {
         "ELECTRA encoders, discriminators above all"
     }
 
-    fn sequence_classification_class(&self) -> &'static str {
-        "ElectraForSequenceClassification"
+    fn class_prefix(&self) -> &'static str {
+        "Electra"
     }
 
-    fn head_name(&self) -> &'static str {
-        DenseHead::LAST
+    fn head_name(&self, kind: HeadKind) -> &'static str {
+        DenseHead::last(kind)
     }
 
     fn aliases(&self) -> Aliases {
@@ -47,18 +47,21 @@ impl Family for Electra {
         &self,
         config: &HfConfig,
         checkpoint: &mut Checkpoint,
+        kind: HeadKind,
     ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
         let read = BertConfig::with_defaults(config, &DEFAULTS)?;
         let electra = BertBody::load(checkpoint, "electra", read, None)?;
         // Gelu, whatever function the blocks have.
-        let head = DenseHead::load(checkpoint, &electra.config, Activation::Gelu)?;
-        Ok(Box::new(ElectraModel { electra, head }))
+        let head = DenseHead::load(checkpoint, &electra.config, Activation::Gelu, kind)?;
+        Ok(Box::new(ElectraModel { electra, head, kind }))
     }
 }
 
 struct ElectraModel {
     electra: BertBody,
-    head: DenseHead,
+    /// Where the head reads what it pools.
+    head: Option<DenseHead>,
+    kind: HeadKind,
 }
 
 impl Encoder for ElectraModel {
@@ -66,8 +69,9 @@ impl Encoder for ElectraModel {
         self.electra.all(forward)
     }
 
-    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.head.forward(forward, &self.electra.first(forward)?, &self.electra.config)
+    fn head_input(&self, forward: &Forward<'_>) -> Result<Var> {
+        let Some(head) = &self.head else { return self.electra.all(forward) };
+        head.forward(forward, &self.electra.first(forward)?, &self.electra.config)
     }
 
     fn linears(&self) -> Vec<&Linear> {
@@ -79,7 +83,7 @@ impl Encoder for ElectraModel {
     }
 
     fn head_linears(&self) -> Vec<&Linear> {
-        vec![&self.head.dense]
+        self.head.iter().map(|head| &head.dense).collect()
     }
 
     fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
@@ -95,7 +99,7 @@ impl Encoder for ElectraModel {
     }
 
     fn head(&self) -> HeadDefaults {
-        self.electra.head(DenseHead::LAST)
+        self.electra.head(self.kind, DenseHead::last(self.kind))
     }
 
     fn set_dropout(&mut self, probability: f32) {

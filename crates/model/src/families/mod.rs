@@ -4,11 +4,13 @@ pub mod bert;
 mod bert_body;
 pub mod distilbert;
 pub mod electra;
+mod head;
 pub mod modernbert;
 pub mod roberta;
 
 use std::path::Path;
 
+pub use head::{HeadDefaults, HeadKind};
 use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Result, Var};
 
@@ -36,22 +38,31 @@ pub trait Family: Send + Sync {
     /// What it is, in one line.
     fn summary(&self) -> &'static str;
 
-    /// The class of transformers that holds it with a sequence classification head.
-    fn sequence_classification_class(&self) -> &'static str;
+    /// What the names of its classes in transformers begin with.
+    fn class_prefix(&self) -> &'static str;
+
+    /// The class of transformers that holds it with a head of this kind.
+    fn class(&self, kind: HeadKind) -> String {
+        format!("{}{}", self.class_prefix(), kind.class_suffix())
+    }
 
     /// The site of the layer that gives the logits: the last of the head.
-    fn head_name(&self) -> &'static str {
-        "classifier"
+    fn head_name(&self, kind: HeadKind) -> &'static str {
+        match kind {
+            HeadKind::Sequence | HeadKind::Token => "classifier",
+            HeadKind::Question => "qa_outputs",
+        }
     }
 
     /// Other names that checkpoints have for its tensors.
     fn aliases(&self) -> Aliases;
 
-    /// Builds the encoder, taking its tensors from `checkpoint`.
+    /// Builds the encoder, and of a head of this kind all but its last layer, taking tensors from `checkpoint`.
     fn build(
         &self,
         config: &HfConfig,
         checkpoint: &mut Checkpoint,
+        kind: HeadKind,
     ) -> std::result::Result<Box<dyn Encoder>, ModelError>;
 }
 
@@ -60,9 +71,10 @@ pub trait Encoder: Send + Sync {
     /// The last hidden states, `[tokens, hidden_size]`.
     fn encode(&self, forward: &Forward<'_>) -> Result<Var>;
 
-    /// What the last layer of a sequence classification head reads, `[rows, hidden_size]`: the head's other layers and
-    /// the dropouts among them are the family's own. Of the last block only what this needs is computed.
-    fn pooled(&self, forward: &Forward<'_>) -> Result<Var>;
+    /// What the last layer of its head reads: `[rows, hidden_size]`, or `[tokens, hidden_size]` where it reads tokens.
+    /// The head's other layers and the dropouts among them are the family's own. Of the last block only what this needs
+    /// is computed.
+    fn head_input(&self, forward: &Forward<'_>) -> Result<Var>;
 
     /// Its linear layers, the head's left out: the sites that methods choose from.
     fn linears(&self) -> Vec<&Linear>;
@@ -110,17 +122,6 @@ pub trait Encoder: Send + Sync {
     fn set_dropout(&mut self, probability: f32);
 }
 
-/// What a family's classification head has in common with the family.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HeadDefaults {
-    /// The site of its last layer.
-    pub name: &'static str,
-    /// Dropout before that layer.
-    pub dropout: f32,
-    /// Standard deviation of new weights.
-    pub initializer_range: f64,
-}
-
 /// A model on disk, opened: its configuration, its family and its weights, which layers are still to take.
 pub struct Opened {
     /// Its `config.json`.
@@ -142,12 +143,17 @@ pub fn find(config: &HfConfig) -> std::result::Result<&'static dyn Family, Model
     })
 }
 
-/// Opens the model in `folder`. Errors if its family is not known, naming those that are.
-pub fn open(folder: &Path, device: Device, seed: Key) -> std::result::Result<Opened, ModelError> {
+/// Opens the model in `folder` for a head of this kind. Errors if its family is not known, naming those that are.
+pub fn open(
+    folder: &Path,
+    kind: HeadKind,
+    device: Device,
+    seed: Key,
+) -> std::result::Result<Opened, ModelError> {
     let config = HfConfig::open(folder)?;
     let family = find(&config)?;
     let mut checkpoint = Checkpoint::open(folder, device, family.aliases(), seed)?;
-    let encoder = family.build(&config, &mut checkpoint)?;
+    let encoder = family.build(&config, &mut checkpoint, kind)?;
     Ok(Opened { config, family, encoder, checkpoint })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use retune_tensor::backend::{Activation, AttentionShape, Layout, Rotary};
 use retune_tensor::{ParamId, Result, Var, ops};
 
-use super::{Encoder, Family, HeadDefaults};
+use super::{Encoder, Family, HeadDefaults, HeadKind};
 use crate::formats::{HfConfig, LayerKind, ModernBertConfig, Pooling};
 use crate::layers::{Embedding, LayerNorm, Linear, Part, SubLayer, SubLayerInputs, Wanted};
 use crate::{Aliases, Checkpoint, Forward, Init, ModelError};
@@ -23,8 +23,12 @@ impl Family for ModernBert {
         "ModernBERT encoders, of long texts: up to 8192 tokens"
     }
 
-    fn sequence_classification_class(&self) -> &'static str {
-        "ModernBertForSequenceClassification"
+    fn class_prefix(&self) -> &'static str {
+        "ModernBert"
+    }
+
+    fn head_name(&self, _: HeadKind) -> &'static str {
+        "classifier"
     }
 
     /// Bare models leave out `model.`.
@@ -36,8 +40,9 @@ impl Family for ModernBert {
         &self,
         config: &HfConfig,
         checkpoint: &mut Checkpoint,
+        kind: HeadKind,
     ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
-        Ok(Box::new(ModernBertModel::load(ModernBertConfig::new(config)?, checkpoint)?))
+        Ok(Box::new(ModernBertModel::load(ModernBertConfig::new(config)?, checkpoint, kind)?))
     }
 }
 
@@ -48,6 +53,7 @@ struct ModernBertModel {
     layers: Vec<ModernBertLayer>,
     final_norm: LayerNorm,
     head: PredictionHead,
+    kind: HeadKind,
 }
 
 struct ModernBertLayer {
@@ -73,7 +79,11 @@ struct PredictionHead {
 impl ModernBertModel {
     const EMBEDDINGS: &'static str = "model.embeddings";
 
-    fn load(config: ModernBertConfig, checkpoint: &mut Checkpoint) -> std::result::Result<Self, ModelError> {
+    fn load(
+        config: ModernBertConfig,
+        checkpoint: &mut Checkpoint,
+        kind: HeadKind,
+    ) -> std::result::Result<Self, ModelError> {
         let (hidden, epsilon, bias) = (config.hidden_size, config.norm_eps, config.norm_bias);
         let pad = config.pad_token_id.and_then(|id| u32::try_from(id).ok());
         let words = format!("{}.tok_embeddings", Self::EMBEDDINGS);
@@ -86,7 +96,7 @@ impl ModernBertModel {
             .collect::<std::result::Result<_, _>>()?;
         let final_norm = LayerNorm::load_with(checkpoint, "model.final_norm", hidden, epsilon, bias)?;
         let head = PredictionHead::load(checkpoint, &config)?;
-        Ok(ModernBertModel { config, tok_embeddings, embeddings_norm, layers, final_norm, head })
+        Ok(ModernBertModel { config, tok_embeddings, embeddings_norm, layers, final_norm, head, kind })
     }
 
     /// The hidden states of the tokens that are `wanted`.
@@ -112,15 +122,17 @@ impl Encoder for ModernBertModel {
         self.run(forward, Wanted::All)
     }
 
-    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
-        let pooled = match self.config.classifier_pooling {
-            Pooling::Cls => self.run(forward, Wanted::First)?,
-            Pooling::Mean => {
+    fn head_input(&self, forward: &Forward<'_>) -> Result<Var> {
+        let batch = forward.batch;
+        let (read, layout) = match (self.kind, self.config.classifier_pooling) {
+            (HeadKind::Token | HeadKind::Question, _) => (self.run(forward, Wanted::All)?, &batch.layout),
+            (HeadKind::Sequence, Pooling::Cls) => (self.run(forward, Wanted::First)?, &batch.pooled),
+            (HeadKind::Sequence, Pooling::Mean) => {
                 let hidden = self.run(forward, Wanted::All)?;
-                ops::mean_rows(forward.tape, &hidden, &forward.batch.layout)?
+                (ops::mean_rows(forward.tape, &hidden, &batch.layout)?, &batch.pooled)
             }
         };
-        self.head.forward(forward, &pooled, self.config.classifier_activation)
+        self.head.forward(forward, &read, layout, self.config.classifier_activation)
     }
 
     fn linears(&self) -> Vec<&Linear> {
@@ -149,7 +161,8 @@ impl Encoder for ModernBertModel {
 
     fn head(&self) -> HeadDefaults {
         HeadDefaults {
-            name: ModernBert.head_name(),
+            kind: self.kind,
+            name: ModernBert.head_name(self.kind),
             dropout: self.config.classifier_dropout as f32,
             // As transformers draws this layer, whatever `initializer_range` says.
             initializer_range: 1.0 / (self.config.hidden_size as f64).sqrt(),
@@ -286,10 +299,15 @@ impl PredictionHead {
         })
     }
 
-    /// `[rows, hidden_size]` of pooled hidden states `[rows, hidden_size]`.
-    fn forward(&self, forward: &Forward<'_>, x: &Var, activation: Activation) -> Result<Var> {
-        let pooled = &forward.batch.pooled;
-        let dense = self.dense.forward(forward, x, pooled, activation)?;
-        self.norm.forward(forward, &dense, pooled, None, None)
+    /// `[n, hidden_size]` of hidden states `[n, hidden_size]`, which `layout` lays out.
+    fn forward(
+        &self,
+        forward: &Forward<'_>,
+        x: &Var,
+        layout: &Arc<Layout>,
+        activation: Activation,
+    ) -> Result<Var> {
+        let dense = self.dense.forward(forward, x, layout, activation)?;
+        self.norm.forward(forward, &dense, layout, None, None)
     }
 }

@@ -5,7 +5,7 @@ use retune_tensor::backend::Activation;
 use retune_tensor::{Result, Var};
 
 use super::bert_body::{BertBody, DenseHead};
-use super::{Encoder, Family, HeadDefaults, bare_or_old};
+use super::{Encoder, Family, HeadDefaults, HeadKind, bare_or_old};
 use crate::formats::{BertConfig, BertDefaults, HfConfig};
 use crate::layers::{Linear, SubLayer, VirtualTokenSizes};
 use crate::{Aliases, Checkpoint, Forward, ModelError};
@@ -22,7 +22,7 @@ pub struct Roberta {
 pub static ROBERTA: Roberta = Roberta {
     model_type: "roberta",
     summary: "RoBERTa encoders, and those distilled from them",
-    class: "RobertaForSequenceClassification",
+    class: "Roberta",
     vocab_size: 50265,
 };
 
@@ -30,7 +30,7 @@ pub static ROBERTA: Roberta = Roberta {
 pub static XLM_ROBERTA: Roberta = Roberta {
     model_type: "xlm-roberta",
     summary: "XLM-RoBERTa encoders, of a hundred languages: XLM-R, multilingual E5, BGE-M3",
-    class: "XLMRobertaForSequenceClassification",
+    class: "XLMRoberta",
     vocab_size: 30522,
 };
 
@@ -38,7 +38,7 @@ pub static XLM_ROBERTA: Roberta = Roberta {
 pub static CAMEMBERT: Roberta = Roberta {
     model_type: "camembert",
     summary: "CamemBERT encoders, of French",
-    class: "CamembertForSequenceClassification",
+    class: "Camembert",
     vocab_size: 30522,
 };
 
@@ -51,12 +51,12 @@ impl Family for Roberta {
         self.summary
     }
 
-    fn sequence_classification_class(&self) -> &'static str {
+    fn class_prefix(&self) -> &'static str {
         self.class
     }
 
-    fn head_name(&self) -> &'static str {
-        DenseHead::LAST
+    fn head_name(&self, kind: HeadKind) -> &'static str {
+        DenseHead::last(kind)
     }
 
     fn aliases(&self) -> Aliases {
@@ -67,6 +67,7 @@ impl Family for Roberta {
         &self,
         config: &HfConfig,
         checkpoint: &mut Checkpoint,
+        kind: HeadKind,
     ) -> std::result::Result<Box<dyn Encoder>, ModelError> {
         let defaults = BertDefaults { vocab_size: self.vocab_size, pad_token_id: 1, ..BertDefaults::BERT };
         let read = BertConfig::with_defaults(config, &defaults)?;
@@ -83,14 +84,16 @@ impl Family for Roberta {
             return Err(config.wrong("max_position_embeddings", expected, got));
         };
         let roberta = BertBody::load(checkpoint, "roberta", read, Some(padding))?;
-        let head = DenseHead::load(checkpoint, &roberta.config, Activation::Tanh)?;
-        Ok(Box::new(RobertaModel { roberta, head, max_length }))
+        let head = DenseHead::load(checkpoint, &roberta.config, Activation::Tanh, kind)?;
+        Ok(Box::new(RobertaModel { roberta, head, kind, max_length }))
     }
 }
 
 struct RobertaModel {
     roberta: BertBody,
-    head: DenseHead,
+    /// Where the head reads what it pools.
+    head: Option<DenseHead>,
+    kind: HeadKind,
     max_length: usize,
 }
 
@@ -99,8 +102,9 @@ impl Encoder for RobertaModel {
         self.roberta.all(forward)
     }
 
-    fn pooled(&self, forward: &Forward<'_>) -> Result<Var> {
-        self.head.forward(forward, &self.roberta.first(forward)?, &self.roberta.config)
+    fn head_input(&self, forward: &Forward<'_>) -> Result<Var> {
+        let Some(head) = &self.head else { return self.roberta.all(forward) };
+        head.forward(forward, &self.roberta.first(forward)?, &self.roberta.config)
     }
 
     fn linears(&self) -> Vec<&Linear> {
@@ -112,7 +116,7 @@ impl Encoder for RobertaModel {
     }
 
     fn head_linears(&self) -> Vec<&Linear> {
-        vec![&self.head.dense]
+        self.head.iter().map(|head| &head.dense).collect()
     }
 
     fn virtual_tokens(&self) -> Option<VirtualTokenSizes> {
@@ -128,7 +132,7 @@ impl Encoder for RobertaModel {
     }
 
     fn head(&self) -> HeadDefaults {
-        self.roberta.head(DenseHead::LAST)
+        self.roberta.head(self.kind, DenseHead::last(self.kind))
     }
 
     fn set_dropout(&mut self, probability: f32) {

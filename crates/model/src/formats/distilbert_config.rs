@@ -28,6 +28,8 @@ pub struct DistilBertConfig {
     pub attention_dropout: f64,
     /// Dropout before the last layer of a classification head, in [0, 1).
     pub seq_classif_dropout: f64,
+    /// Dropout before the last layer of a question answering head, in [0, 1).
+    pub qa_dropout: f64,
     /// The padding token's row of the word embeddings, which gets no gradient; below `vocab_size`.
     pub pad_token_id: Option<usize>,
     /// Standard deviation of newly made weights.
@@ -56,6 +58,7 @@ impl DistilBertConfig {
             dropout: config.rate("dropout")?.unwrap_or(0.1),
             attention_dropout: config.rate("attention_dropout")?.unwrap_or(0.1),
             seq_classif_dropout: config.rate("seq_classif_dropout")?.unwrap_or(0.2),
+            qa_dropout: config.rate("qa_dropout")?.unwrap_or(0.1),
             pad_token_id: config.pad_token_id(vocab_size, 0)?,
             initializer_range: config.initializer_range()?,
         })
@@ -77,7 +80,7 @@ mod tests {
         let config = read(&json!({
             "vocab_size": 61, "max_position_embeddings": 29, "n_layers": 3, "n_heads": 7, "dim": 21,
             "hidden_dim": 33, "activation": "relu", "dropout": 0, "attention_dropout": 0.25,
-            "seq_classif_dropout": 0.5, "pad_token_id": 4, "sinusoidal_pos_embds": true,
+            "seq_classif_dropout": 0.5, "qa_dropout": 0.125, "pad_token_id": 4, "sinusoidal_pos_embds": true,
             // Those of BERT mean nothing here.
             "hidden_size": 5, "num_hidden_layers": 8, "hidden_dropout_prob": 0.7
         }))
@@ -85,8 +88,8 @@ mod tests {
         assert_eq!((config.n_layers, config.n_heads, config.dim, config.hidden_dim), (3, 7, 21, 33));
         assert_eq!((config.vocab_size, config.max_position_embeddings), (61, 29));
         assert_eq!((config.activation, config.pad_token_id), (Activation::Relu, Some(4)));
-        let rates = [config.dropout, config.attention_dropout, config.seq_classif_dropout];
-        assert_eq!(rates.map(f64::to_bits), [0.0, 0.25, 0.5].map(f64::to_bits));
+        let rates = [config.dropout, config.attention_dropout, config.seq_classif_dropout, config.qa_dropout];
+        assert_eq!(rates.map(f64::to_bits), [0.0, 0.25, 0.5, 0.125].map(f64::to_bits));
         let absent = read(&json!({})).unwrap();
         assert_eq!((absent.n_layers, absent.dim, absent.hidden_dim), (6, 768, 3072));
         assert_eq!(absent.seq_classif_dropout.to_bits(), 0.2f64.to_bits());

@@ -3,9 +3,10 @@ use std::time::Instant;
 
 use retune_adapt::Options;
 use retune_adapt::peft;
-use retune_adapt::tasks::TextClassifier;
+use retune_adapt::tasks::EncoderWithHead;
+use retune_model::families::{self, HeadKind};
 use retune_model::formats::HfConfig;
-use retune_model::{Batch, BatchRow, Checkpoint, Forward, Hooks, families};
+use retune_model::{Batch, BatchRow, Checkpoint, Forward, Hooks};
 use retune_tensor::backend::meta::take_flops;
 use retune_tensor::backend::profile;
 use retune_tensor::random::Key;
@@ -75,7 +76,7 @@ pub struct StepCost {
 
 /// A model of random weights, to be trained on random rows.
 struct Bench {
-    classifier: TextClassifier,
+    classifier: EncoderWithHead,
     hooks: Hooks,
     parameters: Parameters,
     rows: Vec<Vec<u32>>,
@@ -138,9 +139,9 @@ impl Bench {
         let key = Key::new(0).with_name("bench");
         let config = HfConfig::from_map(shape.name, shape.config());
         let mut checkpoint = Checkpoint::random(device, key);
-        let encoder = families::find(&config)?.build(&config, &mut checkpoint)?;
+        let encoder = families::find(&config)?.build(&config, &mut checkpoint, HeadKind::Sequence)?;
         let vocabulary = config.require_usize("vocab_size")? as u32;
-        let classifier = TextClassifier::build(encoder, &mut checkpoint, false, 2)?;
+        let classifier = EncoderWithHead::build(encoder, &mut checkpoint, false, 2)?;
         let loaded = checkpoint.finish()?;
         let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
         let mut options = Options::default();

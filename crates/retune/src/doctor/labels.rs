@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use retune_adapt::nearest;
 use retune_adapt::tasks::Answer;
-use retune_data::{Example, Label, LabelMap, ProblemType, plain};
+use retune_data::{Example, LabelMap, ProblemType, plain};
 
 use super::rows::{found, lines};
 use super::{Examination, Finding};
@@ -15,7 +15,8 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     let prepared = examination.prepared;
     let (train, labels) = (&prepared.examples.train, &prepared.examples.labels);
     let file = prepared.resolved.train_path().display().to_string();
-    let named = prepared.examples.problem_type != ProblemType::Regression;
+    let problem_type = prepared.model.form.spec().problem_type;
+    let named = problem_type.is_some_and(|problem_type| problem_type != ProblemType::Regression);
     let names = if named {
         [alike(train, labels, &file), missing(train, &file), joined(train, &file)].concat()
     } else {
@@ -142,7 +143,7 @@ fn misnumbered(train: &[Example], labels: &LabelMap, file: &str) -> Vec<Finding>
 /// The model has a head for these labels under slightly other names: it is thrown away, and nobody says so.
 fn called_otherwise(prepared: &Prepared<'_>, file: &str) -> Result<Vec<Finding>> {
     let model = &prepared.model;
-    let head = &model.parameters.get(model.classifier.classifier().weight).name;
+    let head = &model.parameters.get(model.network.classifier().weight).name;
     let Some(known) = model.source.sound_labels()? else { return Ok(Vec::new()) };
     if !(model.has_fresh_head() && model.unused.contains(head)) {
         return Ok(Vec::new());
@@ -217,13 +218,22 @@ fn told(train: &[Example], file: &str) -> Vec<Finding> {
 /// A trained head whose answers fit the labels well, but under other names.
 pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Vec<Finding> {
     let labels = prepared.model.labels();
+    // Several labels and numbers have no one name that could be another's.
+    if prepared.model.form.spec().problem_type != Some(ProblemType::SingleLabel) {
+        return Vec::new();
+    }
+    let tokens = &prepared.train_rows.tokens;
+    let mut decode = prepared.model.form.decode(&prepared.examples.train, tokens);
+    let answers = decode.add(rows, logits);
     let mut taken: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
     let mut right = 0;
-    for (row, logits) in rows.iter().zip(logits.chunks_exact(labels.len())) {
-        // Several labels and numbers have no one name that could be another's.
-        let Answer::Class { label, .. } = prepared.model.form.answer(logits) else { return Vec::new() };
-        let Label::Class(name) = prepared.train_rows.targets.label(*row) else { return Vec::new() };
-        let (Some(target), Some(class)) = (labels.index(&name), labels.index(&label)) else { continue };
+    for (row, answered) in rows.iter().zip(answers) {
+        let Answer::Class { label, .. } = answered.answer else { return Vec::new() };
+        let name = prepared.examples.train[tokens.example(*row)].class();
+        let (Some(target), Some(class)) = (name.and_then(|name| labels.index(name)), labels.index(&label))
+        else {
+            continue;
+        };
         *taken.entry(target).or_default().entry(class).or_default() += 1;
         right += usize::from(class == target);
     }

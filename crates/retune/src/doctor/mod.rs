@@ -121,9 +121,9 @@ pub fn doctor_on(
     findings.extend(start::overfit(&mut prepared)?);
     let tokens = &prepared.train_rows.tokens;
     let counts = Counts {
-        supervised_rows: tokens.len(),
+        supervised_rows: prepared.examples.train.len(),
         truncated_rows: tokens.truncated(),
-        truncated_tokens: tokens.full_lengths().iter().sum::<usize>() - tokens.total(),
+        truncated_tokens: (0..tokens.len()).map(|row| tokens.cut(row)).sum(),
         tokens: tokens.total(),
     };
     Ok(Diagnosis { findings, checks, counts, starting_loss, expected_loss })

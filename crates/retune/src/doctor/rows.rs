@@ -123,12 +123,11 @@ fn truncation(examination: &Examination<'_, '_>, file: &str) -> Vec<Finding> {
     const MANY: f64 = 0.2;
     let prepared = examination.prepared;
     let tokens = &prepared.train_rows.tokens;
-    let lengths = tokens.full_lengths();
-    let cut: Vec<usize> = (0..tokens.len()).filter(|row| lengths[*row] > tokens.length(*row)).collect();
+    let cut: Vec<usize> = (0..tokens.len()).filter(|row| tokens.cut(*row) > 0).collect();
     if (cut.len() as f64) < MANY * tokens.len() as f64 || cut.is_empty() {
         return Vec::new();
     }
-    let mut sorted = lengths;
+    let mut sorted = tokens.full_lengths();
     sorted.sort_unstable();
     let wanted = sorted[(sorted.len() - 1) * 95 / 100];
     let most = prepared.model.longest();

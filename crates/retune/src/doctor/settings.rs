@@ -100,7 +100,7 @@ fn held(prepared: &Prepared<'_>, available: Option<usize>) -> Result<Vec<Finding
     let Some(largest) = prepared.plan.epoch(0).into_iter().max_by_key(tokens) else { return Ok(Vec::new()) };
     let mut model = prepared.model_on(Device::Meta)?;
     let mut parameters = std::mem::take(&mut model.parameters);
-    let shop = crate::workshop::ClassifierWorkshop { model: &model, ..prepared.workshop(&parameters)? };
+    let shop = crate::workshop::TaskWorkshop { model: &model, ..prepared.workshop(&parameters)? };
     memory::reset_peak(Device::Meta);
     rehearse(&mut parameters, [largest], &shop, &prepared.resolved.train, &mut |_| {})?;
     let needed = memory::usage(Device::Meta).touched + memory::kernel_buffers();

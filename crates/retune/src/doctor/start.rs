@@ -8,7 +8,7 @@ use retune_train::{Optimiser, Workshop};
 use super::rows::found;
 use super::{Examination, Finding, labels};
 use crate::recipe::Prepared;
-use crate::workshop::ClassifierWorkshop;
+use crate::workshop::TaskWorkshop;
 use crate::{Device, Result};
 
 /// Rows for the first loss: of a head that was trained, enough of each label that its most frequent answer means something.
@@ -27,11 +27,12 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
     let shop = prepared.workshop(parameters)?;
     let rows = spread(prepared.train_rows.tokens.len(), enough(prepared));
     let (loss, logits) = first_loss(&shop, parameters, &rows)?;
+    let outputs = prepared.model.labels().len();
     let fresh = prepared.model.has_fresh_head();
     let start = Start {
         loss,
-        nothing: loss_of(&shop, &rows, &vec![0.0; logits.len()])?,
-        constant: loss_of(&shop, &rows, &means(&logits, prepared.model.labels().len()))?,
+        nothing: loss_of(&shop, &rows, outputs, &vec![0.0; logits.len()])?,
+        constant: loss_of(&shop, &rows, outputs, &means(&logits, outputs))?,
         fresh,
     };
     examination.check(STARTING_LOSS, start.findings(&prepared.model.source.folder.display().to_string()));
@@ -48,19 +49,15 @@ fn spread(len: usize, count: usize) -> Vec<usize> {
 }
 
 /// The mean loss without dropout, and the logits.
-fn first_loss(
-    shop: &ClassifierWorkshop<'_>,
-    parameters: &Parameters,
-    rows: &[usize],
-) -> Result<(f64, Vec<f32>)> {
+fn first_loss(shop: &TaskWorkshop<'_>, parameters: &Parameters, rows: &[usize]) -> Result<(f64, Vec<f32>)> {
     let tape = Tape::inference();
     let (loss, logits) = shop.loss_and_logits(&tape, parameters, rows, shop.denominator(rows), None)?;
     Ok((loss.value().item().map_or(f64::NAN, f64::from), logits.value().f32().to_vec()))
 }
 
-/// The loss that `logits`, `[rows, labels]`, would have.
-fn loss_of(shop: &ClassifierWorkshop<'_>, rows: &[usize], logits: &[f32]) -> Result<f64> {
-    let shape = [rows.len(), logits.len() / rows.len().max(1)];
+/// The loss that `logits`, `[n, outputs]`, would have.
+fn loss_of(shop: &TaskWorkshop<'_>, rows: &[usize], outputs: usize, logits: &[f32]) -> Result<f64> {
+    let shape = [logits.len() / outputs.max(1), outputs];
     let logits = Var::constant(Tensor::from_slice(Device::Cpu, &shape, logits)?);
     let loss = shop.train.targets.loss(&Tape::inference(), &logits, rows, shop.denominator(rows))?;
     Ok(loss.value().item().map_or(f64::NAN, f64::from))
@@ -137,7 +134,7 @@ impl Start {
 }
 
 /// Every group of trained parameters gets a gradient, and no other does.
-fn gradients(prepared: &Prepared<'_>, shop: &ClassifierWorkshop<'_>) -> Result<Vec<Finding>> {
+fn gradients(prepared: &Prepared<'_>, shop: &TaskWorkshop<'_>) -> Result<Vec<Finding>> {
     let parameters = &prepared.model.parameters;
     let rows = spread(prepared.train_rows.tokens.len(), 16);
     let tape = Tape::recording();
@@ -197,7 +194,7 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     const LEARNT: f64 = 0.7;
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
     let rates = prepared.resolved.layer_rates(&parameters);
-    let shop = ClassifierWorkshop { rates, ..prepared.workshop(&parameters)? };
+    let shop = TaskWorkshop { rates, ..prepared.workshop(&parameters)? };
     let rows = spread(prepared.train_rows.tokens.len(), 8);
     let settings = &prepared.resolved.train;
     let mut optimiser =

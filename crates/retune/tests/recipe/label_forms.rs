@@ -105,7 +105,7 @@ fn several_labels_are_learnt_and_given() {
     let tiny = Tiny::new();
     for method in ["full", "lora"] {
         let (report, ear) = train(&multi_label(&tiny, method, method)).unwrap();
-        assert_eq!(report.problem_type, ProblemType::MultiLabel);
+        assert_eq!(report.problem_type, Some(ProblemType::MultiLabel));
         assert_eq!(report.labels, ["Geld", "zahlen", "丢"]);
         heard(&ear, "column `tags` holds lists of labels: problem type multi-label; --problem-type");
         heard(&ear, "72 rows in 3 labels: from");
@@ -115,7 +115,7 @@ fn several_labels_are_learnt_and_given() {
         assert!(metrics["f1_micro"] >= metrics["f1_micro_at_half"]);
 
         let card = Card::open(&tiny.path(method)).unwrap().unwrap();
-        assert_eq!(card.problem_type, ProblemType::MultiLabel);
+        assert_eq!(card.problem_type, Some(ProblemType::MultiLabel));
         assert_eq!(card.thresholds.as_ref().unwrap().len(), 3);
         let result = model(tiny.path(method));
         let evaluation = score(&result, &tiny, "test.csv").unwrap();
@@ -202,7 +202,7 @@ fn numbers_are_learnt_and_given() {
     let tiny = Tiny::new();
     for method in ["full", "lora"] {
         let (report, ear) = train(&regression(&tiny, method, method)).unwrap();
-        assert_eq!((report.problem_type, report.labels.len()), (ProblemType::Regression, 1));
+        assert_eq!((report.problem_type, report.labels.len()), (Some(ProblemType::Regression), 1));
         heard(&ear, "holds numbers with decimals, 12 of them different: problem type regression");
         heard(&ear, "72 rows with numbers from 0.25 to 4.1875");
         let metrics = report.metrics.unwrap();
@@ -268,18 +268,18 @@ fn whole_numbers_are_what_is_asked_or_what_the_model_gives() {
     tiny.write("train.csv", stars(0..60));
     tiny.write("test.csv", stars(0..21));
     let (report, ear) = train(&rows).unwrap();
-    assert_eq!((report.problem_type, report.labels.len()), (ProblemType::SingleLabel, 3));
+    assert_eq!((report.problem_type, report.labels.len()), (Some(ProblemType::SingleLabel), 3));
     heard(&ear, "holds 3 different whole numbers, which are taken for classes; --problem-type regression");
 
     let mut asked = TrainSettings { output: Some(tiny.path("amounts")), ..rows.clone() };
     asked.model.problem_type = Some("regression".into());
     let (report, ear) = train(&asked).unwrap();
-    assert_eq!(report.problem_type, ProblemType::Regression);
+    assert_eq!(report.problem_type, Some(ProblemType::Regression));
     heard(&ear, "problem type regression: as asked");
 
     let on = TrainSettings { model: model(tiny.path("amounts")), output: Some(tiny.path("on")), ..rows };
     let (report, ear) = train(&on).unwrap();
-    assert_eq!(report.problem_type, ProblemType::Regression);
+    assert_eq!(report.problem_type, Some(ProblemType::Regression));
     heard(&ear, "the labels are numbers, and the model gives a number");
 }
 

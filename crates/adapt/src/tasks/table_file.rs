@@ -1,41 +1,62 @@
-//! The rows of a file with what was predicted for them: its columns as they are, and the prediction's behind them.
+//! A table that was read: what its columns hold, and its rows with what was predicted for them, the columns as they are
+//! and the prediction's behind them.
 
 use std::io::{Result, Write};
+use std::path::Path;
 
-use retune_adapt::tasks::Cell;
-use retune_data::{Row, Table};
+use retune_data::{Columns, DataError, Example, LabelMap, Row, Table};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-use crate::predict::Prediction;
+use super::reading::RowFile;
+use super::{Answered, Cell};
 
-pub(crate) struct PredictedRows<'a> {
-    table: &'a Table,
-    predictions: &'a [Prediction],
-    /// The columns of the prediction, as they are called beside the file's.
-    added: Vec<String>,
+/// A table, and which of its columns are what.
+#[derive(Debug)]
+pub(super) struct TableFile {
+    pub table: Table,
+    pub columns: Columns,
 }
 
-impl<'a> PredictedRows<'a> {
-    /// `predictions` are those of all rows of `table`, in their order.
-    pub fn new(table: &'a Table, predictions: &'a [Prediction]) -> Self {
-        let names = predictions.first().map(cells).unwrap_or_default();
-        let added = names.into_iter().map(|(name, _)| free_name(table, name)).collect();
-        PredictedRows { table, predictions, added }
+impl RowFile for TableFile {
+    fn labels(&self, examples: &[Example]) -> std::result::Result<LabelMap, DataError> {
+        LabelMap::from_examples(examples, &self.table, &self.columns)
     }
 
     /// Which of the prediction's columns are called otherwise, since the file has one of that name.
-    pub fn said(&self) -> Option<String> {
-        let names = self.predictions.first().map(cells).unwrap_or_default();
-        let other = names.iter().zip(&self.added).filter(|((name, _), added)| name != added);
-        let other: Vec<String> = other.map(|((name, _), added)| format!("`{added}`, not `{name}`")).collect();
+    fn said_of(&self, first: &Answered) -> Option<String> {
+        let names = first.cells().into_iter().map(|(name, _)| name);
+        let renamed = names.map(|name| (name, free_name(&self.table, name)));
+        let other = renamed.filter(|(name, added)| name != added);
+        let other: Vec<String> = other.map(|(name, added)| format!("`{added}`, not `{name}`")).collect();
         let other = (!other.is_empty()).then(|| other.join(", "));
         other.map(|other| format!("the prediction is in {other}: the file has such a column"))
     }
 
+    /// CSV or TSV if its name ends so, else JSONL.
+    fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> Result<()> {
+        let names = predictions.first().map(Answered::cells).unwrap_or_default();
+        let added = names.into_iter().map(|(name, _)| free_name(&self.table, name)).collect();
+        let rows = PredictedRows { table: &self.table, predictions, added };
+        match output.extension().and_then(|extension| extension.to_str()) {
+            Some(extension) if extension.eq_ignore_ascii_case("csv") => rows.write_csv(writer, b','),
+            Some(extension) if extension.eq_ignore_ascii_case("tsv") => rows.write_csv(writer, b'\t'),
+            _ => rows.write_jsonl(writer),
+        }
+    }
+}
+
+struct PredictedRows<'a> {
+    table: &'a Table,
+    predictions: &'a [Answered],
+    /// The columns of the prediction, as they are called beside the file's.
+    added: Vec<String>,
+}
+
+impl PredictedRows<'_> {
     /// One JSON object a row. A missing value stays one, and what was no text is none.
-    pub fn write_jsonl(&self, writer: &mut dyn Write) -> Result<()> {
+    fn write_jsonl(&self, writer: &mut dyn Write) -> Result<()> {
         for (row, prediction) in self.table.rows().zip(self.predictions) {
             serde_json::to_writer(&mut *writer, &JsonRow { rows: self, row, prediction })?;
             writer.write_all(b"\n")?;
@@ -44,24 +65,17 @@ impl<'a> PredictedRows<'a> {
     }
 
     /// A header and a record a row; a list is JSON.
-    pub fn write_csv(&self, writer: &mut dyn Write, delimiter: u8) -> Result<()> {
+    fn write_csv(&self, writer: &mut dyn Write, delimiter: u8) -> Result<()> {
         let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
         csv.write_record(self.table.columns().iter().chain(&self.added))?;
         for (row, prediction) in self.table.rows().zip(self.predictions) {
             for value in row.values() {
                 csv.write_field(value.unwrap_or_default())?;
             }
-            csv.write_record(cells(prediction).iter().map(|(_, cell)| cell.text()))?;
+            csv.write_record(prediction.cells().iter().map(|(_, cell)| cell.text()))?;
         }
         csv.flush()
     }
-}
-
-/// The columns of a prediction, by name.
-fn cells(prediction: &Prediction) -> Vec<(&'static str, Cell)> {
-    let mut cells = prediction.answer.cells();
-    cells.extend(prediction.logits.as_ref().map(|logits| ("logits", Cell::json(logits))));
-    cells
 }
 
 /// `label`, or where the table has such a column `predicted_label`, `predicted_label_2` ...
@@ -79,7 +93,7 @@ fn raw<E: serde::ser::Error>(json: &str) -> std::result::Result<&RawValue, E> {
 struct JsonRow<'a> {
     rows: &'a PredictedRows<'a>,
     row: Row<'a>,
-    prediction: &'a Prediction,
+    prediction: &'a Answered,
 }
 
 impl Serialize for JsonRow<'_> {
@@ -92,7 +106,7 @@ impl Serialize for JsonRow<'_> {
                 None => {}
             }
         }
-        for (name, (_, cell)) in self.rows.added.iter().zip(cells(self.prediction)) {
+        for (name, (_, cell)) in self.rows.added.iter().zip(self.prediction.cells()) {
             match &cell {
                 Cell::Text(text) => map.serialize_entry(name, text)?,
                 Cell::Json(json) => map.serialize_entry(name, raw(json)?)?,
