@@ -40,6 +40,7 @@ mod split;
 mod strata;
 mod table;
 mod tokens;
+mod windows;
 mod wording;
 
 pub use answers::GoldAnswer;
@@ -59,3 +60,4 @@ pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};
 pub use strata::Strata;
 pub use table::{Row, Table};
 pub use tokens::Tokens;
+pub use windows::windows;

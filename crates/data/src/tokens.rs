@@ -19,6 +19,19 @@ pub struct Tokens {
     examples: Vec<u32>,
     /// The tokens that each example has, uncut.
     full_lengths: Vec<u32>,
+    /// What each row holds of its text, where texts are read in windows.
+    windows: Vec<Window>,
+    /// The bytes of the texts that their tokens stand for.
+    spans: Vec<[u32; 2]>,
+}
+
+/// Which tokens of a text a row holds, and where in it they begin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    begins: u32,
+    /// Among all spans.
+    first: usize,
+    count: u32,
 }
 
 impl Tokens {
@@ -49,6 +62,57 @@ impl Tokens {
             }
         }
         Ok(tokens)
+    }
+
+    /// Adds what stands in rows that are windows: the spans of the tokens of a text, which several examples may be about.
+    /// Returns where they begin.
+    pub(crate) fn add_spans(&mut self, spans: &[[u32; 2]]) -> usize {
+        self.spans.extend_from_slice(spans);
+        self.spans.len() - spans.len()
+    }
+
+    /// Adds an example that is read in windows, of so many tokens before anything is cut.
+    pub(crate) fn add_example(&mut self, full_length: usize) {
+        self.full_lengths.push(narrow(full_length));
+    }
+
+    /// Adds a row, a window of the example that was added last. It holds `count` tokens of the text, whose spans begin at
+    /// `first`, from the token `begins` of the row on; `lost` says how many tokens beside these were cut off.
+    pub(crate) fn add_window(
+        &mut self,
+        (input_ids, token_type_ids): (Vec<u32>, Vec<u32>),
+        [begins, first, count]: [usize; 3],
+        lost: usize,
+        example: &Example,
+        number: u64,
+    ) {
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
+        self.input_ids.extend(input_ids);
+        self.token_type_ids.extend(token_type_ids.into_iter().map(|id| u8::from(id > 0)));
+        self.offsets.push(self.input_ids.len());
+        // No text has so many windows that its numbers would run into the next row's.
+        self.ids.push((example.row << 16) | (number & 0xffff));
+        self.lines.push(example.line);
+        self.truncated.push(narrow(lost));
+        self.examples.push(narrow(self.full_lengths.len().saturating_sub(1)));
+        self.windows.push(Window { begins: narrow(begins), first, count: narrow(count) });
+    }
+
+    /// The token of row `row` with which its text begins; rows are windows.
+    pub fn text_begins(&self, row: usize) -> usize {
+        self.windows.get(row).map_or(0, |window| window.begins as usize)
+    }
+
+    /// The bytes of its text that each of the tokens of row `row` stands for, from [`Tokens::text_begins`] on; rows are
+    /// windows.
+    pub fn spans(&self, row: usize) -> &[[u32; 2]] {
+        let spans = self
+            .windows
+            .get(row)
+            .and_then(|Window { first, count, .. }| self.spans.get(*first..*first + *count as usize));
+        spans.unwrap_or_default()
     }
 
     /// How many examples they are of: as many as rows, unless texts are read in windows.

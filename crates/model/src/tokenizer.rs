@@ -1,6 +1,7 @@
 //! From text to token ids, exactly as transformers does it, with the `tokenizers` crate.
 
 mod bert;
+mod pieces;
 mod roberta;
 
 use std::fs;
@@ -17,6 +18,8 @@ use tokenizers::{Encoding, PostProcessor};
 
 use crate::ModelError;
 use crate::formats::write_atomic;
+
+pub use pieces::{PairFrame, Pieces};
 
 const TOKENIZER: &str = "tokenizer.json";
 const SETTINGS: &str = "tokenizer_config.json";

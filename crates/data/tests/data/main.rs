@@ -8,5 +8,6 @@ mod jsonl;
 mod label_forms;
 mod labels;
 mod profile;
+mod question_windows;
 mod questions;
 mod split;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::processors::PostProcessorWrapper;
 
 /// Classes of transformers whose tokenizers give no token types, whatever their `tokenizer.json` says.
 const WITHOUT_TYPES: [&str; 4] =
@@ -31,5 +32,10 @@ pub(super) fn apply_settings(inner: &mut tokenizers::Tokenizer, settings: &Map<S
         let mut changed = *stored;
         changed.add_prefix_space = prefix;
         inner.with_pre_tokenizer(Some(changed));
+        if let Some(PostProcessorWrapper::Roberta(stored)) = inner.get_post_processor() {
+            // It takes the space out of the offsets again.
+            let changed = stored.clone().add_prefix_space(prefix);
+            inner.with_post_processor(Some(changed));
+        }
     }
 }
