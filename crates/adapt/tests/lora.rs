@@ -50,7 +50,7 @@ fn logits_loss_and_gradients_are_those_of_peft() {
         let gradients = case.gradients();
         for (saved, id) in &adapter(&case).tensors {
             let gradient = gradients.get(*id).unwrap_or_else(|| panic!("{name}: no gradient of {saved}"));
-            expect(&format!("grad.{saved}"), gradient.f32());
+            expect(&format!("grad.{saved}"), &gradient.f32());
         }
         let references = expected.names().filter(|name| name.starts_with("grad.")).count();
         assert_eq!((gradients.iter().count(), case.trained().len()), (references, references), "{name}");

@@ -84,7 +84,7 @@ fn logits_loss_gradients_and_counts_are_those_of_peft() {
         for (saved, id) in adapter(&case).tensors.iter().filter(|(_, id)| trained.contains(id)) {
             let gradient = gradients.get(*id).unwrap_or_else(|| panic!("{name}: no gradient of {saved}"));
             // The keys' factors and magnitudes meet rounding alone where their bias does.
-            expect(&format!("grad.{saved}"), gradient.f32());
+            expect(&format!("grad.{saved}"), &gradient.f32());
             compared += 1;
         }
         assert_eq!(compared, trained.len(), "{name}");

@@ -125,7 +125,7 @@ fn check(name: &str) {
             assert!(gradient.f32().iter().all(|g| g.abs() < 1e-4), "{name}: {}", parameter.name);
             continue;
         }
-        expect(&format!("grad.{}", parameter.name), gradient.f32());
+        expect(&format!("grad.{}", parameter.name), &gradient.f32());
     }
     let references = case.expected.names().filter(|name| name.starts_with("grad.")).count();
     assert_eq!(references, case.parameters.iter().count(), "{name}: gradients compared");

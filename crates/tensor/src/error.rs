@@ -55,6 +55,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The pass has come to the first lookup, where its tape ends (`Tape::until_lookup`).
+    #[error("the tape ends at the first lookup")]
+    Lookup,
     /// A name that is not there, or is there twice.
     #[error("parameter `{name}` {problem}")]
     Parameter {

@@ -12,6 +12,7 @@
 pub mod backend;
 mod device;
 mod error;
+mod gradients;
 pub mod memory;
 pub mod ops;
 mod parameters;
@@ -21,6 +22,7 @@ mod tensor;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use gradients::{Gradient, Gradients, RowGradient};
 pub use parameters::{ParamId, Parameter, Parameters};
-pub use tape::{Gradients, NodeId, Sink, Tape, Var};
+pub use tape::{NodeId, Sink, Tape, Var};
 pub use tensor::Tensor;

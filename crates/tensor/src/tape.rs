@@ -1,8 +1,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::ops::owned;
-use crate::{Device, ParamId, Parameters, Result, Tensor};
+use crate::gradients::{Gradient, Gradients, RowGradient};
+use crate::ops::{Lookup, owned};
+use crate::{Device, Error, ParamId, Parameters, Result, Tensor};
 
 /// The place of a recorded value on its [`Tape`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,17 +52,24 @@ pub struct Tape {
     /// None where nothing is recorded: evaluation and prediction keep no tensor longer than its last use.
     nodes: Option<RefCell<Vec<Node>>>,
     leaves: RefCell<BTreeMap<ParamId, NodeId>>,
+    /// What the first lookup reads, where the tape ends there.
+    lookups: Option<RefCell<Vec<(ParamId, Arc<[u32]>)>>>,
 }
 
 impl Tape {
     /// A tape that records.
     pub fn recording() -> Self {
-        Tape { nodes: Some(RefCell::default()), leaves: RefCell::default() }
+        Tape { nodes: Some(RefCell::default()), leaves: RefCell::default(), lookups: None }
+    }
+
+    /// A tape that goes no further than to the first lookup in a table, and tells what that would read.
+    pub fn until_lookup() -> Self {
+        Tape { lookups: Some(RefCell::default()), ..Tape::recording() }
     }
 
     /// A tape for a forward pass alone.
     pub fn inference() -> Self {
-        Tape { nodes: None, leaves: RefCell::default() }
+        Tape { nodes: None, leaves: RefCell::default(), lookups: None }
     }
 
     /// Whether a backward pass may follow.
@@ -78,6 +87,26 @@ impl Tape {
             _ => None,
         };
         Var { value: parameter.value.clone(), node }
+    }
+
+    /// The rows of trained tables that a pass with [`Tape::until_lookup`] would have read. Errors if `pass`, its result, is
+    /// another error than that the tape has ended.
+    pub fn lookups<T>(self, pass: Result<T>) -> Result<Vec<(ParamId, Arc<[u32]>)>> {
+        match pass {
+            Ok(_) | Err(Error::Lookup) => Ok(self.lookups.unwrap_or_default().into_inner()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Errors where the tape ends at the first lookup.
+    pub(crate) fn look_up(&self, lookups: &[Lookup<'_>]) -> Result<()> {
+        let Some(seen) = &self.lookups else { return Ok(()) };
+        let leaves = self.leaves.borrow();
+        for Lookup { table, ids, .. } in lookups {
+            let leaf = leaves.iter().find(|(_, node)| Some(**node) == table.node());
+            seen.borrow_mut().extend(leaf.map(|(id, _)| (*id, ids.clone())));
+        }
+        Err(Error::Lookup)
     }
 
     /// Records `value` as made from `inputs`. `backward` takes the gradient of `value` and sends what follows from
@@ -107,7 +136,7 @@ impl Tape {
     pub fn backward_each(
         self,
         loss: &Var,
-        mut complete: impl FnMut(ParamId, Tensor) -> Result<()>,
+        mut complete: impl FnMut(ParamId, Gradient) -> Result<()>,
     ) -> Result<()> {
         self.walk(loss, &mut Gradients::new(), &mut |id, gradients| match gradients
             .by_parameter
@@ -173,16 +202,16 @@ impl Sink<'_> {
     /// Adds `gradient` to what `node` has received.
     pub fn add(&mut self, node: Option<NodeId>, gradient: Tensor) -> Result<()> {
         let Some(node) = node else { return Ok(()) };
-        let slot = self.slot(node);
-        match slot.take() {
-            None => *slot = Some(gradient),
-            Some(mut sum) => {
-                sum = owned(sum)?;
+        let sum = match self.take(node)? {
+            None => gradient,
+            Some(sum) => {
+                let mut sum = owned(sum)?;
                 sum.expect("add", gradient.shape(), "a gradient of shape")?;
                 sum.device().backend().add_assign(sum.f32_mut()?, gradient.f32());
-                *slot = Some(sum);
+                sum
             }
-        }
+        };
+        self.put(node, sum);
         Ok(())
     }
 
@@ -196,13 +225,17 @@ impl Sink<'_> {
         write: impl FnOnce(&mut [f32], bool) -> Result<()>,
     ) -> Result<()> {
         let Some(node) = node else { return Ok(()) };
-        let slot = self.slot(node);
-        match slot {
-            Some(sum) if sum.is_unique() => {
+        match self.take(node)? {
+            Some(mut sum) if sum.is_unique() => {
                 sum.expect("accumulate", shape, "a gradient of shape")?;
-                write(sum.f32_mut()?, true)
+                write(sum.f32_mut()?, true)?;
+                self.put(node, sum);
+                Ok(())
             }
-            _ => {
+            sum => {
+                if let Some(sum) = sum {
+                    self.put(node, sum);
+                }
                 let mut own = Tensor::empty(device, shape)?;
                 write(own.f32_mut()?, false)?;
                 self.add(Some(node), own)
@@ -210,53 +243,62 @@ impl Sink<'_> {
         }
     }
 
-    fn slot(&mut self, node: NodeId) -> &mut Option<Tensor> {
-        match self.parameters[node.0] {
-            Some(id) => self.gradients.by_parameter.entry(id).or_default(),
-            None => &mut self.pending[node.0],
-        }
-    }
-}
-
-/// The gradient of the loss by each trained parameter, summed over the backward passes since it was made.
-#[derive(Debug, Default)]
-pub struct Gradients {
-    by_parameter: BTreeMap<ParamId, Option<Tensor>>,
-}
-
-impl Gradients {
-    /// None yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The gradient of one parameter, if any reached it.
-    pub fn get(&self, id: ParamId) -> Option<&Tensor> {
-        self.by_parameter.get(&id)?.as_ref()
-    }
-
-    /// All of them, in the order of the parameters.
-    pub fn iter(&self) -> impl Iterator<Item = (ParamId, &Tensor)> {
-        self.by_parameter.iter().filter_map(|(id, gradient)| Some((*id, gradient.as_ref()?)))
-    }
-
-    /// The Euclidean norm over all of them: f64 sums over blocks of fixed size, so that threads do not matter.
-    pub fn norm(&self) -> f64 {
-        self.iter()
-            .map(|(_, gradient)| gradient.device().backend().sum_of_squares(gradient.f32()))
-            .sum::<f64>()
-            .sqrt()
-    }
-
-    /// Multiplies all of them.
-    pub fn scale(&mut self, factor: f32) -> Result<()> {
-        for slot in self.by_parameter.values_mut() {
-            // Two parameters that were added hold one gradient between them.
-            let Some(mut gradient) = slot.take().map(owned).transpose()? else { continue };
-            gradient.device().backend().scale(gradient.f32_mut()?, factor);
-            *slot = Some(gradient);
-        }
+    /// Adds `gradient[t]` to the row `ids[t]` of the gradient of a table `[entries, columns]`, for each token but those of
+    /// `padding_idx`. A parameter that is only looked up in gets the rows that were seen and no others.
+    pub fn add_rows(
+        &mut self,
+        node: Option<NodeId>,
+        entries: usize,
+        ids: &[u32],
+        padding_idx: Option<u32>,
+        gradient: &Tensor,
+    ) -> Result<()> {
+        let Some(node) = node else { return Ok(()) };
+        let (device, shape) = (gradient.device(), [entries, gradient.columns()]);
+        let slot = self.parameters[node.0].map(|id| self.gradients.by_parameter.entry(id).or_default());
+        let mut sum = match slot.map(Option::take) {
+            Some(None) => RowGradient::zeros(device, ids, shape)?,
+            Some(Some(Gradient::Rows(sum))) => sum.with(ids)?,
+            dense => {
+                if let Some(Some(Gradient::Dense(sum))) = dense {
+                    self.put(node, sum);
+                }
+                return self.accumulate(Some(node), device, &shape, |sums, adds| {
+                    let backend = device.backend();
+                    if !adds {
+                        backend.zero(sums);
+                    }
+                    backend.embedding_backward(gradient.f32(), ids, shape[1], padding_idx, sums);
+                    Ok(())
+                });
+            }
+        };
+        sum.add(gradient, ids, padding_idx)?;
+        self.put_gradient(node, Gradient::Rows(sum));
         Ok(())
+    }
+
+    /// What `node` has received so far, all of it.
+    fn take(&mut self, node: NodeId) -> Result<Option<Tensor>> {
+        let Some(id) = self.parameters[node.0] else { return Ok(self.pending[node.0].take()) };
+        match self.gradients.by_parameter.entry(id).or_default().take() {
+            Some(Gradient::Rows(rows)) => rows.to_dense().map(Some),
+            Some(Gradient::Dense(sum)) => Ok(Some(sum)),
+            None => Ok(None),
+        }
+    }
+
+    fn put(&mut self, node: NodeId, sum: Tensor) {
+        match self.parameters[node.0] {
+            Some(_) => self.put_gradient(node, Gradient::Dense(sum)),
+            None => self.pending[node.0] = Some(sum),
+        }
+    }
+
+    fn put_gradient(&mut self, node: NodeId, gradient: Gradient) {
+        if let Some(id) = self.parameters[node.0] {
+            self.gradients.by_parameter.insert(id, Some(gradient));
+        }
     }
 }
 

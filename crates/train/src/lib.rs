@@ -4,6 +4,7 @@
 mod batches;
 mod error;
 mod event;
+mod lazy_table;
 mod number;
 mod optimiser;
 mod rehearsal;

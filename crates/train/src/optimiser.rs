@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use retune_tensor::backend::AdamW;
-use retune_tensor::{Gradients, ParamId, Parameters, Result, Tensor};
+use retune_tensor::{Error, Gradient, Gradients, ParamId, Parameters, Result, Tape, Tensor};
+
+use crate::lazy_table::LazyTable;
 
 /// What AdamW is told once.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +27,9 @@ impl Default for AdamWSettings {
 pub struct Optimiser {
     settings: AdamWSettings,
     moments: BTreeMap<ParamId, [Tensor; 2]>,
+    /// Of parameters that are tables, once they had a gradient of some rows.
+    tables: BTreeMap<ParamId, LazyTable>,
+    lazy: bool,
     /// Shares of the learning rate, where they are not 1.
     rates: BTreeMap<ParamId, f64>,
     steps: u64,
@@ -38,7 +43,44 @@ impl Optimiser {
             .trainable()
             .map(|(id, parameter)| Ok((id, [zeros(&parameter.value)?, zeros(&parameter.value)?])))
             .collect::<Result<_>>()?;
-        Ok(Optimiser { settings, moments, rates: BTreeMap::new(), steps: 0 })
+        let (tables, rates) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Optimiser { settings, moments, tables, lazy: false, rates, steps: 0 })
+    }
+
+    /// Leaves rows of tables that have no gradient until they are read: whoever reads weights or moments calls
+    /// [`Optimiser::refresh`] or [`Optimiser::flush`] before. The bits are then those of updates of all rows.
+    pub fn lazy(self) -> Self {
+        Optimiser { lazy: true, ..self }
+    }
+
+    /// Brings up to date what `pass` is about to look up. It is called as far as its first lookup, if any row of a table is
+    /// behind.
+    pub fn refresh<T>(
+        &mut self,
+        parameters: &mut Parameters,
+        pass: impl FnOnce(&Tape, &Parameters) -> Result<T>,
+    ) -> Result<()> {
+        if !self.tables.values().any(LazyTable::is_behind) {
+            return Ok(());
+        }
+        let tape = Tape::until_lookup();
+        let pass = pass(&tape, parameters);
+        for (id, ids) in tape.lookups(pass)? {
+            if let (Some(table), Some(moments)) = (self.tables.get_mut(&id), self.moments.get_mut(&id)) {
+                table.refresh(&ids, &mut parameters.get_mut(id).value, moments)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings all rows of all tables up to date.
+    pub fn flush(&mut self, parameters: &mut Parameters) -> Result<()> {
+        for (id, table) in &mut self.tables {
+            if let Some(moments) = self.moments.get_mut(id) {
+                table.flush(&mut parameters.get_mut(*id).value, moments)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives each parameter its own share of the learning rate, by its name.
@@ -57,9 +99,10 @@ impl Optimiser {
         self.moments.iter().map(|(id, moments)| (*id, moments))
     }
 
-    /// The same, to be brought back after `steps` updates.
+    /// The same, to be brought back after `steps` updates, with the weights of then.
     pub fn resume_at(&mut self, steps: u64) -> impl Iterator<Item = (ParamId, &mut [Tensor; 2])> {
         self.steps = steps;
+        self.tables.clear();
         self.moments.iter_mut().map(|(id, moments)| (*id, moments))
     }
 
@@ -92,10 +135,11 @@ pub struct Update<'a> {
 }
 
 impl Update<'_> {
-    /// Changes the parameter `id`, if it is trained. Errors if anyone else holds its value.
-    pub fn apply(&mut self, parameters: &mut Parameters, id: ParamId, gradient: &Tensor) -> Result<()> {
-        let Optimiser { settings, moments, rates, steps } = &mut *self.optimiser;
-        let Some([first, second]) = moments.get_mut(&id) else { return Ok(()) };
+    /// Changes the parameter `id`, if it is trained. Errors if anyone else holds its value, or if it has rows that should
+    /// have been brought up to date before the gradient was computed.
+    pub fn apply(&mut self, parameters: &mut Parameters, id: ParamId, gradient: &Gradient) -> Result<()> {
+        let Optimiser { settings, moments, tables, lazy, rates, steps } = &mut *self.optimiser;
+        let Some(moments) = moments.get_mut(&id) else { return Ok(()) };
         let parameter = parameters.get_mut(id);
         let rate = rates.get(&id).copied().unwrap_or(1.0);
         let step = AdamW {
@@ -107,9 +151,28 @@ impl Update<'_> {
             gradient_scale: self.gradient_scale,
         };
         let weight = &mut parameter.value;
-        let backend = weight.device().backend();
-        backend.adamw(step, gradient.f32(), weight.f32_mut()?, [first.f32_mut()?, second.f32_mut()?]);
-        Ok(())
+        let was_up_to_date = match gradient {
+            Gradient::Dense(gradient) => {
+                let [first, second] = &mut *moments;
+                let moments = [first.f32_mut()?, second.f32_mut()?];
+                weight.device().backend().adamw(step, gradient.f32(), weight.f32_mut()?, moments);
+                !tables.get(&id).is_some_and(LazyTable::is_behind)
+            }
+            Gradient::Rows(gradient) => {
+                let table = tables.entry(id).or_default();
+                let was_up_to_date = table.update(step, gradient, weight, moments)?;
+                if !*lazy {
+                    table.flush(weight, moments)?;
+                }
+                was_up_to_date
+            }
+        };
+        if was_up_to_date {
+            return Ok(());
+        }
+        let problem =
+            "was read while some of its rows were behind in their updates; this is a fault of retune";
+        Err(Error::Parameter { name: parameter.name.clone(), problem })
     }
 }
 

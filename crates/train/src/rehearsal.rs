@@ -16,23 +16,27 @@ pub fn rehearse(
     settings: &Settings,
     done: &mut dyn FnMut(usize),
 ) -> Result<Optimiser> {
-    let mut optimiser = Optimiser::new(parameters, settings.adamw)?;
+    let mut optimiser = Optimiser::new(parameters, settings.adamw)?.lazy();
     for batches in steps {
         let rows = batches.concat();
         let denominator = workshop.denominator(&rows);
-        let loss = |parameters: &Parameters, batch: &[usize]| {
+        let forward = |optimiser: &mut Optimiser, parameters: &mut Parameters, batch: &[usize]| {
+            let pass = |tape: &Tape, parameters: &Parameters| {
+                workshop.loss(tape, parameters, batch, denominator, Key::new(0))
+            };
+            optimiser.refresh(parameters, pass)?;
             let tape = Tape::recording();
-            let loss = workshop.loss(&tape, parameters, batch, denominator, Key::new(0))?;
+            let loss = pass(&tape, parameters)?;
             Ok((tape, loss))
         };
         if settings.updates_in_backward(batches.len(), workshop) {
-            let (tape, loss) = loss(parameters, &rows)?;
+            let (tape, loss) = forward(&mut optimiser, parameters, &rows)?;
             let mut update = optimiser.begin(0.0, 1.0);
             tape.backward_each(&loss, |id, gradient| update.apply(parameters, id, &gradient))?;
         } else {
             let mut gradients = Gradients::new();
             for batch in &batches {
-                let (tape, loss) = loss(parameters, batch)?;
+                let (tape, loss) = forward(&mut optimiser, parameters, batch)?;
                 tape.backward(&loss, &mut gradients)?;
             }
             gradients.norm();
@@ -40,5 +44,6 @@ pub fn rehearse(
         }
         done(workshop.tokens(&rows));
     }
+    optimiser.flush(parameters)?;
     Ok(optimiser)
 }

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use retune_tensor::random::Key;
-use retune_tensor::{Gradients, Tape, Tensor, Var};
+use retune_tensor::{Gradient, Gradients, Parameters, Tape, Var};
 
 use crate::trainer::Training;
 use crate::{Event, OnSpike, TrainError};
@@ -119,7 +119,7 @@ impl Training<'_> {
         let mut squares = BTreeMap::new();
         let (mut finite, mut changed) = (true, 0);
         tape.backward_each(&value, |id, gradient| {
-            let sum = gradient.device().backend().sum_of_squares(gradient.f32());
+            let sum = gradient.sum_of_squares();
             squares.insert(id, sum);
             heard(silent, &parameters.get(id).name, &gradient);
             finite &= sum.is_finite();
@@ -146,8 +146,13 @@ impl Training<'_> {
     ) -> Result<(Tape, Var, f64), TrainError> {
         let denominator = self.workshop.denominator(rows);
         let dropout = Key::new(self.settings.seed).with_name("dropout").with(self.state.epoch);
+        let workshop = &*self.workshop;
+        let pass = |tape: &Tape, parameters: &Parameters| {
+            workshop.loss(tape, parameters, batch, denominator, dropout)
+        };
+        self.optimiser.refresh(self.parameters, pass)?;
         let tape = Tape::recording();
-        let value = self.workshop.loss(&tape, self.parameters, batch, denominator, dropout)?;
+        let value = pass(&tape, self.parameters)?;
         let loss = value.value().item().map_or(f64::NAN, f64::from);
         self.check(step, "loss", loss, rows, 0)?;
         Ok((tape, value, loss))
@@ -185,8 +190,8 @@ impl Training<'_> {
 }
 
 /// A parameter whose gradient is not 0 is not silent any more.
-fn heard(silent: &mut BTreeSet<String>, name: &str, gradient: &Tensor) {
-    if silent.contains(name) && gradient.f32().iter().any(|x| *x != 0.0) {
+fn heard(silent: &mut BTreeSet<String>, name: &str, gradient: &Gradient) {
+    if silent.contains(name) && !gradient.is_zero() {
         silent.remove(name);
     }
 }

@@ -53,7 +53,7 @@ pub fn train(
         return Err(TrainError::Settings(message.into()));
     }
     let mut optimiser =
-        Optimiser::new(parameters, settings.adamw)?.with_rates(parameters, |name| workshop.rate(name));
+        Optimiser::new(parameters, settings.adamw)?.lazy().with_rates(parameters, |name| workshop.rate(name));
     let resumed = workshop.load(None, parameters, &mut optimiser)?;
     let saved = resumed.as_ref().map(|state| state.step);
     let state = resumed.unwrap_or_default();
@@ -82,8 +82,10 @@ pub fn train(
         saved,
     };
     training.begin()?;
-    let stopped_early = training.run()?;
-    training.end(stopped_early)
+    let stopped_early = training.run();
+    // However it ended: the weights are looked at.
+    training.optimiser.flush(training.parameters)?;
+    training.end(stopped_early?)
 }
 
 /// A training between two of its steps.
@@ -187,6 +189,7 @@ impl Training<'_> {
 
     fn evaluate(&mut self, last: bool) -> Result<(), TrainError> {
         let before = Instant::now();
+        self.optimiser.flush(self.parameters)?;
         let Some(evaluated) = self.workshop.evaluate(self.parameters)? else { return Ok(()) };
         let state = &mut self.state;
         state.evaluated_at = Some(state.step);
@@ -219,6 +222,7 @@ impl Training<'_> {
         // Told before, so that what was told until here is on the disk when the checkpoint is.
         self.tell(&Event::Checkpoint { step: self.state.step })?;
         self.state.updates = self.optimiser.steps();
+        self.optimiser.flush(self.parameters)?;
         let checkpoint =
             Checkpoint { state: &self.state, parameters: self.parameters, optimiser: &self.optimiser };
         self.workshop.save(&checkpoint)?;

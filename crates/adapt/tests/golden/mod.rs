@@ -196,7 +196,7 @@ impl Case {
                     let weight = &mut self.parameters.get_mut(*id).value;
                     let moments = [first.f32_mut().unwrap(), second.f32_mut().unwrap()];
                     let gradient = gradients.get(*id).unwrap().f32();
-                    Device::Cpu.backend().adamw(adamw, gradient, weight.f32_mut().unwrap(), moments);
+                    Device::Cpu.backend().adamw(adamw, &gradient, weight.f32_mut().unwrap(), moments);
                 }
                 let update = Update { step, gradients: &gradients, gradient_scale: 1.0 };
                 if let Some(during) = &mut during {

@@ -155,7 +155,7 @@ fn reached<'p>(
 ) -> Vec<Finding> {
     let mut groups: BTreeMap<&str, bool> = BTreeMap::new();
     for (id, parameter) in parameters.trainable() {
-        let reached = gradients.get(id).is_some_and(|gradient| gradient.f32().iter().any(|x| *x != 0.0));
+        let reached = gradients.get(id).is_some_and(|gradient| !gradient.is_zero());
         *groups.entry(group(&parameter.name)).or_default() |= reached;
     }
     let dead: Vec<_> = groups.iter().filter(|(_, reached)| !**reached).map(|(name, _)| *name).collect();

@@ -27,6 +27,8 @@ pub trait Backend: Sync {
     fn scale(&self, values: &mut [f32], factor: f32);
     /// The sum of squares, in f64.
     fn sum_of_squares(&self, values: &[f32]) -> f64;
+    /// The same bits for a table `[entries, columns]` that is 0 but for `values`, its `rows`, which rise.
+    fn sum_of_squares_of_rows(&self, values: &[f32], rows: &[u32], shape: [usize; 2]) -> f64;
     /// `out [m, n] (+)= ends(sum of products)`, each product of the same m and n.
     fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>);
     /// `gradient *= activation'(before)`
@@ -165,4 +167,16 @@ pub trait Backend: Sync {
     fn cayley_backward(&self, angles: &[f32], block: usize, kind: Cayley, gradient: &[f32], out: &mut [f32]);
     /// Updates weight and moments.
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]);
+    /// Updates some rows of a table and its moments, bit for bit as [`Backend::adamw`] would with all of it. The row
+    /// `rows[i]` takes the steps from `from[i]` on, without a gradient but for the last where there is a `gradient`
+    /// `[rows, columns]`. Rows rise.
+    fn adamw_rows(
+        &self,
+        steps: &[AdamW],
+        rows: (&[u32], &[u32]),
+        gradient: Option<&[f32]>,
+        columns: usize,
+        weight: &mut [f32],
+        moments: [&mut [f32]; 2],
+    );
 }

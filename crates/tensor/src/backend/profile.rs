@@ -94,6 +94,9 @@ impl Backend for Profiled {
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
         timed("sum_of_squares", None, 0, values.len(), || CPU.sum_of_squares(values))
     }
+    fn sum_of_squares_of_rows(&self, values: &[f32], rows: &[u32], shape: [usize; 2]) -> f64 {
+        timed("sum_of_squares", None, 0, values.len(), || CPU.sum_of_squares_of_rows(values, rows, shape))
+    }
     fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
         let sizes = products.first().map(|p| [p.left.shape[0], p.right.shape[1], p.left.shape[1]]);
         let area = |m: [usize; 2]| m[0] * m[1];
@@ -322,5 +325,19 @@ impl Backend for Profiled {
     }
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
         timed("adamw", None, 0, 7 * weight.len(), || CPU.adamw(step, gradient, weight, moments));
+    }
+    fn adamw_rows(
+        &self,
+        steps: &[AdamW],
+        rows: (&[u32], &[u32]),
+        gradient: Option<&[f32]>,
+        columns: usize,
+        weight: &mut [f32],
+        moments: [&mut [f32]; 2],
+    ) {
+        let values = 6 * rows.0.len() * columns + len(gradient);
+        timed("adamw_rows", None, 0, values, || {
+            CPU.adamw_rows(steps, rows, gradient, columns, weight, moments);
+        });
     }
 }

@@ -65,6 +65,7 @@ impl<'a> Check<'a> {
         for (input, id) in ids.into_iter().enumerate() {
             let gradient =
                 gradients.get(id).unwrap_or_else(|| panic!("{}: no gradient of input {input}", self.op));
+            let gradient = gradient.to_dense().unwrap();
             let len = gradient.len();
             let step = len.div_ceil(self.samples).max(1);
             let scale = gradient.f32().iter().fold(0.0f32, |max, g| max.max(g.abs()));

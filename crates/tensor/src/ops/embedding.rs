@@ -32,6 +32,7 @@ pub fn embedding(tape: &Tape, lookups: &[Lookup<'_>]) -> Result<Var> {
             return Err(Error::Index { op: OP, what: "id", index: *id as usize, len: entries });
         }
     }
+    tape.look_up(lookups)?;
     let inputs: Vec<&Var> = lookups.iter().map(|lookup| lookup.table).collect();
     let device = same_device(OP, first.table, &inputs)?;
     let backend = device.backend();
@@ -48,13 +49,7 @@ pub fn embedding(tape: &Tape, lookups: &[Lookup<'_>]) -> Result<Var> {
             .collect();
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             for (node, entries, ids, padding_idx) in lookups {
-                sink.accumulate(node, device, &[entries, columns], |sums, adds| {
-                    if !adds {
-                        backend.zero(sums);
-                    }
-                    backend.embedding_backward(gradient.f32(), &ids, columns, padding_idx, sums);
-                    Ok(())
-                })?;
+                sink.add_rows(node, entries, &ids, padding_idx, &gradient)?;
             }
             Ok(())
         }

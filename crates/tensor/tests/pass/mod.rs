@@ -22,7 +22,7 @@ pub(crate) fn pass(
     tape.backward(&loss, &mut gradients).unwrap();
     let gradients = parameters
         .iter()
-        .map(|(id, _)| gradients.get(id).expect("each input gets a gradient").clone())
+        .map(|(id, _)| gradients.get(id).expect("each input gets a gradient").to_dense().unwrap())
         .collect();
     (out.value().clone(), gradients)
 }

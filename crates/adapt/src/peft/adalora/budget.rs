@@ -50,7 +50,7 @@ impl Scored {
         let weights = parameters.get(self.id).value.f32();
         let [importance, uncertainty] = &mut self.averages;
         let averages = importance.f32_mut()?.iter_mut().zip(uncertainty.f32_mut()?);
-        for ((importance, uncertainty), (w, g)) in averages.zip(weights.iter().zip(gradient.f32())) {
+        for ((importance, uncertainty), (w, g)) in averages.zip(weights.iter().zip(gradient.f32().iter())) {
             let now = (w * g * update.gradient_scale).abs();
             *importance = betas[0] * *importance + (1.0 - betas[0]) * now;
             *uncertainty = betas[1] * *uncertainty + (1.0 - betas[1]) * (now - *importance).abs();

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::math;
-use super::parallel::{BLOCK, Disjoint, rows_per_block, vectorised};
-use crate::backend::{Activation, AdamW, Dropout, Layout};
+use super::parallel::{BLOCK, rows_per_block, vectorised};
+use crate::backend::{Activation, Dropout, Layout};
 
 pub(super) fn zero(values: &mut [f32]) {
     values.par_chunks_mut(BLOCK).for_each(|block| block.fill(0.0));
@@ -53,6 +53,42 @@ pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
         })
         .collect();
     blocks.iter().sum()
+}
+
+/// The sum over a table that is 0 but for these rows, by the very additions of [`sum_of_squares`] that change anything.
+pub(super) fn sum_of_squares_of_rows(values: &[f32], rows: &[u32], [entries, columns]: [usize; 2]) -> f64 {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    // What is left of the last block when it is cut in eights has no lane.
+    let whole = entries * columns / 8 * 8;
+    let (mut total, mut block) = (0.0f64, 0);
+    let (mut lanes, mut rest) = ([0.0f64; 8], 0.0);
+    for (row, mut values) in rows.iter().zip(values.chunks_exact(columns.max(1))) {
+        let mut place = *row as usize * columns;
+        while !values.is_empty() {
+            if place / BLOCK != block {
+                total += lanes.iter().sum::<f64>() + rest;
+                (lanes, rest, block) = ([0.0; 8], 0.0, place / BLOCK);
+            }
+            let (piece, next) = values.split_at(values.len().min(BLOCK - place % BLOCK));
+            let eights = if place % 8 == 0 { piece.len() / 8 * 8 } else { 0 };
+            vectorised(
+                #[inline(always)]
+                || {
+                    for chunk in piece[..eights].as_chunks::<8>().0 {
+                        for lane in 0..8 {
+                            lanes[lane] += square(chunk[lane]);
+                        }
+                    }
+                },
+            );
+            for (place, x) in (place + eights..).zip(&piece[eights..]) {
+                if place < whole { lanes[place % 8] += square(*x) } else { rest += square(*x) }
+            }
+            place += piece.len();
+            values = next;
+        }
+    }
+    total + (lanes.iter().sum::<f64>() + rest)
 }
 
 /// `values = f(values)`: one loop for each function, so that each is vectorised.
@@ -187,37 +223,6 @@ pub(super) fn dropout(values: &mut [f32], layout: &Layout, dropout: Dropout) {
             for (row, place) in values.chunks_exact_mut(columns).zip(places) {
                 dropout.mask(dropout.key, *place, 1.0, row);
             }
-        },
-    );
-}
-
-pub(super) fn adamw(step: AdamW, gradient: &[f32], weight: &mut [f32], [first, second]: [&mut [f32]; 2]) {
-    let [beta1, beta2] = step.betas;
-    let power = |beta: f32| 1.0 - f64::from(beta).powf(step.step as f64);
-    let rate = (f64::from(step.learning_rate) / power(beta1)) as f32;
-    let root = power(beta2).sqrt() as f32;
-    let decay = 1.0 - step.learning_rate * step.weight_decay;
-    let (first, second) = (Disjoint::new(first), Disjoint::new(second));
-    weight.par_chunks_mut(BLOCK).zip(gradient.par_chunks(BLOCK)).enumerate().for_each(
-        |(index, (weight, gradient))| {
-            let range = index * BLOCK..index * BLOCK + weight.len();
-            #[expect(
-                unsafe_code,
-                reason = "four slices in step; zip of four parallel iterators costs more than it shows"
-            )]
-            // SAFETY: the range is this block's own.
-            let (first, second) = unsafe { (first.slice(range.clone()), second.slice(range)) };
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (((w, g), m), v) in weight.iter_mut().zip(gradient).zip(first).zip(second) {
-                        let g = *g * step.gradient_scale;
-                        *m += (g - *m) * (1.0 - beta1);
-                        *v = *v * beta2 + g * g * (1.0 - beta2);
-                        *w = *w * decay - rate * *m / (v.sqrt() / root + step.epsilon);
-                    }
-                },
-            );
         },
     );
 }

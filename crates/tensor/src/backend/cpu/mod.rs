@@ -1,6 +1,7 @@
 //! Kernels for the processor: plain loops that the compiler vectorises for what the machine can do (chosen at run
 //! time), products by the `gemm` crate, work cut into blocks fixed by shape and shared out by rayon.
 
+mod adamw;
 mod attention;
 pub mod ceiling;
 mod elementwise;
@@ -55,6 +56,9 @@ impl Backend for Cpu {
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
         elementwise::sum_of_squares(values)
+    }
+    fn sum_of_squares_of_rows(&self, values: &[f32], rows: &[u32], shape: [usize; 2]) -> f64 {
+        elementwise::sum_of_squares_of_rows(values, rows, shape)
     }
     fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
         gemm::gemm(out, products, accumulate, ends);
@@ -224,6 +228,17 @@ impl Backend for Cpu {
         rotate::cayley_backward(angles, block, kind, gradient, out);
     }
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
-        elementwise::adamw(step, gradient, weight, moments);
+        adamw::step(step, gradient, weight, moments);
+    }
+    fn adamw_rows(
+        &self,
+        steps: &[AdamW],
+        rows: (&[u32], &[u32]),
+        gradient: Option<&[f32]>,
+        columns: usize,
+        weight: &mut [f32],
+        moments: [&mut [f32]; 2],
+    ) {
+        adamw::rows(steps, rows, gradient, columns, weight, moments);
     }
 }

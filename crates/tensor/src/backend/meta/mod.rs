@@ -43,6 +43,9 @@ impl Backend for Meta {
     fn sum_of_squares(&self, _: &[f32]) -> f64 {
         0.0
     }
+    fn sum_of_squares_of_rows(&self, _: &[f32], _: &[u32], _: [usize; 2]) -> f64 {
+        0.0
+    }
     fn gemm(&self, _: &mut [f32], products: &[Product<'_>], _: bool, _: Ends<'_>) {
         WORKSPACE.fetch_max(super::cpu::gemm::workspace(products), Ordering::Relaxed);
         for Product { left, right, .. } in products {
@@ -110,4 +113,14 @@ impl Backend for Meta {
     fn cayley(&self, _: &[f32], _: usize, _: Cayley, _: &mut [f32]) {}
     fn cayley_backward(&self, _: &[f32], _: usize, _: Cayley, _: &[f32], _: &mut [f32]) {}
     fn adamw(&self, _: AdamW, _: &[f32], _: &mut [f32], _: [&mut [f32]; 2]) {}
+    fn adamw_rows(
+        &self,
+        _: &[AdamW],
+        _: (&[u32], &[u32]),
+        _: Option<&[f32]>,
+        _: usize,
+        _: &mut [f32],
+        _: [&mut [f32]; 2],
+    ) {
+    }
 }
