@@ -7,3 +7,4 @@ mod resume;
 mod run;
 mod spikes;
 mod steps;
+mod tables;
