@@ -24,5 +24,5 @@ pub use device::Device;
 pub use error::{Error, Result};
 pub use gradients::{Gradient, Gradients, RowGradient};
 pub use parameters::{ParamId, Parameter, Parameters};
-pub use tape::{NodeId, Sink, Tape, Var};
+pub use tape::{NodeId, Sink, TableRows, Tape, Var};
 pub use tensor::Tensor;

@@ -40,6 +40,9 @@ impl Var {
     }
 }
 
+/// A trained table, and rows of it.
+pub type TableRows = (ParamId, Arc<[u32]>);
+
 type Backward = Box<dyn FnOnce(Tensor, &mut Sink<'_>) -> Result<()>>;
 
 enum Node {
@@ -53,7 +56,7 @@ pub struct Tape {
     nodes: Option<RefCell<Vec<Node>>>,
     leaves: RefCell<BTreeMap<ParamId, NodeId>>,
     /// What the first lookup reads, where the tape ends there.
-    lookups: Option<RefCell<Vec<(ParamId, Arc<[u32]>)>>>,
+    lookups: Option<RefCell<Vec<TableRows>>>,
 }
 
 impl Tape {
@@ -91,7 +94,7 @@ impl Tape {
 
     /// The rows of trained tables that a pass with [`Tape::until_lookup`] would have read. Errors if `pass`, its result, is
     /// another error than that the tape has ended.
-    pub fn lookups<T>(self, pass: Result<T>) -> Result<Vec<(ParamId, Arc<[u32]>)>> {
+    pub fn lookups<T>(self, pass: Result<T>) -> Result<Vec<TableRows>> {
         match pass {
             Ok(_) | Err(Error::Lookup) => Ok(self.lookups.unwrap_or_default().into_inner()),
             Err(error) => Err(error),

@@ -122,7 +122,7 @@ fn catch_up(steps: &[Factors], weight: &mut [f32], first: &mut [f32], second: &m
     // Rows that were never seen: most of them, in most trainings.
     let never = steps.iter().all(Factors::is_sound)
         && first.iter().chain(second.iter()).fold(0, |bits, x| bits | x.to_bits()) == 0;
-    if never && steps.iter().all(|step| step.decay == 1.0) {
+    if never && steps.iter().all(|step| step.decay.to_bits() == 1f32.to_bits()) {
         return;
     }
     for ((weight, first), second) in

@@ -70,7 +70,7 @@ pub(super) fn sum_of_squares_of_rows(values: &[f32], rows: &[u32], [entries, col
                 (lanes, rest, block) = ([0.0; 8], 0.0, place / BLOCK);
             }
             let (piece, next) = values.split_at(values.len().min(BLOCK - place % BLOCK));
-            let eights = if place % 8 == 0 { piece.len() / 8 * 8 } else { 0 };
+            let eights = if place.is_multiple_of(8) { piece.len() / 8 * 8 } else { 0 };
             vectorised(
                 #[inline(always)]
                 || {
