@@ -169,7 +169,10 @@ pub fn choose_wanted_columns(table: &Table, wanted: &Wanted<'_>) -> Result<Colum
     };
     taken.push(text.index);
     taken.extend(pair.as_ref().map(|choice| choice.index));
-    let label = label.or_else(|| likely_label(table, &taken, separator));
+    let label = match label {
+        None => likely_label(table, &taken, separator)?,
+        named => named,
+    };
     let columns = Columns { text, pair, label };
     columns.check_different(table)?;
     Ok(columns)
@@ -186,7 +189,10 @@ impl Columns {
     /// # Errors
     /// There is none; the error lists the columns with a value of each.
     pub(crate) fn require_label(&self, table: &Table) -> Result<&Choice, DataError> {
-        self.label.as_ref().ok_or_else(|| undecided(table, "label"))
+        match &self.label {
+            Some(label) => Ok(label),
+            None => Err(undecided(table, "label")?),
+        }
     }
 
     fn choices(&self) -> impl Iterator<Item = &Choice> {
@@ -208,10 +214,19 @@ impl Columns {
 }
 
 /// The column that is most like a label by its name and its values, other than those `taken`.
-pub(crate) fn likely_label(table: &Table, taken: &[usize], separator: Option<&str>) -> Option<Choice> {
-    by_name(table, "label", &LABEL_NAMES, taken)
-        .or_else(|| label_by_separator(table, taken, separator?))
-        .or_else(|| label_by_content(table, taken))
+pub(crate) fn likely_label(
+    table: &Table,
+    taken: &[usize],
+    separator: Option<&str>,
+) -> Result<Option<Choice>, DataError> {
+    if let Some(named) = by_name(table, "label", &LABEL_NAMES, taken) {
+        return Ok(Some(named));
+    }
+    let parted = separator.map(|separator| label_by_separator(table, taken, separator)).transpose()?;
+    match parted.flatten() {
+        None => label_by_content(table, taken),
+        parted => Ok(parted),
+    }
 }
 
 pub(crate) fn choice(table: &Table, role: &str, index: usize, reason: &str) -> Option<Choice> {
@@ -257,8 +272,14 @@ fn found_text(
     if table.columns().len() > 1 {
         no_text.extend(by_name(table, "label", &LABEL_NAMES, taken).map(|label| label.index));
     }
-    let text = by_name(table, "text", &TEXT_NAMES, taken).or_else(|| text_by_content(table, &no_text));
-    Ok((text.ok_or_else(|| undecided(table, "text"))?, pair))
+    let text = match by_name(table, "text", &TEXT_NAMES, taken) {
+        None => text_by_content(table, &no_text)?,
+        named => named,
+    };
+    match text {
+        Some(text) => Ok((text, pair)),
+        None => Err(undecided(table, "text")?),
+    }
 }
 
 fn pair_by_name(table: &Table, taken: &[usize]) -> Option<(Choice, Choice)> {
@@ -268,29 +289,36 @@ fn pair_by_name(table: &Table, taken: &[usize]) -> Option<(Choice, Choice)> {
     Some((choice(table, "text", first, "by its name")?, choice(table, "pair", second, "by its name")?))
 }
 
-fn undecided(table: &Table, role: &str) -> DataError {
-    let shown: Vec<String> = table
-        .columns()
-        .iter()
-        .enumerate()
-        .take(20)
-        .map(|(index, name)| {
-            let sample = table.rows().filter_map(|row| row.get(index)).find(|value| !value.trim().is_empty());
-            format!("`{name}` (such as: {})", excerpt(sample.unwrap_or("nothing"), 40))
-        })
+/// The error that no column stands out; itself an error if the rows cannot be read again.
+fn undecided(table: &Table, role: &str) -> Result<DataError, DataError> {
+    let mut samples: Vec<Option<String>> = vec![None; table.columns().len().min(20)];
+    for row in table.rows() {
+        let row = row?;
+        for (column, sample) in samples.iter_mut().enumerate().filter(|(_, sample)| sample.is_none()) {
+            *sample = row.get(column).filter(|value| !value.trim().is_empty()).map(|value| excerpt(value, 40));
+        }
+        if samples.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    let shown = table.columns().iter().zip(&samples);
+    let shown: Vec<String> = shown
+        .map(|(name, sample)| format!("`{name}` (such as: {})", sample.as_deref().unwrap_or("nothing")))
         .collect();
     let more = table.columns().len().saturating_sub(shown.len());
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    let mut columns = table.columns().iter().enumerate().filter(|_| role == "label");
-    let parted = columns.find_map(|(index, name)| Some((name, looks_parted(table, index)?)));
-    let parted = parted.map_or(String::new(), |(name, separator)| {
-        format!(
-            "; `{name}` looks like several labels a row: `--label-separator \"{separator}\"` takes it for such"
-        )
-    });
-    DataError::new(format!(
+    let mut parted = String::new();
+    for (column, name) in table.columns().iter().enumerate().filter(|_| role == "label") {
+        if let Some(separator) = looks_parted(table, column)? {
+            parted = format!(
+                "; `{name}` looks like several labels a row: `--label-separator \"{separator}\"` takes it for such"
+            );
+            break;
+        }
+    }
+    Ok(DataError::new(format!(
         "no column stands out as the {role}: give `--{role}-column` with one of {}{more}{parted}",
         shown.join(", ")
     ))
-    .in_file(table.path())
+    .in_file(table.path()))
 }

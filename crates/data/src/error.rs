@@ -19,13 +19,33 @@ pub struct DataError {
     pub column: Option<u64>,
     /// The offset in the file in bytes, counted from 0.
     pub byte: Option<u64>,
+    /// The group of rows in a Parquet file, counted from 0 as its tools do.
+    pub row_group: Option<u64>,
+    /// The row, counted from 1, in a file that has no lines.
+    pub row: Option<u64>,
+    /// Whether the system failed, and not the file or the request.
+    pub system: bool,
     /// What was expected, what came, what to do.
     pub message: String,
 }
 
 impl DataError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        DataError { path: None, line: None, column: None, byte: None, message: message.into() }
+        DataError {
+            path: None,
+            line: None,
+            column: None,
+            byte: None,
+            row_group: None,
+            row: None,
+            system: false,
+            message: message.into(),
+        }
+    }
+
+    /// What no other file or request would change.
+    pub(crate) fn system(message: impl Into<String>) -> Self {
+        DataError { system: true, ..DataError::new(message) }
     }
 
     pub(crate) fn in_file(mut self, path: &Path) -> Self {
@@ -43,6 +63,17 @@ impl DataError {
         self
     }
 
+    pub(crate) fn at_row(mut self, row: u64) -> Self {
+        self.row = Some(row);
+        self
+    }
+
+    #[cfg(feature = "parquet")]
+    pub(crate) fn in_row_group(mut self, group: usize) -> Self {
+        self.row_group = Some(group as u64);
+        self
+    }
+
     pub(crate) fn at_byte(mut self, byte: usize) -> Self {
         self.byte = Some(byte as u64);
         self
@@ -54,11 +85,13 @@ struct Place<'e>(&'e DataError);
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DataError { path, line, column, byte, .. } = self.0;
+        let DataError { path, line, column, byte, row_group, row, .. } = self.0;
         if let Some(path) = path {
             write!(f, "{}: ", path.display())?;
         }
-        let parts: Vec<String> = [("line", line), ("column", column), ("byte", byte)]
+        let places =
+            [("row group", row_group), ("row", row), ("line", line), ("column", column), ("byte", byte)];
+        let parts: Vec<String> = places
             .into_iter()
             .filter_map(|(name, value)| value.map(|value| format!("{name} {value}")))
             .collect();

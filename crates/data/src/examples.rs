@@ -56,13 +56,14 @@ pub fn labelled_examples(
     reading: &LabelReading,
 ) -> Result<Vec<Example>, DataError> {
     let label_column = columns.require_label(table)?;
-    let mut examples = unlabelled_examples(table, columns);
+    let mut examples = unlabelled_examples(table, columns)?;
     let mut gaps: Vec<(&str, Gaps)> = vec![
         (label_column.name.as_str(), Gaps::default()),
         (columns.text.name.as_str(), Gaps::default()),
         (columns.pair.as_ref().map_or("", |pair| pair.name.as_str()), Gaps::default()),
     ];
     for (example, row) in examples.iter_mut().zip(table.rows()) {
+        let row = row?;
         let label = row.get(label_column.index).unwrap_or_default().trim();
         let no_label = label.is_empty() && !reading.takes_empty();
         let pair_missing = example.pair.as_ref().is_some_and(|pair| pair.trim().is_empty());
@@ -73,9 +74,7 @@ pub fn labelled_examples(
         if !no_label {
             let read = reading.read(label);
             example.label = Some(read.map_err(|message| {
-                DataError::new(format!("column `{}`: {message}", label_column.name))
-                    .at_line(example.line)
-                    .in_file(table.path())
+                table.error_at(row.index(), row.line(), format!("column `{}`: {message}", label_column.name))
             })?);
         }
     }
@@ -99,9 +98,13 @@ pub fn labelled_examples(
 }
 
 /// The rows of `table` without labels, for prediction: one example a row, in order, empty texts included.
-pub fn unlabelled_examples(table: &Table, columns: &Columns) -> Vec<Example> {
+///
+/// # Errors
+/// The system cannot read the rows again.
+pub fn unlabelled_examples(table: &Table, columns: &Columns) -> Result<Vec<Example>, DataError> {
     let mut examples = Vec::with_capacity(table.len());
     for row in table.rows() {
+        let row = row?;
         let value = |column: usize| row.get(column).unwrap_or_default().to_owned();
         examples.push(Example {
             row: row.index() as u64,
@@ -111,7 +114,7 @@ pub fn unlabelled_examples(table: &Table, columns: &Columns) -> Vec<Example> {
             label: None,
         });
     }
-    examples
+    Ok(examples)
 }
 
 #[derive(Default)]

@@ -18,12 +18,22 @@ pub enum Format {
     Tsv,
     /// One JSON object a line.
     Jsonl,
+    /// One JSON array of objects.
+    Json,
     /// Questions over texts, as SQuAD has them in JSON.
     Squad,
+    /// Columns in groups of rows.
+    Parquet,
 }
 
-const NAMES: [(&str, Format); 4] =
-    [("csv", Format::Csv), ("tsv", Format::Tsv), ("jsonl", Format::Jsonl), ("squad", Format::Squad)];
+const NAMES: [(&str, Format); 6] = [
+    ("csv", Format::Csv),
+    ("tsv", Format::Tsv),
+    ("jsonl", Format::Jsonl),
+    ("json", Format::Json),
+    ("squad", Format::Squad),
+    ("parquet", Format::Parquet),
+];
 
 impl FromStr for Format {
     type Err = DataError;
@@ -32,19 +42,15 @@ impl FromStr for Format {
         let lower = name.to_lowercase();
         NAMES.into_iter().find(|(known, _)| *known == lower).map(|(_, format)| format).ok_or_else(|| {
             let near = did_you_mean(&lower, NAMES.map(|(known, _)| known));
-            DataError::new(format!("unknown format `{name}`{near}: expected csv, tsv, jsonl or squad"))
+            let names = NAMES.map(|(known, _)| known).join(", ");
+            DataError::new(format!("unknown format `{name}`{near}: expected one of {names}"))
         })
     }
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Format::Csv => "csv",
-            Format::Tsv => "tsv",
-            Format::Jsonl => "jsonl",
-            Format::Squad => "squad",
-        })
+        f.write_str(NAMES.iter().find(|(_, format)| format == self).map_or("", |(name, _)| name))
     }
 }
 
@@ -56,10 +62,10 @@ mod tests {
     fn names_are_read_and_misspellings_answered() {
         assert_eq!("CSV".parse(), Ok(Format::Csv));
         assert_eq!(Format::Jsonl.to_string().parse(), Ok(Format::Jsonl));
-        let error = "json".parse::<Format>().unwrap_err();
+        let error = "jsonlines".parse::<Format>().unwrap_err();
         assert_eq!(
             error.message,
-            "unknown format `json` (did you mean `jsonl`?): expected csv, tsv, jsonl or squad"
+            "unknown format `jsonlines` (did you mean `jsonl`?): expected one of csv, tsv, jsonl, json, squad, parquet"
         );
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 
 use crate::answers::GoldAnswer;
+use crate::error::DataError;
 use crate::problem_type::ProblemType;
 use crate::table::Table;
 use crate::wording::excerpt;
@@ -107,25 +108,34 @@ pub(crate) fn has_decimal_comma(field: &str) -> bool {
 
 /// What stands between the labels of a row, if a column looks as if it had several of them: its values are made of fewer
 /// names than there are values.
-pub(crate) fn looks_parted(table: &Table, column: usize) -> Option<&'static str> {
+pub(crate) fn looks_parted(table: &Table, column: usize) -> Result<Option<&'static str>, DataError> {
     const SEPARATORS: [&str; 3] = [";", "|", ","];
     // Longer parts are sentences.
     const LONGEST: usize = 40;
-    let values = || table.rows().filter_map(|row| row.get(column)).map(str::trim);
-    let parted = |separator: &&str| {
-        let (mut whole, mut parts) = (HashSet::new(), HashSet::new());
-        for value in values().filter(|value| !value.is_empty()) {
-            whole.insert(value);
-            for part in value.split(*separator).map(str::trim) {
-                if part.is_empty() || part.len() > LONGEST || as_number(part).is_some() {
-                    return false;
+    // A column that is parted has fewer parts than values, so more of these than that are no labels.
+    const MOST: usize = 100_000;
+    let (mut whole, mut candidates) = (HashSet::new(), SEPARATORS.map(|_| Some(HashSet::new())));
+    table.each_value(column, |value| {
+        if value.is_empty() || candidates.iter().all(Option::is_none) || whole.contains(value) {
+            return;
+        }
+        whole.insert(value.to_owned());
+        for (separator, candidate) in SEPARATORS.iter().zip(&mut candidates) {
+            let Some(parts) = candidate else { continue };
+            for part in value.split(separator).map(str::trim) {
+                if part.is_empty() || part.len() > LONGEST || as_number(part).is_some() || parts.len() > MOST {
+                    *candidate = None;
+                    break;
                 }
-                parts.insert(part);
+                if !parts.contains(part) {
+                    parts.insert(part.to_owned());
+                }
             }
         }
-        parts.len() > 1 && parts.len() < whole.len()
-    };
-    SEPARATORS.into_iter().find(parted)
+    })?;
+    let is_parted = |parts: &HashSet<String>| parts.len() > 1 && parts.len() < whole.len();
+    let candidates = SEPARATORS.into_iter().zip(&candidates);
+    Ok(candidates.into_iter().find(|(_, parts)| parts.as_ref().is_some_and(is_parted)).map(|(separator, _)| separator))
 }
 
 /// The field as a number. What is infinite or none is no number to learn.

@@ -95,7 +95,7 @@ impl LabelMap {
             [] if several => format!(
                 "expected labels in column `{column}`, got none in all {}: add rows that have some{}",
                 count(examples.len(), "row"),
-                other_column(table, columns)
+                other_column(table, columns)?
             ),
             [] => "expected examples with labels, got none".to_owned(),
             [only] if !several => format!(
@@ -103,14 +103,17 @@ impl LabelMap {
                  another class{}",
                 excerpt(only, 40),
                 count(examples.len(), "row"),
-                other_column(table, columns)
+                other_column(table, columns)?
             ),
             many if many.len() > 2 && 2 * many.len() > given => format!(
                 "expected labels that repeat in column `{column}`, got {} in {}: {}{}",
                 count(many.len(), "different one"),
                 count(examples.len(), "row"),
                 nature(many),
-                parted(table, columns).unwrap_or_else(|| other_column(table, columns))
+                match parted(table, columns)? {
+                    Some(parted) => parted,
+                    None => other_column(table, columns)?,
+                }
             ),
             _ => return LabelMap::new(names.into_iter().map(str::to_owned).collect()),
         };
@@ -313,16 +316,19 @@ fn nature(names: &[&str]) -> &'static str {
     }
 }
 
-fn parted(table: &Table, columns: &Columns) -> Option<String> {
-    let separator = looks_parted(table, columns.label.as_ref()?.index)?;
-    Some(format!("; if they are several labels a row, give `--label-separator \"{separator}\"`"))
+fn parted(table: &Table, columns: &Columns) -> Result<Option<String>, DataError> {
+    let Some(label) = &columns.label else { return Ok(None) };
+    let separator = looks_parted(table, label.index)?;
+    Ok(separator.map(|separator| {
+        format!("; if they are several labels a row, give `--label-separator \"{separator}\"`")
+    }))
 }
 
-fn other_column(table: &Table, columns: &Columns) -> String {
+fn other_column(table: &Table, columns: &Columns) -> Result<String, DataError> {
     let used = [Some(&columns.text), columns.pair.as_ref(), columns.label.as_ref()];
     let used: Vec<usize> = used.into_iter().flatten().map(|choice| choice.index).collect();
-    match likely_label(table, &used, None) {
+    Ok(match likely_label(table, &used, None)? {
         Some(other) => format!(", or give `--label-column {}`", other.name),
         None => ", or give another column with `--label-column`".to_owned(),
-    }
+    })
 }

@@ -86,33 +86,35 @@ impl ProblemType {
             let reason = format!("is split at `{separator}`, as --label-separator says");
             return Ok(found(ProblemType::MultiLabel, reason));
         }
-        let values = || table.rows().filter_map(|row| row.get(column.index)).map(str::trim);
-        let filled = || values().filter(|value| !value.is_empty());
-        let rows = filled().count();
-        let lists = filled().filter(|value| looks_like_list(value)).count();
+        let (mut rows, mut lists, mut commas, mut numbers) = (0_usize, 0_usize, 0_usize, Vec::new());
+        table.each_value(column.index, |value| {
+            rows += usize::from(!value.is_empty());
+            lists += usize::from(looks_like_list(value));
+            commas += usize::from(has_decimal_comma(value));
+            numbers.extend(as_number(value));
+        })?;
         if 2 * lists > rows {
             return Ok(found(ProblemType::MultiLabel, "holds lists of labels".to_owned()));
         }
-        let commas = filled().filter(|value| has_decimal_comma(value)).count();
-        let numbers: Vec<f64> = filled().filter_map(as_number).collect();
-        let mut distinct = numbers.clone();
+        let decimals = numbers.iter().any(|number| number.fract() != 0.0);
+        let (number_rows, mut distinct) = (numbers.len(), numbers);
         distinct.sort_by(f64::total_cmp);
         distinct.dedup();
         let mostly = |count: usize| rows > 0 && 20 * count >= 19 * rows;
-        let mostly_numbers = mostly(numbers.len());
-        if !mostly_numbers && mostly(numbers.len() + commas) {
-            return Err(decimal_comma(table, column));
+        let mostly_numbers = mostly(number_rows);
+        if !mostly_numbers && mostly(number_rows + commas) {
+            return Err(decimal_comma(table, column)?);
         }
-        if mostly_numbers && numbers.iter().any(|number| number.fract() != 0.0) {
+        if mostly_numbers && decimals {
             let reason = format!("holds numbers with decimals, {} of them different", distinct.len());
             return Ok(found(ProblemType::Regression, reason));
         }
-        if numbers.len() == rows && distinct.len() > 2 && 2 * distinct.len() > rows && distinct.len() < rows {
+        if number_rows == rows && distinct.len() > 2 && 2 * distinct.len() > rows && distinct.len() < rows {
             let reason =
                 format!("holds {} in {}", count(distinct.len(), "different number"), count(rows, "row"));
             return Ok(found(ProblemType::Regression, reason));
         }
-        if let Some(separator) = looks_parted(table, column.index) {
+        if let Some(separator) = looks_parted(table, column.index)? {
             let why = format!(
                 "column `{}` looks like several labels a row and is taken for one class a row; --label-separator \
                  \"{separator}\" takes them for several",
@@ -120,7 +122,7 @@ impl ProblemType {
             );
             return Ok(FoundProblemType { problem_type: ProblemType::SingleLabel, why: Some(why) });
         }
-        let why = (numbers.len() == rows && distinct.len() > 2).then(|| {
+        let why = (number_rows == rows && distinct.len() > 2).then(|| {
             format!(
                 "column `{}` holds {}, which are taken for classes; --problem-type regression takes them \
                  for amounts",
@@ -133,16 +135,19 @@ impl ProblemType {
 }
 
 /// They would be classes otherwise, a class each.
-fn decimal_comma(table: &Table, column: &Choice) -> DataError {
-    let fields = table.rows().filter_map(|row| Some((row.line(), row.get(column.index)?.trim())));
-    let (line, value) = fields.into_iter().find(|(_, value)| has_decimal_comma(value)).unwrap_or_default();
-    DataError::new(format!(
-        "column `{}`: expected numbers with a point such as 0.5, got `{value}`: write the decimals behind a point; give \
-         --problem-type single-label if they are names of classes, or --label-separator \",\" if they are several labels",
-        column.name
-    ))
-    .at_line(line)
-    .in_file(table.path())
+fn decimal_comma(table: &Table, column: &Choice) -> Result<DataError, DataError> {
+    for row in table.rows() {
+        let row = row?;
+        let Some(value) = row.get(column.index).map(str::trim).filter(|value| has_decimal_comma(value)) else {
+            continue;
+        };
+        return Ok(table.error_at(row.index(), row.line(), format!(
+            "column `{}`: expected numbers with a point such as 0.5, got `{value}`: write the decimals behind a point; give \
+             --problem-type single-label if they are names of classes, or --label-separator \",\" if they are several labels",
+            column.name
+        )));
+    }
+    Ok(DataError::new("expected numbers with a point such as 0.5").in_file(table.path()))
 }
 
 impl fmt::Display for ProblemType {

@@ -116,7 +116,7 @@ impl QuestionColumns {
             pair: Some(value(&row, &self.question)),
             label: None,
         };
-        let examples: Vec<Example> = table.rows().map(example).collect();
+        let examples: Vec<Example> = table.rows().map(|row| row.map(example)).collect::<Result<_, DataError>>()?;
         let blank = |text: Option<&str>| text.unwrap_or_default().trim().is_empty();
         let no_context = examples.iter().filter(|example| blank(Some(&example.text)));
         let no_question = examples.iter().filter(|example| blank(example.pair.as_deref()));
@@ -141,10 +141,9 @@ impl QuestionColumns {
         };
         let mut odd = Odd::default();
         for (example, row) in examples.iter_mut().zip(table.rows()) {
+            let row = row?;
             let wrong = |message: String| {
-                DataError::new(format!("column `{}`: {message}", answers.name))
-                    .at_line(row.line())
-                    .in_file(table.path())
+                table.error_at(row.index(), row.line(), format!("column `{}`: {message}", answers.name))
             };
             let impossible = self.impossible.as_ref().and_then(|column| row.get(column.index));
             let impossible = impossible.map(|value| matches!(value.trim(), "true" | "True" | "1"));

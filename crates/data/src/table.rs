@@ -1,67 +1,112 @@
-//! A file as rows and named columns.
+//! Files as rows and named columns.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::error::DataError;
 use crate::format::Format;
 use crate::notice::Notice;
+use crate::store::{self, Store, put_varint, take_varint};
+use crate::wording::count;
 
-/// A file's rows and columns; at least one of each. Every field is text.
+/// The rows of one file or of several, one after the other, and their columns; at least one of each. Every field is text.
 ///
-/// All fields lie in one string, so that a million rows do not cost a million allocations.
-#[derive(Debug, Clone)]
+/// Rows are not in memory but where they are few: see [`Table::rows`].
+#[derive(Debug)]
 pub struct Table {
-    pub(crate) path: PathBuf,
-    format: Format,
+    /// What stands for all files in words.
+    path: PathBuf,
+    files: Vec<TableFile>,
     columns: Vec<String>,
+    /// The columns by name.
+    indices: HashMap<String, usize>,
     pub(crate) notices: Vec<Notice>,
-    text: String,
-    /// The fields of all rows, one after the other; a missing value has none.
-    fields: Vec<Field>,
-    ends: Vec<RowEnd>,
+    /// A row is its line and its fields; of a field its column, whether it stands as JSON has it, its length and its text.
+    rows: Store,
+    /// The fields of the row under way, and the row.
+    fields: Vec<u8>,
+    row: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Field {
-    column: u32,
-    /// It stands as JSON has it: a number, a boolean, a list or an object, and no text.
-    json: bool,
-    /// Where its text ends; it begins where the field before ended.
-    end: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct RowEnd {
-    line: u64,
-    /// How many fields there are up to here; the row begins where the one before ended.
-    fields: usize,
+/// One of the files.
+#[derive(Debug)]
+struct TableFile {
+    path: PathBuf,
+    format: Format,
+    first_row: usize,
 }
 
 /// One row of a [`Table`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Row<'t> {
     table: &'t Table,
     index: usize,
     line: u64,
-    first: usize,
-    end: usize,
+    bytes: Cow<'t, [u8]>,
+    /// Where its fields begin.
+    fields: usize,
+}
+
+/// Where a row comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'t> {
+    /// Its file.
+    pub path: &'t Path,
+    /// The line where it starts, counted from 1; in a file without lines its number there.
+    pub line: u64,
 }
 
 impl Table {
-    pub(crate) fn new(format: Format, columns: Vec<String>) -> Self {
+    pub(crate) fn new() -> Self {
         Table {
             path: PathBuf::new(),
-            format,
-            columns,
+            files: Vec::new(),
+            columns: Vec::new(),
+            indices: HashMap::new(),
             notices: Vec::new(),
-            text: String::new(),
+            rows: Store::default(),
             fields: Vec::new(),
-            ends: Vec::new(),
+            row: Vec::new(),
         }
     }
 
-    /// Adds a column, which the rows so far lack, and returns its index.
-    pub(crate) fn add_column(&mut self, name: String) -> usize {
-        self.columns.push(name);
+    /// The rows that are added from here on are those of `path`.
+    pub(crate) fn begin_file(&mut self, path: &Path) {
+        self.path = match self.files.first() {
+            None => path.to_owned(),
+            Some(first) => {
+                let more = count(self.files.len(), "more file");
+                PathBuf::from(format!("{} and {more}", first.path.display()))
+            }
+        };
+        let file = TableFile { path: path.to_owned(), format: Format::Csv, first_row: self.len() };
+        self.files.push(file);
+    }
+
+    pub(crate) fn set_format(&mut self, format: Format) {
+        if let Some(file) = self.files.last_mut() {
+            file.format = format;
+        }
+    }
+
+    /// How many rows the file under way has so far.
+    pub(crate) fn file_rows(&self) -> usize {
+        self.len() - self.first_row()
+    }
+
+    /// The first row of the file under way.
+    pub(crate) fn first_row(&self) -> usize {
+        self.files.last().map_or(0, |file| file.first_row)
+    }
+
+    /// The index of the column `name`, which the rows so far lack if it is new.
+    pub(crate) fn column(&mut self, name: &str) -> usize {
+        if let Some(index) = self.indices.get(name) {
+            return *index;
+        }
+        self.columns.push(name.to_owned());
+        self.indices.insert(name.to_owned(), self.columns.len() - 1);
         self.columns.len() - 1
     }
 
@@ -76,25 +121,40 @@ impl Table {
     }
 
     fn push(&mut self, column: usize, value: &str, json: bool) {
-        self.text.push_str(value);
-        // More columns than that would have taken more memory than there is.
-        let column = u32::try_from(column).unwrap_or(u32::MAX);
-        self.fields.push(Field { column, json, end: self.text.len() });
+        put_varint(&mut self.fields, 2 * column as u64 + u64::from(json));
+        put_varint(&mut self.fields, value.len() as u64);
+        self.fields.extend_from_slice(value.as_bytes());
     }
 
-    /// Ends the row under way, which began on `line`.
-    pub(crate) fn end_row(&mut self, line: u64) {
-        self.ends.push(RowEnd { line, fields: self.fields.len() });
+    /// Ends the row under way, which began on `line`. Errors if the system has no room for it.
+    pub(crate) fn end_row(&mut self, line: u64) -> Result<(), DataError> {
+        // Rows are counted in four bytes, wherever there is one number for each of them.
+        if self.len() >= u32::MAX as usize {
+            return Err(DataError::new(format!(
+                "expected at most {} rows, got more: take a part of them",
+                u32::MAX
+            )));
+        }
+        self.row.clear();
+        put_varint(&mut self.row, line);
+        self.row.extend_from_slice(&self.fields);
+        self.fields.clear();
+        self.rows.push(&self.row)
     }
 
-    /// The file that the table was read from.
+    /// The file that the table was read from; where there are several, the first, and how many more.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file's format, as found or asked for.
+    /// The files that the table was read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// The first file's format, as found or asked for.
     pub fn format(&self) -> Format {
-        self.format
+        self.files.first().map_or(Format::Csv, |file| file.format)
     }
 
     /// The columns' names: a header's in its order, JSON keys in the order they are first met.
@@ -109,65 +169,126 @@ impl Table {
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.rows.len()
     }
 
     /// Whether there are no rows; never so for a table that was read from a file.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.rows.len() == 0
     }
 
-    /// The row at `index`, counted from 0.
-    pub fn row(&self, index: usize) -> Option<Row<'_>> {
-        let RowEnd { line, fields: end } = *self.ends.get(index)?;
-        let first = index.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |row| row.fields);
-        Some(Row { table: self, index, line, first, end })
+    /// The row at `index`, counted from 0. Errors if the system cannot read it again.
+    pub fn row(&self, index: usize) -> Result<Option<Row<'_>>, DataError> {
+        self.rows.get(index)?.map(|bytes| self.row_of(index, bytes)).transpose()
     }
 
-    /// All rows in the file's order.
-    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        (0..self.len()).filter_map(|index| self.row(index))
+    /// All rows in the order of the files. Each may be an error of the system, where there are so many that they are not
+    /// in memory but in a file.
+    pub fn rows(&self) -> impl Iterator<Item = Result<Row<'_>, DataError>> {
+        (0..).zip(self.rows.iter()).map(|(index, bytes)| self.row_of(index, bytes?))
+    }
+
+    /// Every `step`th row, from the first on.
+    pub(crate) fn rows_by(&self, step: usize) -> impl Iterator<Item = Result<Row<'_>, DataError>> {
+        let indices = (0..).step_by(step);
+        indices.zip(self.rows.iter().step_by(step)).map(|(index, bytes)| self.row_of(index, bytes?))
+    }
+
+    /// Shows all values in `column` to `look`, without white space around them.
+    pub(crate) fn each_value(&self, column: usize, mut look: impl FnMut(&str)) -> Result<(), DataError> {
+        for row in self.rows() {
+            if let Some(value) = row?.get(column) {
+                look(value.trim());
+            }
+        }
+        Ok(())
+    }
+
+    fn row_of<'t>(&'t self, index: usize, bytes: Cow<'t, [u8]>) -> Result<Row<'t>, DataError> {
+        let mut fields = 0;
+        let line = take_varint(&bytes, &mut fields).ok_or_else(store::damaged)?;
+        Ok(Row { table: self, index, line, bytes, fields })
+    }
+
+    /// The file that the row at `index` is in.
+    pub fn path_of(&self, index: usize) -> &Path {
+        self.file_of(index).map_or(&self.path, |file| &file.path)
+    }
+
+    fn file_of(&self, index: usize) -> Option<&TableFile> {
+        let behind = self.files.partition_point(|file| file.first_row <= index);
+        self.files.get(behind.checked_sub(1)?)
+    }
+
+    /// An error about the row at `index`, which begins on `line`.
+    pub(crate) fn error_at(&self, index: usize, line: u64, message: impl Into<String>) -> DataError {
+        let error = DataError::new(message).in_file(self.path_of(index));
+        match self.file_of(index).map(|file| file.format) {
+            Some(Format::Parquet) => error.at_row(line),
+            _ => error.at_line(line),
+        }
     }
 }
 
 impl<'t> Row<'t> {
-    /// The row's place in the file, counted from 0: its stable identity.
+    /// The row's place in the table, counted from 0: its stable identity.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// The line where the row starts, counted from 1; fields with line breaks make this more than the index.
+    /// The line of its file where the row starts, counted from 1; fields with line breaks make this more than the index. In
+    /// a file without lines it is the row's number there.
     pub fn line(&self) -> u64 {
         self.line
     }
 
+    /// Where the row comes from.
+    pub fn place(&self) -> Place<'t> {
+        Place { path: self.table.path_of(self.index), line: self.line }
+    }
+
     /// The value in `column`, none where it is missing. An empty CSV field is an empty value, not a missing
     /// one.
-    pub fn get(&self, column: usize) -> Option<&'t str> {
-        let (place, Field { end, .. }) = self.find(column)?;
-        let before = (self.first + place).checked_sub(1).and_then(|before| self.table.fields.get(before));
-        self.table.text.get(before.map_or(0, |field| field.end)..end)
+    pub fn get(&self, column: usize) -> Option<&str> {
+        self.find(column).map(|field| field.text)
     }
 
     /// Whether the value in `column` is a number, a boolean, a list or an object of JSON, as it was written there.
     pub fn is_json(&self, column: usize) -> bool {
-        self.find(column).is_some_and(|(_, field)| field.json)
+        self.find(column).is_some_and(|field| field.json)
     }
 
-    fn find(&self, column: usize) -> Option<(usize, Field)> {
-        let fields = self.table.fields.get(self.first..self.end)?;
-        let is = |field: &Field| field.column as usize == column;
-        // In all but odd JSON the fields stand in the columns' order, so the first look finds it.
-        let place = match fields.get(column) {
-            Some(field) if is(field) => column,
-            _ => fields.iter().position(is)?,
-        };
-        Some((place, *fields.get(place)?))
+    fn find(&self, column: usize) -> Option<Field<'_>> {
+        self.fields().find(|field| field.column == column)
+    }
+
+    /// The values that are there, in the order of the file.
+    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let (bytes, mut at) = (&*self.bytes, self.fields);
+        std::iter::from_fn(move || {
+            let head = usize::try_from(take_varint(bytes, &mut at)?).ok()?;
+            let length = usize::try_from(take_varint(bytes, &mut at)?).ok()?;
+            let from = at;
+            at = at.checked_add(length)?;
+            let text = std::str::from_utf8(bytes.get(from..at)?).ok()?;
+            Some(Field { column: head / 2, json: head % 2 == 1, text })
+        })
     }
 
     /// The values of all columns in their order.
-    pub fn values(&self) -> impl Iterator<Item = Option<&'t str>> + use<'t> {
-        let row = *self;
-        (0..row.table.columns.len()).map(move |column| row.get(column))
+    pub fn values(&self) -> impl Iterator<Item = Option<&str>> {
+        let mut values = vec![None; self.table.columns.len()];
+        for field in self.fields() {
+            if let Some(value) = values.get_mut(field.column) {
+                *value = Some(field.text);
+            }
+        }
+        values.into_iter()
     }
+}
+
+struct Field<'r> {
+    column: usize,
+    json: bool,
+    text: &'r str,
 }

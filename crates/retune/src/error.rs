@@ -101,6 +101,7 @@ impl Error {
     /// What the process should end with: 2 where the request or its input is wrong, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Error::Data(error) if error.system => 1,
             Error::Tensor(_) | Error::Write { .. } | Error::Interrupted { .. } => 1,
             Error::Model(ModelError::Tensor(_) | ModelError::Network { .. })
             | Error::Adapt(AdaptError::Tensor(_)) => 1,

@@ -73,7 +73,7 @@ pub struct FileSettings {
         arg(long, value_name = "TEXT", help_heading = "Data", hide_short_help = true)
     )]
     pub label_separator: Option<String>,
-    /// csv, tsv or jsonl, where the content does not tell
+    /// csv, tsv, jsonl, json or parquet, where the content does not tell
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
@@ -290,7 +290,7 @@ impl TrainSettings {
 impl FileSettings {
     fn read_options(&self) -> crate::Result<ReadOptions> {
         let format = self.format.as_deref().map(str::parse).transpose()?;
-        Ok(ReadOptions { format, encoding: self.encoding.clone() })
+        Ok(ReadOptions { format, encoding: self.encoding.clone(), ..ReadOptions::default() })
     }
 
     /// What is known of a file before it is read; `trained` is what a model was trained on.

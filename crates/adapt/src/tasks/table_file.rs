@@ -1,7 +1,7 @@
 //! A table that was read: what its columns hold, and its rows with what was predicted for them, the columns as they are
 //! and the prediction's behind them.
 
-use std::io::{Result, Write};
+use std::io::{Error, Result, Write};
 use std::path::Path;
 
 use retune_data::{Columns, DataError, Example, LabelMap, Row, Table};
@@ -58,6 +58,7 @@ impl PredictedRows<'_> {
     /// One JSON object a row. A missing value stays one, and what was no text is none.
     fn write_jsonl(&self, writer: &mut dyn Write) -> Result<()> {
         for (row, prediction) in self.table.rows().zip(self.predictions) {
+            let row = row.map_err(Error::other)?;
             serde_json::to_writer(&mut *writer, &JsonRow { rows: self, row, prediction })?;
             writer.write_all(b"\n")?;
         }
@@ -69,6 +70,7 @@ impl PredictedRows<'_> {
         let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
         csv.write_record(self.table.columns().iter().chain(&self.added))?;
         for (row, prediction) in self.table.rows().zip(self.predictions) {
+            let row = row.map_err(Error::other)?;
             for value in row.values() {
                 csv.write_field(value.unwrap_or_default())?;
             }

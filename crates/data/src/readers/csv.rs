@@ -6,75 +6,99 @@
 //! opened.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use crate::encoding::line_breaks;
+use super::sniff::sniff_delimiter;
+use super::{FileUnderWay, each_line};
 use crate::error::DataError;
 use crate::format::Format;
-use crate::notice::Notice;
+use crate::input::Text;
+use crate::input::encoding::line_breaks;
 use crate::table::Table;
 use crate::wording::{count, excerpt, list};
 
-/// Reads a header row and its records.
+/// Reads a header row and its records; what divides them is the best of `candidates`.
 ///
 /// # Errors
 /// No records; a quote that is not closed, or closed too early; a record whose number of fields is not the
 /// header's; a column without a name or with another's.
-pub(super) fn read(text: &str, delimiter: u8) -> Result<Table, DataError> {
-    let strict = read_records(Records::new(text, delimiter));
-    let doubt = match &strict {
-        Ok(read) => read.swallowing,
-        Err(Problem::Quote(error)) => Some(error.line),
-        Err(Problem::Other(_)) => None,
-    };
+pub(super) fn read(file: &mut FileUnderWay<'_>, candidates: &[u8]) -> Result<(), DataError> {
+    let text = file.text()?;
+    let delimiter = sniff_delimiter(text.text(), text.is_whole(), candidates);
+    let mut dialect = Dialect { delimiter, quoting: true };
+    file.table.set_format(if delimiter == b'\t' { Format::Tsv } else { Format::Csv });
     // Many tab-separated files know no quoting at all: a field may begin with a quote that means itself.
-    if let Some(line) = doubt
-        && delimiter == b'\t'
-        && !is_quoted(text)
-        && let Ok(Read { mut table, .. }) =
-            read_records(Records { quoting: false, ..Records::new(text, delimiter) })
+    if delimiter == b'\t'
+        && let Some(line) = doubt(file, dialect)?
+        && !is_quoted(file)?
     {
-        table.notices.push(Notice::new(format!(
-            "quotes are taken as plain characters, since they do not pair up (line {line})"
-        )));
-        return Ok(table);
-    }
-    match strict {
-        Ok(Read { mut table, swallowing }) => {
-            table.notices.extend(swallowing.map(|line| {
-                Notice::new(format!(
-                    "the quoted field in the record on line {line} holds lines that look like records: is \
-                     its closing \
-                     quote missing?"
-                ))
-            }));
-            Ok(table)
+        let plain = Dialect { quoting: false, ..dialect };
+        if read_records(&mut file.text()?, plain, &mut Nothing).is_ok() {
+            dialect = plain;
+            file.notice(format!("quotes are taken as plain characters, since they do not pair up (line {line})"));
         }
-        Err(Problem::Quote(error)) => Err(error.into_error(delimiter)),
-        Err(Problem::Other(error)) => Err(error),
+    }
+    let mut text = file.text()?;
+    let mut rows = Rows { file, columns: Vec::new(), repeated: Vec::new() };
+    let read = read_records(&mut text, dialect, &mut rows).map_err(|problem| problem.into_error(delimiter))?;
+    let (columns, repeated) = (rows.columns, rows.repeated);
+    file.end_of(&text);
+    if dialect.quoting
+        && let Some(line) = swallowing(file.table, &columns, &read.suspects, delimiter)?
+    {
+        file.notice(format!(
+            "the quoted field in the record on line {line} holds lines that look like records: is its closing \
+             quote missing?"
+        ));
+    }
+    if let Some(message) = header_notice(&read.names, &repeated) {
+        file.notice(message);
+    }
+    Ok(())
+}
+
+/// The line where quotes do not pair up, or seem to have swallowed records. Errors if the file cannot be read.
+fn doubt(file: &FileUnderWay<'_>, dialect: Dialect) -> Result<Option<u64>, DataError> {
+    match read_records(&mut file.text()?, dialect, &mut Nothing) {
+        Ok(read) => Ok(read.suspects.first().map(|suspect| suspect.line)),
+        Err(Problem::Quote(error)) => Ok(Some(error.line)),
+        Err(Problem::Other(_)) => Ok(None),
     }
 }
 
 /// Whether a tab-separated text has quoted fields on purpose: most that begin with a quote end with one.
-fn is_quoted(text: &str) -> bool {
-    let fields = text.lines().flat_map(|line| line.split('\t')).filter(|field| field.starts_with('"'));
+fn is_quoted(file: &FileUnderWay<'_>) -> Result<bool, DataError> {
     let (mut begin, mut end) = (0_usize, 0_usize);
-    for field in fields {
-        begin += 1;
-        end += usize::from(field.len() > 1 && field.ends_with('"'));
-    }
-    2 * end > begin
+    each_line(&mut file.text()?, |line, _| {
+        for field in line.trim_end_matches('\r').split('\t').filter(|field| field.starts_with('"')) {
+            begin += 1;
+            end += usize::from(field.len() > 1 && field.ends_with('"'));
+        }
+        Ok(())
+    })?;
+    Ok(2 * end > begin)
 }
 
-struct Read {
-    table: Table,
-    /// The first record with a quoted field that seems to have swallowed records.
-    swallowing: Option<u64>,
+/// How records are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialect {
+    pub delimiter: u8,
+    /// Whether a quote at the beginning of a field is none of its characters.
+    pub quoting: bool,
 }
 
 enum Problem {
     Quote(QuoteError),
     Other(DataError),
+}
+
+impl Problem {
+    fn into_error(self, delimiter: u8) -> DataError {
+        match self {
+            Problem::Quote(error) => error.into_error(delimiter),
+            Problem::Other(error) => error,
+        }
+    }
 }
 
 impl From<QuoteError> for Problem {
@@ -89,44 +113,132 @@ impl From<DataError> for Problem {
     }
 }
 
-fn read_records(mut records: Records<'_>) -> Result<Read, Problem> {
-    let delimiter = records.delimiter;
-    let mut fields = Vec::new();
-    let Some(header_line) = records.read(&mut fields)? else {
+/// What is done with a file's header and records.
+trait Sink {
+    fn header(&mut self, names: &[String], line: u64) -> Result<(), DataError>;
+    fn record(&mut self, names: &[String], fields: &[Cow<'_, str>], line: u64) -> Result<(), DataError>;
+}
+
+/// They are looked at only.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn header(&mut self, _: &[String], _: u64) -> Result<(), DataError> {
+        Ok(())
+    }
+
+    fn record(&mut self, _: &[String], _: &[Cow<'_, str>], _: u64) -> Result<(), DataError> {
+        Ok(())
+    }
+}
+
+/// They become rows of the table.
+struct Rows<'r, 'f> {
+    file: &'r mut FileUnderWay<'f>,
+    columns: Vec<usize>,
+    /// Which columns have their own name as a value.
+    repeated: Vec<bool>,
+}
+
+impl Sink for Rows<'_, '_> {
+    fn header(&mut self, names: &[String], line: u64) -> Result<(), DataError> {
+        self.columns = self.file.columns(names).map_err(|error| error.at_line(line))?;
+        self.repeated = vec![false; names.len()];
+        Ok(())
+    }
+
+    fn record(&mut self, names: &[String], fields: &[Cow<'_, str>], line: u64) -> Result<(), DataError> {
+        for (place, field) in fields.iter().enumerate() {
+            let (Some(column), Some(name)) = (self.columns.get(place), names.get(place)) else { continue };
+            self.file.table.push_field(*column, field);
+            if field.len() >= name.len() && field.trim() == name {
+                self.repeated[place] = true;
+            }
+        }
+        self.file.table.end_row(line)
+    }
+}
+
+struct Read {
+    names: Vec<String>,
+    suspects: Vec<Suspect>,
+}
+
+/// A field whose lines could be records.
+struct Suspect {
+    line: u64,
+    field: String,
+}
+
+fn read_records(text: &mut Text<'_>, dialect: Dialect, sink: &mut dyn Sink) -> Result<Read, Problem> {
+    let delimiter = dialect.delimiter;
+    let mut read = Read { names: Vec::new(), suspects: Vec::new() };
+    let (mut header_line, mut rows) = (1, 0_usize);
+    each_record(text, dialect, |fields, line| {
+        if read.names.is_empty() {
+            read.names = column_names(fields, line, delimiter)?;
+            header_line = line;
+            return sink.header(&read.names, line);
+        }
+        if fields.len() != read.names.len() {
+            return Err(ragged(&read.names, fields.len(), delimiter).at_line(line));
+        }
+        rows += 1;
+        for field in fields.iter().filter(|field| holds_records(field, delimiter, read.names.len())) {
+            // A tab is sign enough, so there the first one tells all.
+            if delimiter != b'\t' || read.suspects.is_empty() {
+                read.suspects.push(Suspect { line, field: field.to_string() });
+            }
+        }
+        sink.record(&read.names, fields, line)
+    })?;
+    if read.names.is_empty() {
         return Err(DataError::new(
             "the file is empty: expected a header row and at least one record below it",
         )
         .into());
-    };
-    let columns = column_names(&fields, header_line, delimiter)?;
-    let width = columns.len();
-    let mut table = Table::new(if delimiter == b'\t' { Format::Tsv } else { Format::Csv }, columns);
-    // Row and column of each field whose lines could be records.
-    let mut suspects = Vec::new();
-    while let Some(line) = records.read(&mut fields)? {
-        if fields.len() != width {
-            return Err(ragged(&table, fields.len(), delimiter).at_line(line).into());
-        }
-        for (column, field) in fields.iter().enumerate() {
-            if holds_records(field, delimiter, width) {
-                suspects.push((table.len(), column));
-            }
-            table.push_field(column, field);
-        }
-        table.end_row(line);
     }
-    if table.is_empty() {
+    if rows == 0 {
         return Err(DataError::new(format!(
             "expected records below the header ({}), got none: the first row must name the columns, and the \
              data follows",
-            list(table.columns(), 6)
+            list(&read.names, 6)
         ))
         .at_line(header_line)
         .into());
     }
-    table.notices.extend(header_notice(&table));
-    let swallowing = swallowing(&table, &suspects, delimiter);
-    Ok(Read { table, swallowing })
+    Ok(read)
+}
+
+/// Gives each record with the line where it starts to `take`.
+fn each_record(
+    text: &mut Text<'_>,
+    dialect: Dialect,
+    mut take: impl FnMut(&[Cow<'_, str>], u64) -> Result<(), DataError>,
+) -> Result<(), Problem> {
+    loop {
+        let (whole, mut passed) = (text.is_whole(), 0);
+        {
+            let mut records = Records::new(text.text(), text.line(), dialect);
+            let mut fields = Vec::new();
+            loop {
+                let record = records.read(&mut fields);
+                // What reaches the end of what is here may go on behind it.
+                let open = matches!(record, Err(QuoteError { closed: None, .. })) || records.is_at_end();
+                if open && !whole {
+                    break;
+                }
+                let Some(line) = record? else { break };
+                take(&fields, line)?;
+                passed = records.at;
+            }
+        }
+        if whole {
+            return Ok(());
+        }
+        text.pass(passed);
+        text.more()?;
+    }
 }
 
 /// Whether the lines within a field all have the fields of a record: it may have swallowed records, for want
@@ -147,9 +259,13 @@ fn record_lines(field: &str, delimiter: u8) -> impl Iterator<Item = &str> {
     lines.map(|line| line.trim_end_matches('\r')).filter(|line| !line.trim().is_empty())
 }
 
-/// The columns and values of a line, if it is a record without quotes.
-fn line_values(line: &str, delimiter: u8) -> impl Iterator<Item = (usize, &str)> {
-    line.split(char::from(delimiter)).enumerate()
+/// The table's columns and values of a line, if it is a record without quotes.
+fn in_columns<'l>(
+    columns: &[usize],
+    line: &'l str,
+    delimiter: u8,
+) -> impl Iterator<Item = (usize, &'l str)> {
+    columns.iter().copied().zip(line.split(char::from(delimiter)))
 }
 
 /// A tab is a sign, but prose has commas too.
@@ -161,32 +277,35 @@ fn least_records(delimiter: u8) -> usize {
 ///
 /// A tab is sign enough. Elsewhere enough of the lines must also hold a value that its column has in another
 /// place, as labels are: a letter with a comma in each line is no more than a letter.
-fn swallowing(table: &Table, suspects: &[(usize, usize)], delimiter: u8) -> Option<u64> {
-    let suspects: Vec<(u64, &str)> = suspects
-        .iter()
-        .filter_map(|&(row, column)| table.row(row).and_then(|row| Some((row.line(), row.get(column)?))))
-        .collect();
+fn swallowing(
+    table: &Table,
+    columns: &[usize],
+    suspects: &[Suspect],
+    delimiter: u8,
+) -> Result<Option<u64>, DataError> {
     if suspects.is_empty() || delimiter == b'\t' {
-        return suspects.first().map(|(line, _)| *line);
+        return Ok(suspects.first().map(|suspect| suspect.line));
     }
-    let sought: HashSet<(usize, &str)> = suspects
-        .iter()
-        .flat_map(|(_, field)| record_lines(field, delimiter).flat_map(|line| line_values(line, delimiter)))
-        .filter(|(_, value)| !value.is_empty())
-        .collect();
-    let known: HashSet<(usize, &str)> = table
-        .rows()
-        .flat_map(|row| row.values().enumerate())
-        .filter_map(|(column, value)| Some((column, value?)))
-        .filter(|value| sought.contains(value))
-        .collect();
-    let is_record = |line: &&str| line_values(line, delimiter).any(|value| known.contains(&value));
-    suspects
-        .iter()
-        .find(|(_, field)| {
-            record_lines(field, delimiter).filter(is_record).count() >= least_records(delimiter)
-        })
-        .map(|(line, _)| *line)
+    let all = suspects.iter().flat_map(|suspect| record_lines(&suspect.field, delimiter)).flat_map(|line| in_columns(columns, line, delimiter));
+    // Whether a value was met elsewhere.
+    let mut known: HashMap<usize, HashMap<&str, bool>> = HashMap::new();
+    for (column, value) in all.filter(|(_, value)| !value.is_empty()) {
+        known.entry(column).or_default().insert(value, false);
+    }
+    for row in table.rows().skip(table.first_row()) {
+        let row = row?;
+        for (column, value) in row.values().enumerate() {
+            let sought = known.get_mut(&column).zip(value).and_then(|(sought, value)| sought.get_mut(value));
+            sought.into_iter().for_each(|met| *met = true);
+        }
+    }
+    let is_known = |column: usize, value: &str| known.get(&column).and_then(|met| met.get(value)) == Some(&true);
+    let is_record =
+        |line: &&str| in_columns(columns, line, delimiter).any(|(column, value)| is_known(column, value));
+    let swallowed = |suspect: &&Suspect| {
+        record_lines(&suspect.field, delimiter).filter(is_record).count() >= least_records(delimiter)
+    };
+    Ok(suspects.iter().find(swallowed).map(|suspect| suspect.line))
 }
 
 fn column_names(fields: &[Cow<'_, str>], line: u64, delimiter: u8) -> Result<Vec<String>, DataError> {
@@ -216,8 +335,7 @@ fn column_names(fields: &[Cow<'_, str>], line: u64, delimiter: u8) -> Result<Vec
     Ok(names)
 }
 
-fn ragged(table: &Table, found: usize, delimiter: u8) -> DataError {
-    let columns = table.columns();
+fn ragged(columns: &[String], found: usize, delimiter: u8) -> DataError {
     let advice = if found > columns.len() {
         format!("put double quotes around a field that holds {}", shown(delimiter))
     } else {
@@ -235,29 +353,28 @@ fn shown(delimiter: u8) -> String {
 }
 
 /// A sentence where the header seems to be a record: a name that is a number, a sentence, or a value of its
-/// own column.
-fn header_notice(table: &Table) -> Option<Notice> {
-    let columns = table.columns();
-    let odd = columns.iter().enumerate().find_map(|(column, name)| {
+/// own column, as `repeated` says.
+fn header_notice(columns: &[String], repeated: &[bool]) -> Option<String> {
+    let odd = columns.iter().zip(repeated).find_map(|(name, repeated)| {
         let sentence = name.split_whitespace().count() > 6
             || (name.contains(' ') && name.ends_with(['.', '?', '!', '。', '？', '！']));
         let why = if name.parse::<f64>().is_ok() {
             "is a number"
         } else if sentence {
             "is a sentence"
-        } else if table.rows().any(|row| row.get(column).is_some_and(|value| value.trim() == name)) {
+        } else if *repeated {
             "is also a value in its column"
         } else {
             return None;
         };
         Some((name, why))
     })?;
-    Some(Notice::new(format!(
+    Some(format!(
         "the first row is taken as the names of the columns, but `{}` {}: if it is data, put a header above \
          it, such as `text,label`",
         excerpt(odd.0, 40),
         odd.1
-    )))
+    ))
 }
 
 /// A quote that does not pair up, at the line where it opened.
@@ -294,8 +411,14 @@ pub(super) struct Records<'t> {
 }
 
 impl<'t> Records<'t> {
-    pub(super) fn new(text: &'t str, delimiter: u8) -> Self {
-        Records { text, at: 0, line: 1, delimiter, quoting: true }
+    /// Those of `text`, which begins on `line`.
+    pub(super) fn new(text: &'t str, line: u64, Dialect { delimiter, quoting }: Dialect) -> Self {
+        Records { text, at: 0, line, delimiter, quoting }
+    }
+
+    /// Whether the last record ended, or broke off, with the text.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.text.len()
     }
 
     /// Reads the next record into `fields` and returns the line where it starts; blank lines are skipped.

@@ -1,14 +1,15 @@
 //! One JSON object a line.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::{FileUnderWay, each_line};
 use crate::error::DataError;
 use crate::format::Format;
-use crate::table::Table;
 
 /// Reads one object a line; a key becomes a column where it is first met.
 ///
@@ -17,91 +18,139 @@ use crate::table::Table;
 ///
 /// # Errors
 /// No objects; a line that is no JSON (its column is named) or no object; a key twice in one object.
-pub(super) fn read(text: &str) -> Result<Table, DataError> {
-    let mut table = Table::new(Format::Jsonl, Vec::new());
-    let mut columns: HashMap<String, usize> = HashMap::new();
-    // Which line last had each column: finds a key that comes twice without a set a row.
-    let mut last_line: Vec<u64> = Vec::new();
-    for (line, number) in text.split('\n').zip(1_u64..) {
+pub(super) fn read(file: &mut FileUnderWay<'_>) -> Result<(), DataError> {
+    file.table.set_format(Format::Jsonl);
+    let mut text = file.text()?;
+    let mut objects = Objects::new(file);
+    each_line(&mut text, |line, number| {
         if line.trim().is_empty() {
-            continue;
+            return Ok(());
         }
-        for (key, value) in parse_object(line).map_err(|error| error.at_line(number))? {
-            let column = match columns.get(&key) {
+        let fault = |error: DataError| error.at_line(number);
+        let object = parse_object(line).map_err(fault)?;
+        objects.add(object, number, |value, error| syntax(line, offset(value, line), error)).map_err(fault)
+    })?;
+    objects.end("one JSON object a line")?;
+    file.end_of(&text);
+    Ok(())
+}
+
+/// Objects that become rows of a table.
+pub(super) struct Objects<'o, 'f> {
+    file: &'o mut FileUnderWay<'f>,
+    /// The table's columns by their keys.
+    columns: HashMap<String, usize>,
+    /// Which row last had each column: finds a key that comes twice without a set a row.
+    last_row: Vec<usize>,
+}
+
+impl<'o, 'f> Objects<'o, 'f> {
+    pub fn new(file: &'o mut FileUnderWay<'f>) -> Self {
+        Objects { file, columns: HashMap::new(), last_row: Vec::new() }
+    }
+
+    /// Adds a row that begins on `line`; `syntax` says what is wrong with a value. Errors without the line.
+    pub fn add(
+        &mut self,
+        Object(fields): Object<'_>,
+        line: u64,
+        syntax: impl Fn(&str, &serde_json::Error) -> DataError,
+    ) -> Result<(), DataError> {
+        let row = self.file.table.len() + 1;
+        for (key, value) in fields {
+            let column = match self.columns.get(&key) {
                 Some(column) => *column,
                 None => {
-                    let column = table.add_column(key.clone());
-                    columns.insert(key.clone(), column);
-                    last_line.push(0);
+                    let column = self.file.column(&key);
+                    self.columns.insert(key.clone(), column);
                     column
                 }
             };
-            if let Some(last) = last_line.get_mut(column) {
-                if *last == number {
-                    return Err(DataError::new(format!(
-                        "expected each key once in an object, got `{key}` twice: remove one"
-                    ))
-                    .at_line(number));
-                }
-                *last = number;
+            if self.last_row.len() <= column {
+                self.last_row.resize(column + 1, 0);
             }
-            match field(value, line).map_err(|error| error.at_line(number))? {
-                Field::Text(text) => table.push_field(column, &text),
-                Field::Json(raw) => table.push_json(column, raw),
+            if std::mem::replace(&mut self.last_row[column], row) == row {
+                return Err(DataError::new(format!(
+                    "expected each key once in an object, got `{key}` twice: remove one"
+                )));
+            }
+            match field(value, &syntax)? {
+                Field::Text(text) => self.file.table.push_field(column, &text),
+                Field::Json(raw) => self.file.table.push_json(column, raw),
                 Field::Missing => {}
             }
         }
-        table.end_row(number);
+        self.file.table.end_row(line)
     }
-    if table.is_empty() {
-        return Err(DataError::new("the file is empty: expected one JSON object a line"));
+
+    /// Errors if there were none, or only empty ones.
+    pub fn end(self, expected: &str) -> Result<(), DataError> {
+        if self.file.table.file_rows() == 0 {
+            return Err(DataError::new(format!("the file is empty: expected {expected}")));
+        }
+        if self.columns.is_empty() {
+            return Err(DataError::new("expected objects with keys, which are the columns, got only empty ones"));
+        }
+        Ok(())
     }
-    if table.columns().is_empty() {
-        return Err(DataError::new("expected objects with keys, which are the columns, got only empty ones"));
-    }
-    Ok(table)
 }
 
-fn parse_object(line: &str) -> Result<Vec<(String, &RawValue)>, DataError> {
-    let found = match line.trim_start().chars().next() {
-        Some('{') => {
-            return serde_json::from_str(line)
-                .map(|Object(fields)| fields)
-                .map_err(|error| syntax(line, 0, &error));
-        }
+fn parse_object(line: &str) -> Result<Object<'_>, DataError> {
+    if line.trim_start().starts_with('{') {
+        return serde_json::from_str(line).map_err(|error| syntax(line, 0, &error));
+    }
+    Err(DataError::new(format!(
+        "expected a JSON object such as {{\"text\": \"...\", \"label\": \"...\"}}, got {}: write one \
+         object a line",
+        kind(line)
+    )))
+}
+
+/// What a text is that is no JSON object, in words.
+pub(super) fn kind(text: &str) -> &'static str {
+    match text.trim_start().chars().next() {
+        Some('{') => "an object",
         Some('[') => "an array",
         Some('"') => "a string",
         Some('-' | '0'..='9') => "a number",
-        _ => match line.trim() {
+        _ => match text.trim() {
             "true" | "false" => "a boolean",
             "null" => "null",
             _ => "text that is not JSON",
         },
-    };
-    Err(DataError::new(format!(
-        "expected a JSON object such as {{\"text\": \"...\", \"label\": \"...\"}}, got {found}: write one \
-         object a line"
-    )))
+    }
+}
+
+/// Where a piece begins in the text that it is of: their addresses tell.
+pub(super) fn offset(piece: &str, text: &str) -> usize {
+    piece.as_ptr().addr().saturating_sub(text.as_ptr().addr())
 }
 
 /// A value as a field.
 enum Field<'v> {
-    Text(String),
+    Text(Cow<'v, str>),
     Json(&'v str),
     Missing,
 }
 
 /// Strings are only checked here, since the parser passes over values.
-fn field<'v>(value: &'v RawValue, line: &str) -> Result<Field<'v>, DataError> {
+fn field<'v>(
+    value: &'v RawValue,
+    syntax: &impl Fn(&str, &serde_json::Error) -> DataError,
+) -> Result<Field<'v>, DataError> {
     let raw = value.get();
     match raw.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw).map(Field::Text).map_err(|error| {
-            // The value is a piece of the line, so their addresses give its place.
-            syntax(line, raw.as_ptr().addr() - line.as_ptr().addr(), &error)
-        }),
+        Some(b'"') => text(raw).map(Field::Text).map_err(|error| syntax(raw, &error)),
         Some(b'n') => Ok(Field::Missing),
         _ => Ok(Field::Json(raw)),
     }
+}
+
+/// A string that needs no unescaping is itself.
+fn text(raw: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+    serde_json::from_str(raw).map(|Text(text)| text)
 }
 
 /// The parser's message at its column; `offset` is where in the line the parsed piece begins.
@@ -122,7 +171,7 @@ fn syntax(line: &str, offset: usize, error: &serde_json::Error) -> DataError {
 }
 
 /// An object's fields in order. A map type would hide a key that comes twice.
-struct Object<'l>(Vec<(String, &'l RawValue)>);
+pub(super) struct Object<'l>(pub Vec<(String, &'l RawValue)>);
 
 impl<'de> Deserialize<'de> for Object<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

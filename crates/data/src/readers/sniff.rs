@@ -2,37 +2,32 @@
 
 use std::borrow::Cow;
 
-use super::csv::Records;
-use crate::error::DataError;
+use super::csv::{Dialect, Records};
+use crate::format::Format;
 
 /// How many records the delimiter is judged by.
 const JUDGED_RECORDS: usize = 50;
 
-/// Whether the first line that is not blank is, or begins as, a JSON object.
-///
-/// # Errors
-/// The text is one JSON array of objects: close to JSONL, but not read as a table.
-pub(super) fn is_jsonl(text: &str) -> Result<bool, DataError> {
+/// What a text that begins so is, if it is JSON: objects, one a line, or an array of them.
+pub(super) fn sniff_json(text: &str) -> Option<Format> {
     let start = text.trim_start();
     let second = start.get(1..).and_then(|rest| rest.trim_start().chars().next());
     match (start.chars().next(), second) {
-        (Some('{'), Some('"' | '}')) => Ok(true),
-        (Some('['), Some('{')) => Err(DataError::new(
-            "expected one JSON object a line (JSONL), got one JSON array: write each object on a line of \
-             its own, without the brackets and commas around them (`jq -c '.[]'` does it)",
-        )
-        .at_line(crate::encoding::line_after(&text[..text.len() - start.len()]))),
-        _ => Ok(false),
+        (Some('{'), Some('"' | '}')) => Some(Format::Jsonl),
+        (Some('['), Some('{')) => Some(Format::Json),
+        // An array without rows is told as that.
+        (Some('['), Some(']')) if start.trim_start_matches('[').trim() == "]" => Some(Format::Json),
+        _ => None,
     }
 }
 
 /// The candidate that divides the header and gives most of the first records as many fields as it; earlier
 /// candidates win ties. The first candidate where none divides the header: a table of one column.
-pub(super) fn sniff_delimiter(text: &str, candidates: &[u8]) -> u8 {
+pub(super) fn sniff_delimiter(text: &str, whole: bool, candidates: &[u8]) -> u8 {
     let first = candidates.first().copied().unwrap_or(b',');
     let mut best: Option<(f64, usize, u8)> = None;
     for &delimiter in candidates {
-        let Some((width, agreeing)) = consistency(text, delimiter, delimiter == first) else { continue };
+        let Some((width, agreeing)) = consistency(text, whole, delimiter, delimiter == first) else { continue };
         if best.is_none_or(|(share, fields, _)| (agreeing, width) > (share, fields)) {
             best = Some((agreeing, width, delimiter));
         }
@@ -44,15 +39,16 @@ pub(super) fn sniff_delimiter(text: &str, candidates: &[u8]) -> u8 {
 ///
 /// Nothing, too, where the delimiter is in the header alone: there it is part of a name, unless it is
 /// `usual`, when the records are rather ragged and the reader will name them.
-fn consistency(text: &str, delimiter: u8, usual: bool) -> Option<(usize, f64)> {
-    let mut records = Records::new(text, delimiter);
+fn consistency(text: &str, whole: bool, delimiter: u8, usual: bool) -> Option<(usize, f64)> {
+    let mut records = Records::new(text, 1, Dialect { delimiter, quoting: true });
     let mut fields: Vec<Cow<'_, str>> = Vec::new();
     records.read(&mut fields).ok()??;
     let width = fields.len();
     let (mut seen, mut agreeing, mut undivided) = (0_u32, 0_u32, 0_u32);
     for _ in 0..JUDGED_RECORDS {
         let record = records.read(&mut fields);
-        if record == Ok(None) {
+        // The last record of a part may be a part itself.
+        if record == Ok(None) || (records.is_at_end() && !whole) {
             break;
         }
         seen += 1;
@@ -90,18 +86,24 @@ mod tests {
             ("text\tlabel\n\"a\" b\tx\n", b'\t'),
             ("", b','),
         ] {
-            assert_eq!(sniff_delimiter(text, ALL) as char, expected as char, "{text:?}");
+            assert_eq!(sniff_delimiter(text, true, ALL) as char, expected as char, "{text:?}");
         }
     }
 
     #[test]
-    fn jsonl_begins_with_an_object() {
-        assert_eq!(is_jsonl("\n  {\"a\": 1}\n"), Ok(true));
-        assert_eq!(is_jsonl("{\n  \"a\": 1\n}"), Ok(true));
-        assert_eq!(is_jsonl("{}"), Ok(true));
-        assert_eq!(is_jsonl("{name},label\n"), Ok(false));
-        assert_eq!(is_jsonl("[id],text\n"), Ok(false));
-        assert_eq!(is_jsonl(""), Ok(false));
-        assert_eq!(is_jsonl("\n[\n{\"a\": 1}]").map_err(|error| error.line), Err(Some(2)));
+    fn json_begins_with_an_object_or_an_array_of_them() {
+        for (text, format) in [
+            ("\n  {\"a\": 1}\n", Some(Format::Jsonl)),
+            ("{\n  \"a\": 1\n}", Some(Format::Jsonl)),
+            ("{}", Some(Format::Jsonl)),
+            ("{name},label\n", None),
+            ("[id],text\n", None),
+            ("[],text\n", None),
+            ("", None),
+            ("\n[\n{\"a\": 1}]", Some(Format::Json)),
+            (" [ ] ", Some(Format::Json)),
+        ] {
+            assert_eq!(sniff_json(text), format, "{text:?}");
+        }
     }
 }

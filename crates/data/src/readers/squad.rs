@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::FileUnderWay;
 use crate::error::DataError;
 use crate::format::Format;
-use crate::table::Table;
 
 /// The columns of the table: a row is a question.
 const COLUMNS: [&str; 6] = ["id", "title", "context", "question", "answers", "is_impossible"];
@@ -49,12 +49,20 @@ pub(super) fn is_squad(beginning: &str) -> bool {
 ///
 /// # Errors
 /// Another form, or no questions; line and column are named.
-pub(super) fn read(text: &str) -> Result<Table, DataError> {
-    let file: File<'_> = serde_json::from_str(text).map_err(|error| misplaced(text, 0, &error))?;
-    let mut table = Table::new(Format::Squad, COLUMNS.map(str::to_owned).to_vec());
-    let [id, title, context, question, answers, impossible] = [0, 1, 2, 3, 4, 5];
+pub(super) fn read(file: &mut FileUnderWay<'_>) -> Result<(), DataError> {
+    let mut text = file.text()?;
+    // A document's parts mean nothing without the others around them.
+    while !text.is_whole() {
+        text.more()?;
+    }
+    file.end_of(&text);
+    let text = text.text();
+    let document: File<'_> = serde_json::from_str(text).map_err(|error| misplaced(text, 0, &error))?;
+    let [id, title, context, question, answers, impossible] = COLUMNS.map(|name| file.column(name));
+    let table = &mut *file.table;
+    table.set_format(Format::Squad);
     let mut lines = Lines { text, passed: 0, line: 1 };
-    for article in file.data {
+    for article in document.data {
         for paragraph in article.paragraphs {
             for raw in paragraph.qas {
                 // The value is a piece of the text, so their addresses give its place.
@@ -85,14 +93,14 @@ pub(super) fn read(text: &str) -> Result<Table, DataError> {
                 if let Some(value) = read.is_impossible {
                     table.push_json(impossible, if value { "true" } else { "false" });
                 }
-                table.end_row(line);
+                table.end_row(line)?;
             }
         }
     }
-    if table.is_empty() {
+    if table.file_rows() == 0 {
         return Err(DataError::new("expected questions in `data`, `paragraphs`, `qas`, got none of them"));
     }
-    Ok(table)
+    Ok(())
 }
 
 fn kind(value: &serde_json::Value) -> &'static str {

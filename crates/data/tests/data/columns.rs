@@ -62,7 +62,7 @@ fn what_cannot_be_decided_is_asked() {
     let table = table_of("text,b,c\nx y,1,u\nz w,1,v\nq,2,u\nr,2,v\n").unwrap();
     let columns = choose_columns(&table, None, None, None).unwrap();
     assert_eq!(columns.label, None);
-    assert_eq!(unlabelled_examples(&table, &columns).len(), 4);
+    assert_eq!(unlabelled_examples(&table, &columns).unwrap().len(), 4);
     let error = labelled_examples(&table, &columns, &LabelReading::default()).unwrap_err();
     assert!(
         error.message.contains("`--label-column`") && error.message.contains("`c` (such as: u)"),
@@ -118,7 +118,7 @@ fn gaps_are_errors_for_training_and_nothing_for_prediction() {
             && error.message.contains("2 rows have nothing in column `text` (lines 9, 10)"),
         "{error}"
     );
-    let examples = unlabelled_examples(&table, &columns);
+    let examples = unlabelled_examples(&table, &columns).unwrap();
     assert_eq!(examples.len(), 10);
     assert_eq!((examples[9].text.as_str(), &examples[9].label), ("", &None));
 }

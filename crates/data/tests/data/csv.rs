@@ -1,6 +1,6 @@
 //! Delimited files, well and badly formed.
 
-use crate::files::{Folder, lines, table_as, table_of, values};
+use crate::files::{Folder, lines, row, table_as, table_of, values};
 use retune_data::{DataError, Format, Random, ReadOptions, read_table};
 
 fn error_of(bytes: impl AsRef<[u8]>) -> DataError {
@@ -170,7 +170,7 @@ fn a_first_record_in_the_headers_place_is_noticed() {
 #[test]
 fn the_asked_format_decides() {
     let bytes = "text,with,commas\tlabel\na\tx\n";
-    let as_format = |format| table_as(bytes, &ReadOptions { format: Some(format), encoding: None });
+    let as_format = |format| table_as(bytes, &ReadOptions { format: Some(format), ..ReadOptions::default() });
     assert_eq!(as_format(Format::Tsv).unwrap().columns(), ["text,with,commas", "label"]);
     assert!(as_format(Format::Csv).is_err());
     assert!(as_format(Format::Jsonl).is_err());
@@ -182,7 +182,7 @@ fn the_asked_format_decides() {
 fn a_huge_field_is_a_field() {
     let huge = "ü,\"\"\n".repeat(500_000);
     let table = table_of(format!("text,label\n\"{huge}\",x\nb,y\n")).unwrap();
-    assert_eq!(table.row(0).and_then(|row| row.get(0)), Some(huge.replace("\"\"", "\"").as_str()));
+    assert_eq!(row(&table, 0).get(0), Some(huge.replace("\"\"", "\"").as_str()));
     assert_eq!(lines(&table), [2, 500_003]);
 }
 
@@ -227,11 +227,11 @@ fn what_the_csv_crate_writes_comes_back() {
         }
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         // Fields are noise here, so the delimiter could be anything: the format is given.
-        let options = ReadOptions { format: Some(format), encoding: None };
+        let options = ReadOptions { format: Some(format), ..ReadOptions::default() };
         let table = table_as(&bytes, &options).unwrap_or_else(|error| panic!("{error}\n{shown}"));
         let read: Vec<Vec<String>> = table
             .rows()
-            .map(|row| row.values().map(|v| v.unwrap_or("missing").to_owned()).collect())
+            .map(|row| row.unwrap().values().map(|v| v.unwrap_or("missing").to_owned()).collect())
             .collect();
         assert_eq!(read, rows, "{shown}");
         assert_eq!(lines(&table), starts[1..], "{shown}");
@@ -266,7 +266,7 @@ fn no_bytes_make_it_panic() {
         let path = folder.write("noise", &bytes);
         for format in [None, Some(Format::Csv), Some(Format::Tsv), Some(Format::Jsonl)] {
             for encoding in [None, Some("gbk"), Some("latin1"), Some("utf-16le")] {
-                let options = ReadOptions { format, encoding: encoding.map(str::to_owned) };
+                let options = ReadOptions { format, encoding: encoding.map(str::to_owned), ..ReadOptions::default() };
                 if let Ok(table) = read_table(&path, &options) {
                     assert!(!table.is_empty() && !table.columns().is_empty());
                 }

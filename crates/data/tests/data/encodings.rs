@@ -5,7 +5,7 @@ use encoding_rs::{BIG5, Encoding, GB18030, GBK, SHIFT_JIS, WINDOWS_1252};
 use retune_data::{DataError, ReadOptions, Table};
 
 fn read_as(bytes: impl AsRef<[u8]>, encoding: &str) -> Result<Table, DataError> {
-    table_as(bytes, &ReadOptions { format: None, encoding: Some(encoding.to_owned()) })
+    table_as(bytes, &ReadOptions { encoding: Some(encoding.to_owned()), ..ReadOptions::default() })
 }
 
 fn encoded(text: &str, encoding: &'static Encoding) -> Vec<u8> {
@@ -142,8 +142,8 @@ fn binary_files_are_recognised() {
     assert_eq!(error.line, Some(2));
     for (bytes, what) in [
         (b"PK\x03\x04\x14\0\x06\0".as_slice(), "an Excel workbook"),
-        (b"\x1f\x8b\x08\0".as_slice(), "a gzip archive"),
-        (b"PAR1\x15\x04".as_slice(), "a Parquet file"),
+        (b"\x1f\x8b\x08\0".as_slice(), "the gzip data ends too early"),
+        (b"PAR1\x15\x04".as_slice(), "the footer of a Parquet file"),
     ] {
         let error = table_of(bytes).unwrap_err();
         assert!(error.message.contains(what), "{error}");

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use retune_data::{DataError, ReadOptions, Table, read_table};
+use retune_data::{DataError, ReadOptions, Row, Table, read_table};
 
 /// A folder for one test's files; gone with it.
 pub(crate) struct Folder(tempfile::TempDir);
@@ -38,11 +38,23 @@ pub(crate) fn table_as(bytes: impl AsRef<[u8]>, options: &ReadOptions) -> Result
 }
 
 /// All values, with `None` for a missing one.
-pub(crate) fn values(table: &Table) -> Vec<Vec<Option<&str>>> {
-    table.rows().map(|row| row.values().collect()).collect()
+pub(crate) fn values(table: &Table) -> Vec<Vec<Option<&'static str>>> {
+    // Rows are read again and again; what a test compares may stay.
+    let text = |value: &str| &*value.to_owned().leak();
+    rows(table).map(|row| row.values().map(|value| value.map(text)).collect()).collect()
+}
+
+/// All rows.
+pub(crate) fn rows(table: &Table) -> impl Iterator<Item = Row<'_>> {
+    table.rows().map(|row| row.expect("a row that can be read again"))
+}
+
+/// The row at `index`.
+pub(crate) fn row(table: &Table, index: usize) -> Row<'_> {
+    table.row(index).expect("a row that can be read again").expect("so many rows")
 }
 
 /// The lines where the rows start.
 pub(crate) fn lines(table: &Table) -> Vec<u64> {
-    table.rows().map(|row| row.line()).collect()
+    rows(table).map(|row| row.line()).collect()
 }

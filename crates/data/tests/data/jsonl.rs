@@ -1,6 +1,6 @@
 //! JSON lines, well and badly formed.
 
-use crate::files::{lines, table_of, values};
+use crate::files::{lines, row, rows, table_of, values};
 use retune_data::{DataError, Format};
 
 fn error_of(text: &str) -> DataError {
@@ -11,7 +11,7 @@ fn error_of(text: &str) -> DataError {
 fn what_is_no_text_is_known() {
     let table = crate::files::table_of("{\"a\": \"1\", \"b\": 1}\n{\"b\": [\"é\"], \"a\": null}\n").unwrap();
     let found: Vec<_> =
-        table.rows().flat_map(|row| [row.is_json(0), row.is_json(1), row.is_json(2)]).collect();
+        rows(&table).flat_map(|row| [row.is_json(0), row.is_json(1), row.is_json(2)]).collect();
     assert_eq!(found, [false, true, false, false, true, false]);
 }
 
@@ -75,8 +75,6 @@ fn every_line_is_an_object() {
         assert_eq!(error.line, Some(2));
         assert!(error.message.contains(&format!("got {what}: ")), "{error}");
     }
-    let error = error_of("[\n {\"text\": \"a\"},\n {\"text\": \"b\"}\n]\n");
-    assert!(error.message.contains("got one JSON array"), "{error}");
 }
 
 #[test]
@@ -96,7 +94,7 @@ fn a_key_of_its_own_in_every_row_costs_no_square() {
     let text: String = (0..50_000).map(|row| format!("{{\"k{row}\": {row}}}\n")).collect();
     let table = table_of(text).unwrap();
     assert_eq!(table.columns().len(), 50_000);
-    let last = table.row(49_999).unwrap();
+    let last = row(&table, 49_999);
     assert_eq!((last.get(49_999), last.get(0)), (Some("49999"), None));
 }
 
@@ -104,7 +102,7 @@ fn a_key_of_its_own_in_every_row_costs_no_square() {
 fn deep_nesting_is_kept_or_refused_but_never_overflows() {
     let deep = format!("{{\"a\": {}{}}}\n", "[".repeat(200_000), "]".repeat(200_000));
     if let Ok(table) = table_of(&deep) {
-        assert_eq!(table.row(0).and_then(|row| row.get(0)).map(str::len), Some(400_000));
+        assert_eq!(row(&table, 0).get(0).map(str::len), Some(400_000));
     }
     assert!(table_of(format!("{{\"a\": {}", "[".repeat(200_000))).is_err());
 }

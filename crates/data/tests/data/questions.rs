@@ -51,7 +51,7 @@ fn squad_is_read_with_answers_found_and_repaired() {
     assert_eq!(answers(&questions, 2), [answer("5 \"cups\"", Some(13))]);
     assert_eq!(questions.examples[2].pair.as_deref(), Some("How many\ncups?"));
     assert_eq!(questions.examples.iter().map(|example| example.line).collect::<Vec<_>>(), [4, 6, 9]);
-    let ids: Vec<String> = table.rows().map(|row| columns.id(&row)).collect();
+    let ids: Vec<String> = table.rows().map(|row| columns.id(&row.unwrap())).collect();
     assert_eq!(ids, ["a1", "a2", "7"]);
     let said: Vec<&str> = questions.notices.iter().map(|notice| notice.message.as_str()).collect();
     assert_eq!(

@@ -3,15 +3,7 @@
 use encoding_rs::{DecoderResult, Encoding, GBK, REPLACEMENT, UTF_8, WINDOWS_1252};
 
 use crate::error::DataError;
-use crate::notice::Notice;
 use crate::wording::{did_you_mean, excerpt};
-
-/// A file's text, without its byte order mark.
-#[derive(Debug)]
-pub(crate) struct Decoded {
-    pub(crate) text: String,
-    pub(crate) notices: Vec<Notice>,
-}
 
 /// Names that Python and editors use and the encoding standard does not know.
 const ALIASES: [(&str, &str); 6] = [
@@ -44,11 +36,10 @@ const COMMON: [&str; 16] = [
 ];
 
 /// How the files begin that people take for a table.
-const KNOWN_BINARY: [(&[u8], &str); 5] = [
+const KNOWN_BINARY: [(&[u8], &str); 4] = [
     (b"PK\x03\x04", "a zip archive or an Excel workbook"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
     (b"SQLite format 3", "a SQLite database"),
 ];
 
@@ -58,22 +49,15 @@ const KNOWN_BINARY: [(&[u8], &str); 5] = [
 /// # Errors
 /// An unknown label; bytes that the encoding does not have (line, byte offset and the bytes are named); a
 /// NUL.
-pub(crate) fn decode(mut bytes: Vec<u8>, label: Option<&str>) -> Result<Decoded, DataError> {
+pub(super) fn decode(mut bytes: Vec<u8>, label: Option<&str>) -> Result<String, DataError> {
     let named = label.map(by_label).transpose()?.unwrap_or(UTF_8);
     let (encoding, mark) = Encoding::for_bom(&bytes).unwrap_or((named, 0));
-    if let Some((_, what)) = KNOWN_BINARY.iter().find(|(magic, _)| bytes.starts_with(magic)) {
-        return Err(DataError::new(format!(
-            "expected text, got {what}: save the table as CSV or JSONL and give that file"
-        ))
-        .at_byte(0));
-    }
-    let mut notices = Vec::new();
-    let text = if encoding == UTF_8 {
+    if encoding == UTF_8 {
         if let Some(nul) = bytes.iter().position(|byte| *byte == 0) {
             return Err(nul_error(&bytes, nul));
         }
         bytes.drain(..mark);
-        String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), error.utf8_error(), mark))?
+        String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), error.utf8_error(), mark))
     } else {
         let body = bytes.get(mark..).unwrap_or_default();
         let name = label.filter(|_| mark == 0).unwrap_or(encoding.name());
@@ -86,15 +70,26 @@ pub(crate) fn decode(mut bytes: Vec<u8>, label: Option<&str>) -> Result<Decoded,
             ))
             .at_line(line));
         }
-        if mark == 0 && !body.is_ascii() && std::str::from_utf8(body).is_ok() {
-            notices.push(Notice::new(format!(
-                "the file is read as {name}, as asked, but it is valid UTF-8: leave --encoding out if \
-                 letters look wrong"
-            )));
-        }
-        text
-    };
-    Ok(Decoded { text, notices })
+        Ok(text)
+    }
+}
+
+/// Errors if bytes that begin so are those of a known kind of file that is no text.
+pub(super) fn refuse_binary(head: &[u8]) -> Result<(), DataError> {
+    match KNOWN_BINARY.iter().find(|(magic, _)| head.starts_with(magic)) {
+        None => Ok(()),
+        Some((_, what)) => Err(DataError::new(format!(
+            "expected text, got {what}: save the table as CSV, JSONL or Parquet and give that file"
+        ))
+        .at_byte(0)),
+    }
+}
+
+/// What was read as `name`, and is UTF-8.
+pub(super) fn utf8_after_all(name: &str) -> String {
+    format!(
+        "the file is read as {name}, as asked, but it is valid UTF-8: leave --encoding out if letters look wrong"
+    )
 }
 
 /// The number of the line that `prefix` ends in, counted from 1 as an editor does (LF, CRLF or a lone CR).
@@ -113,7 +108,7 @@ pub(crate) fn line_breaks(bytes: &[u8]) -> u64 {
     breaks
 }
 
-fn by_label(label: &str) -> Result<&'static Encoding, DataError> {
+pub(super) fn by_label(label: &str) -> Result<&'static Encoding, DataError> {
     let lower = label.trim().to_lowercase();
     let standard = ALIASES.iter().find(|(alias, _)| *alias == lower).map_or(lower.as_str(), |(_, name)| name);
     match Encoding::for_label(standard.as_bytes()) {

@@ -1,0 +1,96 @@
+//! From what a user names to files: files themselves, all in a folder, all that fit a pattern.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+use crate::notice::Notice;
+use crate::wording::{count, list};
+
+/// How the names of files with rows end, which are taken from a folder; `.gz` and `.zst` may follow. A file that is named
+/// itself may be called anything.
+const ENDINGS: [&str; 7] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "conll"];
+
+/// The files that `named` are: a file, those in a folder that end as files with rows do, or those that fit a pattern such
+/// as `data/part-*.csv`; each in the order of names. Also what was left aside in folders.
+///
+/// # Errors
+/// A folder or a pattern without such files, a file that is named twice.
+pub(crate) fn find_files(named: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Notice>), DataError> {
+    let (mut files, mut notices) = (Vec::new(), Vec::new());
+    for path in named {
+        if path.is_dir() {
+            let (mut found, left) = in_folder(path)?;
+            files.append(&mut found);
+            notices.extend(left);
+        } else if !path.exists()
+            && let Some(pattern) = path.to_str().filter(|text| text.contains(['*', '?', '[']))
+        {
+            files.append(&mut fitting(path, pattern)?);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    let mut places: Vec<PathBuf> =
+        files.iter().map(|file| file.canonicalize().unwrap_or_else(|_| file.clone())).collect();
+    places.sort();
+    if let Some([twice, _]) = places.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(DataError::new("the file is named twice, and its rows would count twice: name it once")
+            .in_file(twice));
+    }
+    Ok((files, notices))
+}
+
+fn in_folder(folder: &Path) -> Result<(Vec<PathBuf>, Option<Notice>), DataError> {
+    let failed = |error: std::io::Error| {
+        DataError::new(format!("the folder cannot be read: {error}: check its permissions")).in_file(folder)
+    };
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_file() && !is_hidden(&path) {
+            all.push(path);
+        }
+    }
+    all.sort();
+    let (files, others): (Vec<PathBuf>, Vec<PathBuf>) = all.into_iter().partition(|path| has_rows(path));
+    let names: Vec<_> = others.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    if files.is_empty() {
+        let got = if names.is_empty() { "none".to_owned() } else { list(&names, 5) };
+        return Err(DataError::new(format!(
+            "the folder has no file that ends in {} (.gz or .zst may follow), but {got}: name the file itself",
+            ENDINGS.map(|ending| format!(".{ending}")).join(", ")
+        ))
+        .in_file(folder));
+    }
+    let left = (!names.is_empty()).then(|| {
+        let count = count(names.len(), "file");
+        Notice::new(format!("{count} in {} left aside, which end otherwise: {}", folder.display(), list(&names, 5)))
+    });
+    Ok((files, left))
+}
+
+fn fitting(path: &Path, pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+    let entries = glob::glob(pattern).map_err(|error| {
+        DataError::new(format!("the pattern cannot be read: {error}: correct it, or name the files"))
+            .in_file(path)
+    })?;
+    let files: Vec<PathBuf> =
+        entries.filter_map(Result::ok).filter(|path| path.is_file() && !is_hidden(path)).collect();
+    if files.is_empty() {
+        let message = "no file fits this pattern, and none has this very name: check the path";
+        return Err(DataError::new(message).in_file(path));
+    }
+    Ok(files)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn has_rows(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_lowercase) else {
+        return false;
+    };
+    let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    name.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending))
+}
