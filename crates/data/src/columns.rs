@@ -295,7 +295,8 @@ fn undecided(table: &Table, role: &str) -> Result<DataError, DataError> {
     for row in table.rows() {
         let row = row?;
         for (column, sample) in samples.iter_mut().enumerate().filter(|(_, sample)| sample.is_none()) {
-            *sample = row.get(column).filter(|value| !value.trim().is_empty()).map(|value| excerpt(value, 40));
+            *sample =
+                row.get(column).filter(|value| !value.trim().is_empty()).map(|value| excerpt(value, 40));
         }
         if samples.iter().all(Option::is_some) {
             break;

@@ -16,13 +16,13 @@ pub struct DataError {
     /// The line in the file, counted from 1.
     pub line: Option<u64>,
     /// The character in the line, counted from 1.
-    pub column: Option<u64>,
+    pub column: Option<u32>,
     /// The offset in the file in bytes, counted from 0.
     pub byte: Option<u64>,
     /// The group of rows in a Parquet file, counted from 0 as its tools do.
-    pub row_group: Option<u64>,
+    pub row_group: Option<u32>,
     /// The row, counted from 1, in a file that has no lines.
-    pub row: Option<u64>,
+    pub row: Option<u32>,
     /// Whether the system failed, and not the file or the request.
     pub system: bool,
     /// What was expected, what came, what to do.
@@ -59,18 +59,19 @@ impl DataError {
     }
 
     pub(crate) fn at_column(mut self, column: u64) -> Self {
-        self.column = Some(column);
+        // A line that is longer is named without.
+        self.column = u32::try_from(column).ok();
         self
     }
 
     pub(crate) fn at_row(mut self, row: u64) -> Self {
-        self.row = Some(row);
+        self.row = u32::try_from(row).ok();
         self
     }
 
     #[cfg(feature = "parquet")]
     pub(crate) fn in_row_group(mut self, group: usize) -> Self {
-        self.row_group = Some(group as u64);
+        self.row_group = u32::try_from(group).ok();
         self
     }
 
@@ -89,8 +90,9 @@ impl fmt::Display for Place<'_> {
         if let Some(path) = path {
             write!(f, "{}: ", path.display())?;
         }
+        let [row_group, row, column] = [row_group, row, column].map(|number| number.map(u64::from));
         let places =
-            [("row group", row_group), ("row", row), ("line", line), ("column", column), ("byte", byte)];
+            [("row group", &row_group), ("row", &row), ("line", line), ("column", column), ("byte", byte)];
         let parts: Vec<String> = places
             .into_iter()
             .filter_map(|(name, value)| value.map(|value| format!("{name} {value}")))

@@ -123,7 +123,8 @@ pub(crate) fn looks_parted(table: &Table, column: usize) -> Result<Option<&'stat
         for (separator, candidate) in SEPARATORS.iter().zip(&mut candidates) {
             let Some(parts) = candidate else { continue };
             for part in value.split(separator).map(str::trim) {
-                if part.is_empty() || part.len() > LONGEST || as_number(part).is_some() || parts.len() > MOST {
+                if part.is_empty() || part.len() > LONGEST || as_number(part).is_some() || parts.len() > MOST
+                {
                     *candidate = None;
                     break;
                 }
@@ -135,7 +136,10 @@ pub(crate) fn looks_parted(table: &Table, column: usize) -> Result<Option<&'stat
     })?;
     let is_parted = |parts: &HashSet<String>| parts.len() > 1 && parts.len() < whole.len();
     let candidates = SEPARATORS.into_iter().zip(&candidates);
-    Ok(candidates.into_iter().find(|(_, parts)| parts.as_ref().is_some_and(is_parted)).map(|(separator, _)| separator))
+    Ok(candidates
+        .into_iter()
+        .find(|(_, parts)| parts.as_ref().is_some_and(is_parted))
+        .map(|(separator, _)| separator))
 }
 
 /// The field as a number. What is infinite or none is no number to learn.

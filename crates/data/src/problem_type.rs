@@ -138,7 +138,8 @@ impl ProblemType {
 fn decimal_comma(table: &Table, column: &Choice) -> Result<DataError, DataError> {
     for row in table.rows() {
         let row = row?;
-        let Some(value) = row.get(column.index).map(str::trim).filter(|value| has_decimal_comma(value)) else {
+        let Some(value) = row.get(column.index).map(str::trim).filter(|value| has_decimal_comma(value))
+        else {
             continue;
         };
         return Ok(table.error_at(row.index(), row.line(), format!(

@@ -257,11 +257,15 @@ mod tests {
             for index in (0..count).rev().step_by(count / 50 + 1) {
                 assert!(store.get(index).unwrap().unwrap() == string(index), "{index} of {count}");
             }
-            let all = store.iter().zip(0..).filter(|(bytes, index)| *bytes.as_ref().unwrap() == string(*index));
+            let all =
+                store.iter().zip(0..).filter(|(bytes, index)| *bytes.as_ref().unwrap() == string(*index));
             assert_eq!(all.count(), count);
             for step in [2, 17, 4096] {
                 let some = store.iter().step_by(step).zip((0..).step_by(step));
-                assert!(some.into_iter().all(|(bytes, index)| bytes.unwrap() == string(index)), "{count} by {step}");
+                assert!(
+                    some.into_iter().all(|(bytes, index)| bytes.unwrap() == string(index)),
+                    "{count} by {step}"
+                );
                 assert_eq!(store.iter().step_by(step).count(), count.div_ceil(step));
             }
         }

@@ -109,7 +109,11 @@ fn kept(mut reader: impl Read) -> io::Result<File> {
 /// What the system said, or whatever unpacks.
 pub(crate) fn read_error(error: &io::Error) -> DataError {
     let broken = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
-    if broken { DataError::new(error.to_string()) } else { DataError::new(format!("the file cannot be read: {error}")) }
+    if broken {
+        DataError::new(error.to_string())
+    } else {
+        DataError::new(format!("the file cannot be read: {error}"))
+    }
 }
 
 #[cfg(unix)]

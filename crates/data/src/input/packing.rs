@@ -65,7 +65,8 @@ impl<R: BufRead> Zstd<R> {
                     return Ok(true);
                 }
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length, ..
+                    length,
+                    ..
                 })) => {
                     let length = u64::from(length);
                     if io::copy(&mut self.reader.by_ref().take(length), &mut io::sink())? < length {

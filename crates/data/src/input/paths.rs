@@ -64,7 +64,11 @@ fn in_folder(folder: &Path) -> Result<(Vec<PathBuf>, Option<Notice>), DataError>
     }
     let left = (!names.is_empty()).then(|| {
         let count = count(names.len(), "file");
-        Notice::new(format!("{count} in {} left aside, which end otherwise: {}", folder.display(), list(&names, 5)))
+        Notice::new(format!(
+            "{count} in {} left aside, which end otherwise: {}",
+            folder.display(),
+            list(&names, 5)
+        ))
     });
     Ok((files, left))
 }

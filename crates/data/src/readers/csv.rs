@@ -35,12 +35,15 @@ pub(super) fn read(file: &mut FileUnderWay<'_>, candidates: &[u8]) -> Result<(),
         let plain = Dialect { quoting: false, ..dialect };
         if read_records(&mut file.text()?, plain, &mut Nothing).is_ok() {
             dialect = plain;
-            file.notice(format!("quotes are taken as plain characters, since they do not pair up (line {line})"));
+            file.notice(format!(
+                "quotes are taken as plain characters, since they do not pair up (line {line})"
+            ));
         }
     }
     let mut text = file.text()?;
     let mut rows = Rows { file, columns: Vec::new(), repeated: Vec::new() };
-    let read = read_records(&mut text, dialect, &mut rows).map_err(|problem| problem.into_error(delimiter))?;
+    let read =
+        read_records(&mut text, dialect, &mut rows).map_err(|problem| problem.into_error(delimiter))?;
     let (columns, repeated) = (rows.columns, rows.repeated);
     file.end_of(&text);
     if dialect.quoting
@@ -260,11 +263,7 @@ fn record_lines(field: &str, delimiter: u8) -> impl Iterator<Item = &str> {
 }
 
 /// The table's columns and values of a line, if it is a record without quotes.
-fn in_columns<'l>(
-    columns: &[usize],
-    line: &'l str,
-    delimiter: u8,
-) -> impl Iterator<Item = (usize, &'l str)> {
+fn in_columns<'l>(columns: &[usize], line: &'l str, delimiter: u8) -> impl Iterator<Item = (usize, &'l str)> {
     columns.iter().copied().zip(line.split(char::from(delimiter)))
 }
 
@@ -286,7 +285,10 @@ fn swallowing(
     if suspects.is_empty() || delimiter == b'\t' {
         return Ok(suspects.first().map(|suspect| suspect.line));
     }
-    let all = suspects.iter().flat_map(|suspect| record_lines(&suspect.field, delimiter)).flat_map(|line| in_columns(columns, line, delimiter));
+    let all = suspects
+        .iter()
+        .flat_map(|suspect| record_lines(&suspect.field, delimiter))
+        .flat_map(|line| in_columns(columns, line, delimiter));
     // Whether a value was met elsewhere.
     let mut known: HashMap<usize, HashMap<&str, bool>> = HashMap::new();
     for (column, value) in all.filter(|(_, value)| !value.is_empty()) {
@@ -299,7 +301,8 @@ fn swallowing(
             sought.into_iter().for_each(|met| *met = true);
         }
     }
-    let is_known = |column: usize, value: &str| known.get(&column).and_then(|met| met.get(value)) == Some(&true);
+    let is_known =
+        |column: usize, value: &str| known.get(&column).and_then(|met| met.get(value)) == Some(&true);
     let is_record =
         |line: &&str| in_columns(columns, line, delimiter).any(|(column, value)| is_known(column, value));
     let swallowed = |suspect: &&Suspect| {

@@ -76,7 +76,7 @@ impl<'o, 'f> Objects<'o, 'f> {
             }
             match field(value, &syntax)? {
                 Field::Text(text) => self.file.table.push_field(column, &text),
-                Field::Json(raw) => self.file.table.push_json(column, raw),
+                Field::Json(raw) => self.file.table.push_json(column, &on_one_line(raw)),
                 Field::Missing => {}
             }
         }
@@ -89,7 +89,9 @@ impl<'o, 'f> Objects<'o, 'f> {
             return Err(DataError::new(format!("the file is empty: expected {expected}")));
         }
         if self.columns.is_empty() {
-            return Err(DataError::new("expected objects with keys, which are the columns, got only empty ones"));
+            return Err(DataError::new(
+                "expected objects with keys, which are the columns, got only empty ones",
+            ));
         }
         Ok(())
     }
@@ -124,6 +126,24 @@ pub(super) fn kind(text: &str) -> &'static str {
 /// Where a piece begins in the text that it is of: their addresses tell.
 pub(super) fn offset(piece: &str, text: &str) -> usize {
     piece.as_ptr().addr().saturating_sub(text.as_ptr().addr())
+}
+
+/// JSON whose lines are broken somewhere, without that: the same value is the same text, however its file is laid out.
+fn on_one_line(json: &str) -> Cow<'_, str> {
+    if !json.contains(['\n', '\r']) {
+        return Cow::Borrowed(json);
+    }
+    // A string has no line breaks, so each is between tokens, and so are the blanks around it.
+    let mut lines =
+        json.split(['\n', '\r']).map(|line| line.trim_matches([' ', '\t'])).filter(|line| !line.is_empty());
+    let mut text = lines.next().unwrap_or_default().to_owned();
+    for line in lines {
+        if text.ends_with(',') {
+            text.push(' ');
+        }
+        text.push_str(line);
+    }
+    Cow::Owned(text)
 }
 
 /// A value as a field.

@@ -33,9 +33,8 @@ pub(super) fn read(file: &mut FileUnderWay<'_>) -> std::result::Result<(), DataE
     let bytes = file.input.random_access()?;
     let length = bytes.len();
     let metadata = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&bytes)).map_err(|error| {
-        DataError::new(format!("expected the footer of a Parquet file, got an error: {error}; {MEND}")).at_byte(
-            usize::try_from(length.saturating_sub(8)).unwrap_or_default(),
-        )
+        DataError::new(format!("expected the footer of a Parquet file, got an error: {error}; {MEND}"))
+            .at_byte(usize::try_from(length.saturating_sub(8)).unwrap_or_default())
     })?;
     let schema = metadata.file_metadata().schema();
     let names: Vec<String> = schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
@@ -45,17 +44,15 @@ pub(super) fn read(file: &mut FileUnderWay<'_>) -> std::result::Result<(), DataE
     }
     let bytes = Arc::new(bytes);
     for (group, metadata) in metadata.row_groups().iter().enumerate() {
-        let packed = |column: &&ColumnChunkMetaData| matches!(column.compression(), Compression::BROTLI(_) | Compression::LZO);
-        if let Some(column) = metadata.columns().iter().find(packed) {
+        if let Some((column, codec)) = metadata.columns().iter().find_map(not_read) {
             return Err(DataError::new(format!(
-                "column `{}` is packed with {}, which is not read: write the file with snappy, gzip, lz4 or zstd",
-                column.column_path(),
-                column.compression()
+                "column `{column}` is packed with {codec}, which is not read: write the file with snappy, gzip, lz4 or zstd"
             ))
             .in_row_group(group));
         }
         let reader = GroupReader { bytes: bytes.clone(), metadata };
-        let mut rows = guarded(|| RowIter::from_row_group(None, &reader)).map_err(|error| damaged(&error, group))?;
+        let mut rows =
+            guarded(|| RowIter::from_row_group(None, &reader)).map_err(|error| damaged(&error, group))?;
         for row_in_group in 0..metadata.num_rows() {
             let number = file.table.file_rows() as u64 + 1;
             let fault = |error: &str| damaged(error, group).at_row(number);
@@ -80,6 +77,16 @@ pub(super) fn read(file: &mut FileUnderWay<'_>) -> std::result::Result<(), DataE
         return Err(DataError::new("expected rows, got a Parquet file without any"));
     }
     Ok(())
+}
+
+/// The name of a column and of its codec, if that is none that is read.
+fn not_read(column: &ColumnChunkMetaData) -> Option<(String, &'static str)> {
+    let codec = match column.compression() {
+        Compression::BROTLI(_) => "Brotli",
+        Compression::LZO => "LZO",
+        _ => return None,
+    };
+    Some((column.column_path().parts().join("."), codec))
 }
 
 const MEND: &str = "it was cut short or damaged: bring the whole file anew";
@@ -112,7 +119,9 @@ impl Value {
             // Without a word on what they are, they are text in most files.
             Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
                 Ok(text) => Value::Text(text.to_owned()),
-                Err(_) => return Err("expected text, got bytes that are not UTF-8: leave the column out".into()),
+                Err(_) => {
+                    return Err("expected text, got bytes that are not UTF-8: leave the column out".into());
+                }
             },
             Field::Float(value) if !value.is_finite() => Value::Text(value.to_string()),
             Field::Double(value) if !value.is_finite() => Value::Text(value.to_string()),
@@ -132,7 +141,10 @@ impl Value {
                     };
                     Ok(format!("{key}: {}", json(value)?))
                 });
-                Value::Json(format!("{{{}}}", entries.collect::<std::result::Result<Vec<_>, String>>()?.join(", ")))
+                Value::Json(format!(
+                    "{{{}}}",
+                    entries.collect::<std::result::Result<Vec<_>, String>>()?.join(", ")
+                ))
             }
             Field::Group(row) => Value::Json(group(row)?),
             Field::Date(_) | Field::TimeMillis(_) | Field::TimeMicros(_) => Value::Text(field.to_string()),

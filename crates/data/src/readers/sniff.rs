@@ -27,7 +27,9 @@ pub(super) fn sniff_delimiter(text: &str, whole: bool, candidates: &[u8]) -> u8 
     let first = candidates.first().copied().unwrap_or(b',');
     let mut best: Option<(f64, usize, u8)> = None;
     for &delimiter in candidates {
-        let Some((width, agreeing)) = consistency(text, whole, delimiter, delimiter == first) else { continue };
+        let Some((width, agreeing)) = consistency(text, whole, delimiter, delimiter == first) else {
+            continue;
+        };
         if best.is_none_or(|(share, fields, _)| (agreeing, width) > (share, fields)) {
             best = Some((agreeing, width, delimiter));
         }

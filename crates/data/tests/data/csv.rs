@@ -266,7 +266,8 @@ fn no_bytes_make_it_panic() {
         let path = folder.write("noise", &bytes);
         for format in [None, Some(Format::Csv), Some(Format::Tsv), Some(Format::Jsonl)] {
             for encoding in [None, Some("gbk"), Some("latin1"), Some("utf-16le")] {
-                let options = ReadOptions { format, encoding: encoding.map(str::to_owned), ..ReadOptions::default() };
+                let options =
+                    ReadOptions { format, encoding: encoding.map(str::to_owned), ..ReadOptions::default() };
                 if let Ok(table) = read_table(&path, &options) {
                     assert!(!table.is_empty() && !table.columns().is_empty());
                 }

@@ -4,6 +4,7 @@ mod columns;
 mod csv;
 mod encodings;
 mod files;
+mod formats;
 mod jsonl;
 mod label_forms;
 mod labels;
