@@ -92,7 +92,7 @@ impl fmt::Display for Place<'_> {
         }
         let [row_group, row, column] = [row_group, row, column].map(|number| number.map(u64::from));
         let places =
-            [("row group", &row_group), ("row", &row), ("line", line), ("column", column), ("byte", byte)];
+            [("row group", &row_group), ("row", &row), ("line", line), ("column", &column), ("byte", byte)];
         let parts: Vec<String> = places
             .into_iter()
             .filter_map(|(name, value)| value.map(|value| format!("{name} {value}")))

@@ -116,7 +116,8 @@ impl QuestionColumns {
             pair: Some(value(&row, &self.question)),
             label: None,
         };
-        let examples: Vec<Example> = table.rows().map(|row| row.map(example)).collect::<Result<_, DataError>>()?;
+        let examples: Vec<Example> =
+            table.rows().map(|row| row.map(example)).collect::<Result<_, DataError>>()?;
         let blank = |text: Option<&str>| text.unwrap_or_default().trim().is_empty();
         let no_context = examples.iter().filter(|example| blank(Some(&example.text)));
         let no_question = examples.iter().filter(|example| blank(example.pair.as_deref()));

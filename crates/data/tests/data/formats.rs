@@ -1,4 +1,5 @@
 //! The same rows in every format, in files that others have written (`oracle/tables.py`), and in several files.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
