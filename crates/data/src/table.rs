@@ -194,8 +194,8 @@ impl Table {
         indices.zip(self.rows.iter().step_by(step)).map(|(index, bytes)| self.row_of(index, bytes?))
     }
 
-    /// Shows all values in `column` to `look`, without white space around them.
-    pub(crate) fn each_value(&self, column: usize, mut look: impl FnMut(&str)) -> Result<(), DataError> {
+    /// Shows all values in `column` to `look`, without white space around them. Errors if the system cannot read them again.
+    pub fn each_value(&self, column: usize, mut look: impl FnMut(&str)) -> Result<(), DataError> {
         for row in self.rows() {
             if let Some(value) = row?.get(column) {
                 look(value.trim());

@@ -54,7 +54,7 @@ impl Task for TextClassification {
             said.extend(found.why);
             (labelled_examples(&table, &columns, &labels)?, Some(found.problem_type))
         } else {
-            (unlabelled_examples(&table, &columns), None)
+            (unlabelled_examples(&table, &columns)?, None)
         };
         let name = |choice: &retune_data::Choice| choice.name.clone();
         let names = ColumnNames {
@@ -124,12 +124,12 @@ fn problem_type(
     }
     let found = ProblemType::of_column(table, columns, separator)?;
     let numbers = || {
-        let column = columns.label.as_ref().map(|label| label.index);
-        let mut values =
-            table.rows().filter_map(|row| row.get(column?)).filter(|value| !value.trim().is_empty());
-        values.all(|value| value.trim().parse::<f64>().is_ok())
+        let mut all = true;
+        let column = columns.label.as_ref().map_or(0, |label| label.index);
+        table.each_value(column, |value| all &= value.is_empty() || value.parse::<f64>().is_ok())?;
+        Ok::<_, DataError>(all)
     };
-    if found.problem_type == ProblemType::SingleLabel && head == Some(ProblemType::Regression) && numbers() {
+    if found.problem_type == ProblemType::SingleLabel && head == Some(ProblemType::Regression) && numbers()? {
         let problem_type = ProblemType::Regression;
         let why = "problem type regression: the labels are numbers, and the model gives a number; --problem-type \
                    single-label takes them for classes";
