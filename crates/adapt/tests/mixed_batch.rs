@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use golden::{Case, folder, given, options};
 use retune_adapt::peft::{self, METHODS, Method};
 use retune_model::{Adapted, Batch, Forward, Mixture, share_base};
-use retune_tensor::Tape;
+use retune_tensor::{DType, Tape};
 
 /// A method on a model, away from its start by `salt`.
 fn moved(base: &str, method: &dyn Method, more: &[(&'static str, &'static str)], salt: usize) -> Case {
@@ -35,7 +35,7 @@ fn mixed(cases: &[Case], which: &[usize], batch: &Batch) -> Vec<Vec<f32>> {
         cases.iter().map(|case| Adapted { parameters: &case.parameters, hooks: &case.hooks }).collect();
     let mixture = Mixture::new(&adapted, which, batch).unwrap();
     let tape = Tape::inference();
-    let forward = Forward::mixed(&tape, &mixture, batch);
+    let forward = Forward::mixed(&tape, &mixture, batch, DType::F32);
     let parts = cases[0].classifier.logits_of_each(&forward).unwrap();
     let mut logits = BTreeMap::new();
     for (rows, part) in mixture.rows().zip(&parts) {
@@ -48,7 +48,7 @@ fn mixed(cases: &[Case], which: &[usize], batch: &Batch) -> Vec<Vec<f32>> {
 /// The same of a row, in a batch of all rows under one adapter.
 fn separate(case: &Case, batch: &Batch) -> Vec<Vec<f32>> {
     let (parameters, hooks, tape) = (&case.parameters, &case.hooks, &Tape::inference());
-    let forward = Forward { tape, parameters, hooks, batch, dropout: None, mixture: None };
+    let forward = Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype: DType::F32 };
     let logits = case.classifier.logits(&forward).unwrap();
     logits.value().f32().chunks(logits.value().columns()).map(<[f32]>::to_vec).collect()
 }

@@ -1,6 +1,6 @@
 use retune_tensor::backend::Dropout;
 use retune_tensor::random::Key;
-use retune_tensor::{ParamId, Parameters, Tape, Var};
+use retune_tensor::{DType, ParamId, Parameters, Result, Tape, Var, ops};
 
 use crate::{Batch, Hooks, Mixture};
 
@@ -19,12 +19,19 @@ pub struct Forward<'a> {
     pub dropout: Option<Key>,
     /// Where rows use different adapters, which do.
     pub mixture: Option<&'a Mixture<'a>>,
+    /// What flows through the model's blocks. Heads, losses and all sums are f32 whatever this is.
+    pub dtype: DType,
 }
 
 impl Forward<'_> {
     /// The value of a parameter.
     pub fn parameter(&self, id: ParamId) -> Var {
         self.tape.parameter(self.parameters, id)
+    }
+
+    /// What the blocks made, as heads take it: f32.
+    pub fn for_head(&self, hidden: &Var) -> Result<Var> {
+        ops::cast(self.tape, hidden, DType::F32)
     }
 
     /// The dropout of one site, whose name keys its draws; none outside training or at probability 0.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use retune_tensor::backend::Layout;
-use retune_tensor::{Error, ParamId, Parameters, Result, Tape, Var, ops};
+use retune_tensor::{DType, Error, ParamId, Parameters, Result, Tape, Var, ops};
 
 use crate::{Batch, Forward, Hooks};
 
@@ -25,7 +25,7 @@ pub struct Adapted<'a> {
 pub fn share_base(parameters: &mut Parameters, first: &Parameters) {
     for ((_, own), (_, other)) in parameters.iter_mut().zip(first.iter()) {
         let same_place = own.name == other.name && own.value.shape() == other.value.shape();
-        if same_place && own.value.f32() == other.value.f32() {
+        if same_place && own.value.values() == other.value.values() {
             own.value = other.value.clone();
         }
     }
@@ -69,7 +69,7 @@ impl<'a> Mixture<'a> {
         for Group { adapted, .. } in &groups {
             for ((id, one), (_, other)) in first.parameters.iter().zip(adapted.parameters.iter()) {
                 // A place may be the base's in one and the adapter's own in another, which no layer of the base asks for.
-                if !std::ptr::eq(one.value.f32(), other.value.f32()) {
+                if !one.value.shares(&other.value) {
                     own.insert(id);
                 }
             }
@@ -86,9 +86,9 @@ impl<'a> Mixture<'a> {
 impl<'a> Forward<'a> {
     /// A pass without dropout over a batch whose rows use different adapters. It is for answers: adapters have the same ids
     /// for weights of their own, and gradients would meet.
-    pub fn mixed(tape: &'a Tape, mixture: &'a Mixture<'a>, batch: &'a Batch) -> Self {
+    pub fn mixed(tape: &'a Tape, mixture: &'a Mixture<'a>, batch: &'a Batch, dtype: DType) -> Self {
         let Adapted { parameters, hooks } = mixture.first;
-        Forward { tape, parameters, hooks, batch, dropout: None, mixture: Some(mixture) }
+        Forward { tape, parameters, hooks, batch, dropout: None, mixture: Some(mixture), dtype }
     }
 
     /// Whether rows differ in the values of `ids`, or any has a hook at a place, as `hooked` says.

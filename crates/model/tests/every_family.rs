@@ -11,7 +11,7 @@ use retune_model::layers::Linear;
 use retune_model::{Batch, BatchRow, Forward, Hooks, Init};
 use retune_tensor::backend::Activation;
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, ops};
+use retune_tensor::{DType, Device, Gradients, Parameters, Tape, Tensor, ops};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -88,6 +88,7 @@ impl Case {
             batch,
             dropout: None,
             mixture: None,
+            dtype: DType::F32,
         };
         let silent = Tape::inference();
         let hidden = self.encoder.encode(&Forward { tape: &silent, ..forward }).unwrap();

@@ -2,6 +2,7 @@
 
 use retune_adapt::tasks::{Task, Thresholds};
 use retune_data::ProblemType;
+use retune_tensor::DType;
 
 use crate::{Error, ModelSettings, Result};
 
@@ -22,6 +23,12 @@ impl ModelSettings {
             flag: "problem-type",
             message: error.to_string(),
         })
+    }
+
+    /// What flows through the model. Errors if that is no type.
+    pub(crate) fn asked_precision(&self) -> Result<DType> {
+        let parsed = self.precision.as_deref().map_or(Ok(DType::F32), str::parse);
+        parsed.map_err(|message| Error::Setting { flag: "precision", message })
     }
 
     /// From which probability on a label is given, where that was said. Errors if it is no probability, or rows of

@@ -50,5 +50,5 @@ pub use retune_adapt::{Kind, OptionSpec, nearest};
 pub use retune_data::ProblemType;
 pub use retune_model::families::FAMILIES;
 pub use retune_model::hub::{HubSettings, Transfer};
-pub use retune_tensor::{Device, memory};
+pub use retune_tensor::{DType, Device, memory};
 pub use retune_train::{Batching, Event, Observer, OnSpike};

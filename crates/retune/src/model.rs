@@ -9,7 +9,7 @@ use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
 use retune_model::{Batch, Forward, Hooks};
 use retune_tensor::random::Key;
-use retune_tensor::{Device, ParamId, Parameters, Result as TensorResult, Tape, Var};
+use retune_tensor::{DType, Device, ParamId, Parameters, Result as TensorResult, Tape, Var};
 
 use crate::{Card, Error, FileSettings, ModelSettings, Result, Source, labelling};
 
@@ -41,6 +41,8 @@ pub struct TextModel {
     pub also: Vec<ParamId>,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
     pub fresh: Vec<String>,
+    /// What flows through its blocks.
+    pub dtype: DType,
     /// Tensors of the base that nobody asked for, such as pretraining heads.
     pub unused: Vec<String>,
 }
@@ -65,6 +67,10 @@ pub(crate) struct Adjustment<'a> {
     pub dropout: Option<f32>,
     /// Draws new weights.
     pub seed: u64,
+    /// What flows through its blocks, and what frozen matrices are kept as where no result will hold them.
+    pub dtype: DType,
+    /// Whether nothing will be trained and saved.
+    pub finished: bool,
 }
 
 impl TextModel {
@@ -92,6 +98,8 @@ impl TextModel {
                 keep_head: true,
                 dropout: None,
                 seed: 0,
+                dtype: settings.asked_precision()?,
+                finished: true,
             },
         )?;
         if let Some(name) = model.fresh.first() {
@@ -105,7 +113,7 @@ impl TextModel {
 
     /// Builds the model at `source` for a task and a method. An adapter at the source keeps its values and its form.
     pub(crate) fn build(source: Source, adjustment: Adjustment<'_>) -> Result<Self> {
-        let Adjustment { device, method, options, train_also, task, form, keep_head, dropout, seed } =
+        let Adjustment { device, method, options, train_also, task, form, keep_head, dropout, seed, .. } =
             adjustment;
         let key = Key::new(seed).with_name("weights");
         let mut opened = families::open(&source.base, task.head(), device, key)?;
@@ -136,6 +144,15 @@ impl TextModel {
             None => method.apply(&mut model, options)?,
         };
         applied.train_also(&mut model, &chosen)?;
+        let kept: Option<Vec<ParamId>> = match &applied {
+            Applied::Model if adjustment.finished => Some(Vec::new()),
+            // Its frozen weights are part of the result, which is to hold them as they came.
+            Applied::Model => None,
+            Applied::Adapter(adapter) => Some(adapter.tensors.iter().map(|(_, id)| *id).collect()),
+        };
+        if let Some(kept) = kept {
+            parameters.keep_frozen_as(adjustment.dtype, &kept)?;
+        }
         // What the base lacked is then the adapter's own.
         let fresh = if source.adapter.is_some() { Vec::new() } else { loaded.fresh };
         Ok(TextModel {
@@ -152,6 +169,7 @@ impl TextModel {
             applied,
             also: chosen,
             fresh,
+            dtype: adjustment.dtype,
             unused: loaded.unused,
         })
     }
@@ -329,7 +347,8 @@ impl TextModel {
         batch: &Batch,
         dropout: Option<Key>,
     ) -> TensorResult<Var> {
-        self.network.logits(&Forward { tape, parameters, hooks: &self.hooks, batch, dropout, mixture: None })
+        let (hooks, dtype) = (&self.hooks, self.dtype);
+        self.network.logits(&Forward { tape, parameters, hooks, batch, dropout, mixture: None, dtype })
     }
 }
 

@@ -136,6 +136,8 @@ fn adjust(
         keep_head,
         dropout: resolved.dropout,
         seed: resolved.train.seed,
+        dtype: resolved.dtype,
+        finished: false,
     };
     TextModel::build(source, adjustment)
 }

@@ -6,8 +6,8 @@ use retune_adapt::peft::Method;
 use retune_adapt::tasks::{Form, FormSettings, LossOptions, TaskRows};
 use retune_adapt::{Options, nearest};
 use retune_data::ProblemType;
-use retune_tensor::Parameters;
 use retune_tensor::random::Key;
+use retune_tensor::{DType, Parameters};
 use retune_train::{AdamWSettings, Batching, EvalEvery, OnSpike, Plan, SaveEvery, Settings, Shape};
 use serde_json::{Value, json};
 
@@ -25,6 +25,8 @@ pub(crate) struct Resolved<'a> {
     /// Patterns of parameters that are trained beside.
     pub train_also: Vec<String>,
     pub dropout: Option<f32>,
+    /// What flows through the model.
+    pub dtype: DType,
     pub batching: Batching,
     pub accumulation: usize,
     pub shuffle: bool,
@@ -125,6 +127,7 @@ impl<'a> Resolved<'a> {
             options: Options(given.method_options.clone()),
             train_also: patterns(given.train_also.as_deref()),
             dropout: given.model_dropout.map(|dropout| dropout as f32),
+            dtype: given.model.asked_precision()?,
             batching,
             accumulation: at_least_1("accumulation", given.accumulation.unwrap_or(1))?,
             shuffle: given.shuffle.unwrap_or(true),
@@ -329,6 +332,7 @@ impl<'a> Resolved<'a> {
             "class_weights": self.class_weights,
             "thresholds": self.given.model.thresholds,
             "model_dropout": self.dropout.map(f32),
+            "precision": self.dtype.name(),
             "seed": seed,
             "shuffle": self.shuffle,
             "eval_split": self.given.eval_split,

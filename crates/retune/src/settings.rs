@@ -44,6 +44,13 @@ pub struct ModelSettings {
         arg(long, value_name = "tuned|SHARE", help_heading = "Model", hide_short_help = true)
     )]
     pub thresholds: Option<String>,
+    /// What flows through the model, and its frozen matrices: f32, or bf16, which takes half the memory and, where the
+    /// processor multiplies bf16, less time; trained weights, norms, sums and losses stay f32 [default: f32]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "f32|bf16", help_heading = "Model", hide_short_help = true)
+    )]
+    pub precision: Option<String>,
     /// How the hub is reached [default: as the environment says]
     #[serde(skip)]
     #[cfg_attr(feature = "clap", arg(skip))]

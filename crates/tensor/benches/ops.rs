@@ -39,7 +39,7 @@ fn forward(bencher: Bencher, [tokens, to, from]: [usize; 3]) {
     bencher.counter(ItemsCount::new(2 * tokens * to * from)).bench_local(|| {
         let right = Matrix::new(&weight, to, from).t();
         let product = Product { left: Matrix::new(&x, tokens, from), right, scale: 1.0 };
-        Device::Cpu.backend().gemm(&mut out, &[product], false, Ends::default());
+        Device::Cpu.backend().gemm((&mut out).into(), &[product], false, Ends::default());
     });
 }
 
@@ -49,7 +49,7 @@ fn gradient_of_input(bencher: Bencher, [tokens, to, from]: [usize; 3]) {
     bencher.counter(ItemsCount::new(2 * tokens * to * from)).bench_local(|| {
         let right = Matrix::new(&weight, to, from);
         let product = Product { left: Matrix::new(&gradient, tokens, to), right, scale: 1.0 };
-        Device::Cpu.backend().gemm(&mut out, &[product], false, Ends::default());
+        Device::Cpu.backend().gemm((&mut out).into(), &[product], false, Ends::default());
     });
 }
 
@@ -59,7 +59,7 @@ fn gradient_of_weight(bencher: Bencher, [tokens, to, from]: [usize; 3]) {
     bencher.counter(ItemsCount::new(2 * tokens * to * from)).bench_local(|| {
         let left = Matrix::new(&gradient, tokens, to).t();
         let product = Product { left, right: Matrix::new(&x, tokens, from), scale: 1.0 };
-        Device::Cpu.backend().gemm(&mut out, &[product], false, Ends::default());
+        Device::Cpu.backend().gemm((&mut out).into(), &[product], false, Ends::default());
     });
 }
 
@@ -79,14 +79,14 @@ fn attention(bencher: Bencher, [rows, length, heads, head_size]: [usize; 4]) {
     let (mut out, mut lse) = (vec![0.0; tokens * width], vec![0.0; tokens * heads]);
     bencher.counter(ItemsCount::new(rows * length * length * heads)).bench_local(|| {
         let inputs = AttentionInputs {
-            query: &query,
-            key: &key,
-            value: &value,
+            query: (&query).into(),
+            key: (&key).into(),
+            value: (&value).into(),
             layout: &layout,
             queries: &layout,
             dropout: dropout(),
         };
-        Device::Cpu.backend().attention(shape(heads, head_size), inputs, &mut out, &mut lse);
+        Device::Cpu.backend().attention(shape(heads, head_size), inputs, (&mut out).into(), &mut lse);
     });
 }
 
@@ -98,18 +98,18 @@ fn attention_backward(bencher: Bencher, [rows, length, heads, head_size]: [usize
     let (mut out, mut lse) = (vec![0.0; tokens * width], vec![0.0; tokens * heads]);
     let mut gradients = [(); 3].map(|()| vec![0.0; tokens * width]);
     let inputs = AttentionInputs {
-        query: &query,
-        key: &key,
-        value: &value,
+        query: (&query).into(),
+        key: (&key).into(),
+        value: (&value).into(),
         layout: &layout,
         queries: &layout,
         dropout: dropout(),
     };
     let backend = Device::Cpu.backend();
-    backend.attention(shape(heads, head_size), inputs, &mut out, &mut lse);
+    backend.attention(shape(heads, head_size), inputs, (&mut out).into(), &mut lse);
     bencher.counter(ItemsCount::new(rows * length * length * heads)).bench_local(|| {
-        let saved = AttentionSaved { out: &out, lse: &lse, gradient: &gradient };
-        let gradients = gradients.each_mut().map(Vec::as_mut_slice);
+        let saved = AttentionSaved { out: (&out).into(), lse: &lse, gradient: (&gradient).into() };
+        let gradients = gradients.each_mut().map(Into::into);
         backend.attention_backward(shape(heads, head_size), inputs, saved, gradients);
     });
 }
@@ -124,14 +124,14 @@ fn layer_norm(bencher: Bencher, [tokens, columns]: [usize; 2]) {
     let (mut out, mut normal, mut rstd) = (x.clone(), x.clone(), vec![0.0; tokens]);
     bencher.counter(ItemsCount::new(x.len())).bench_local(|| {
         let norm = LayerNorm {
-            x: &x,
-            residual: Some(&residual),
+            x: (&x).into(),
+            residual: Some((&residual).into()),
             dropout: dropout().map(|dropout| (dropout, &layout)),
             weight: &weight,
             bias: Some(&weight),
             epsilon: 1e-12,
         };
-        Device::Cpu.backend().layer_norm(&norm, &mut out, &mut normal, &mut rstd);
+        Device::Cpu.backend().layer_norm(&norm, (&mut out).into(), (&mut normal).into(), &mut rstd);
     });
 }
 
@@ -139,7 +139,7 @@ fn layer_norm(bencher: Bencher, [tokens, columns]: [usize; 2]) {
 fn gelu_backward(bencher: Bencher, [tokens, columns]: [usize; 2]) {
     let (before, mut gradient) = (draw(tokens * columns), draw(tokens * columns));
     bencher.counter(ItemsCount::new(before.len())).bench_local(|| {
-        Device::Cpu.backend().activation_backward(Activation::Gelu, &before, &mut gradient);
+        Device::Cpu.backend().activation_backward(Activation::Gelu, (&before).into(), (&mut gradient).into());
     });
 }
 

@@ -99,7 +99,7 @@ impl RowGradient {
         rows.sort_unstable();
         rows.dedup();
         let mut values = Tensor::empty(device, &[rows.len(), columns])?;
-        device.backend().zero(values.f32_mut()?);
+        device.backend().zero(values.values_mut()?);
         Ok(RowGradient { rows, values, entries })
     }
 
@@ -131,21 +131,21 @@ impl RowGradient {
         let padding = padding_idx.filter(|id| self.rows.binary_search(id).is_ok()).map(place);
         let columns = self.values.columns();
         let backend = self.values.device().backend();
-        backend.embedding_backward(gradient.f32(), &places, columns, padding, self.values.f32_mut()?);
+        backend.embedding_backward(gradient.values(), &places, columns, padding, self.values.f32_mut()?);
         Ok(())
     }
 
     pub(crate) fn to_dense(&self) -> Result<Tensor> {
         let mut table = Tensor::empty(self.values.device(), &[self.entries, self.values.columns()])?;
         let backend = table.device().backend();
-        backend.zero(table.f32_mut()?);
+        backend.zero(table.values_mut()?);
         self.add_to(table.f32_mut()?);
         Ok(table)
     }
 
     fn add_to(&self, table: &mut [f32]) {
         let backend = self.values.device().backend();
-        backend.embedding_backward(self.values.f32(), &self.rows, self.values.columns(), None, table);
+        backend.embedding_backward(self.values.values(), &self.rows, self.values.columns(), None, table);
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod backend;
 mod device;
+mod dtype;
 mod error;
 mod gradients;
 pub mod memory;
@@ -21,6 +22,7 @@ mod tape;
 mod tensor;
 
 pub use device::Device;
+pub use dtype::{DType, Values, ValuesMut, bf16};
 pub use error::{Error, Result};
 pub use gradients::{Gradient, Gradients, RowGradient};
 pub use parameters::{ParamId, Parameter, Parameters};

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 
+use crate::dtype::{DType, Values, ValuesMut};
 use crate::{Device, Error, Result};
 
 /// Tensors from this size on are cut from the arena; smaller ones are left to the system's allocator.
@@ -154,7 +155,7 @@ struct Map {
 /// A range that was cut.
 #[derive(Debug)]
 struct Place {
-    start: NonNull<f32>,
+    start: NonNull<u8>,
     map: usize,
     offset: usize,
 }
@@ -173,7 +174,7 @@ impl Map {
 
     fn cut(&mut self, map: usize, bytes: usize) -> Option<Place> {
         let offset = self.ranges.cut(bytes)?;
-        let start = NonNull::new(self.memory.as_mut_ptr().wrapping_add(offset).cast())?;
+        let start = NonNull::new(self.memory.as_mut_ptr().wrapping_add(offset))?;
         Some(Place { start, map, offset })
     }
 }
@@ -233,7 +234,8 @@ pub(crate) struct Block {
     device: Device,
     /// What the ledger counted.
     bytes: usize,
-    /// The `f32` values it holds.
+    dtype: DType,
+    /// The values it holds.
     len: usize,
 }
 
@@ -247,7 +249,7 @@ enum Store {
 }
 
 #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
-// SAFETY: the range is the block's alone from the cut to the drop, and `f32` is Send.
+// SAFETY: the range is the block's alone from the cut to the drop, and plain values are Send.
 unsafe impl Send for Place {}
 #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
 // SAFETY: it is written through `&mut Block` only.
@@ -256,10 +258,10 @@ unsafe impl Sync for Place {}
 impl Block {
     /// Room for `len` values. What is in them is unspecified but initialised (whatever the range held before), zero
     /// where `zeroed`; in debug builds NaN, so that a test sees a value that was never written.
-    pub(crate) fn new(device: Device, len: usize, zeroed: bool) -> Result<Self> {
+    pub(crate) fn new(device: Device, dtype: DType, len: usize, zeroed: bool) -> Result<Self> {
         let mut ledger = lock();
         let live = ledger.usage[slot(device)].current;
-        let wanted = len.checked_mul(size_of::<f32>()).filter(|bytes| *bytes <= isize::MAX as usize / 2);
+        let wanted = len.checked_mul(dtype.bytes()).filter(|bytes| *bytes <= isize::MAX as usize / 2);
         let Some(wanted) = wanted else {
             let source = std::io::ErrorKind::OutOfMemory.into();
             return Err(Error::OutOfMemory { bytes: usize::MAX, live, source });
@@ -274,11 +276,12 @@ impl Block {
         };
         ledger.count(device, bytes);
         drop(ledger);
-        let mut block = Block { store, device, bytes, len };
+        let mut block = Block { store, device, bytes, dtype, len };
         if zeroed {
-            block.f32_mut().fill(0.0);
+            block.bytes_mut().fill(0);
         } else if cfg!(debug_assertions) {
-            block.f32_mut().fill(f32::NAN);
+            // All ones are a NaN of every type.
+            block.bytes_mut().fill(0xFF);
         }
         Ok(block)
     }
@@ -287,25 +290,46 @@ impl Block {
         self.device
     }
 
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// The values; none on [`Device::Meta`].
-    pub(crate) fn f32(&self) -> &[f32] {
-        match &self.store {
-            Store::Heap(words) => &bytemuck::cast_slice(words)[..self.len],
-            #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
-            // SAFETY: the range was cut for `len` values, is mapped until this block is dropped, and no one else has it;
-            // every bit pattern is an f32, and an anonymous map begins as zeros.
-            Store::Arena(place) => unsafe { std::slice::from_raw_parts(place.start.as_ptr(), self.len) },
-            Store::Meta(_) => &[],
+    pub(crate) fn values(&self) -> Values<'_> {
+        match self.dtype {
+            DType::F32 => Values::F32(bytemuck::cast_slice(self.bytes())),
+            DType::Bf16 => Values::Bf16(bytemuck::cast_slice(self.bytes())),
         }
     }
 
-    pub(crate) fn f32_mut(&mut self) -> &mut [f32] {
+    pub(crate) fn values_mut(&mut self) -> ValuesMut<'_> {
+        match self.dtype {
+            DType::F32 => ValuesMut::F32(bytemuck::cast_slice_mut(self.bytes_mut())),
+            DType::Bf16 => ValuesMut::Bf16(bytemuck::cast_slice_mut(self.bytes_mut())),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let length = self.len * self.dtype.bytes();
+        match &self.store {
+            Store::Heap(words) => &bytemuck::cast_slice(words)[..length],
+            #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
+            // SAFETY: the range was cut for this many bytes, is mapped until this block is dropped, and no one else has
+            // it; an anonymous map begins as zeros.
+            Store::Arena(place) => unsafe { std::slice::from_raw_parts(place.start.as_ptr(), length) },
+            // Nothing, aligned for whatever it is taken for.
+            Store::Meta(_) => bytemuck::cast_slice::<u128, u8>(&[]),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let length = self.len * self.dtype.bytes();
         match &mut self.store {
-            Store::Heap(words) => &mut bytemuck::cast_slice_mut(words)[..self.len],
+            Store::Heap(words) => &mut bytemuck::cast_slice_mut(words)[..length],
             #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
             // SAFETY: as for reading, and this is the only borrow.
-            Store::Arena(place) => unsafe { std::slice::from_raw_parts_mut(place.start.as_ptr(), self.len) },
-            Store::Meta(_) => &mut [],
+            Store::Arena(place) => unsafe { std::slice::from_raw_parts_mut(place.start.as_ptr(), length) },
+            Store::Meta(_) => bytemuck::cast_slice_mut::<u128, u8>(&mut []),
         }
     }
 }
@@ -337,9 +361,11 @@ mod tests {
     #[test]
     fn every_byte_is_counted() {
         let start = usage(Device::Cpu).current;
-        let large = Block::new(Device::Cpu, 1_000_001, true).unwrap();
+        let large = Block::new(Device::Cpu, DType::F32, 1_000_001, true).unwrap();
         assert_eq!(usage(Device::Cpu).current - start, 4_000_064);
-        drop(large);
+        let half = Block::new(Device::Cpu, DType::Bf16, 1_000_001, true).unwrap();
+        assert_eq!(usage(Device::Cpu).current - start, 6_000_128);
+        drop((large, half));
         assert_eq!(usage(Device::Cpu).current, start);
     }
 
@@ -362,24 +388,24 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_zero_where_zeros_are_asked_for() {
-        let mut block = Block::new(Device::Cpu, 900_000, false).unwrap();
-        block.f32_mut().fill(3.0);
+        let mut block = Block::new(Device::Cpu, DType::F32, 900_000, false).unwrap();
+        block.bytes_mut().fill(3);
         drop(block);
-        assert!(Block::new(Device::Cpu, 900_000, true).unwrap().f32().iter().all(|x| *x == 0.0));
+        assert!(Block::new(Device::Cpu, DType::F32, 900_000, true).unwrap().bytes().iter().all(|x| *x == 0));
     }
 
     #[test]
     fn meta_counts_without_holding() {
-        let block = Block::new(Device::Meta, 1 << 40, true).unwrap();
+        let block = Block::new(Device::Meta, DType::F32, 1 << 40, true).unwrap();
         assert_eq!(usage(Device::Meta).current, 4 << 40);
-        assert!(block.f32().is_empty());
+        assert!(block.bytes().is_empty());
         drop(block);
         assert_eq!(usage(Device::Meta), Usage { current: 0, peak: 4 << 40, touched: 4 << 40 });
     }
 
     #[test]
     fn an_absurd_size_is_an_error() {
-        let error = Block::new(Device::Cpu, usize::MAX / 4, true).unwrap_err().to_string();
+        let error = Block::new(Device::Cpu, DType::F32, usize::MAX / 4, true).unwrap_err().to_string();
         assert!(error.contains("out of memory"), "{error}");
     }
 }

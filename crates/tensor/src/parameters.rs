@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use crate::{Error, Result, Tensor};
+use crate::{DType, Error, Result, Tensor};
 
 /// A parameter's place in its [`Parameters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +71,17 @@ impl Parameters {
     /// Those that training changes, in order.
     pub fn trainable(&self) -> impl Iterator<Item = (ParamId, &Parameter)> {
         self.iter().filter(|(_, item)| item.trainable)
+    }
+
+    /// Keeps the matrices that training does not change as `dtype`, but for those of `except`; vectors are small, and stay
+    /// f32. Errors if there is no memory.
+    pub fn keep_frozen_as(&mut self, dtype: DType, except: &[ParamId]) -> Result<()> {
+        for (index, item) in self.items.iter_mut().enumerate() {
+            if !item.trainable && item.value.shape().len() > 1 && !except.contains(&ParamId(index)) {
+                item.value = item.value.to(dtype)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many values there are, and how many of them are trained.

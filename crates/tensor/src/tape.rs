@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::gradients::{Gradient, Gradients, RowGradient};
 use crate::ops::{Lookup, owned};
-use crate::{Device, Error, ParamId, Parameters, Result, Tensor};
+use crate::{DType, Device, Error, ParamId, Parameters, Result, Tensor, ValuesMut};
 
 /// The place of a recorded value on its [`Tape`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Sink<'_> {
             Some(sum) => {
                 let mut sum = owned(sum)?;
                 sum.expect("add", gradient.shape(), "a gradient of shape")?;
-                sum.device().backend().add_assign(sum.f32_mut()?, gradient.f32());
+                sum.device().backend().add_assign(sum.values_mut()?, gradient.values());
                 sum
             }
         };
@@ -218,7 +218,7 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// Lets `write` put a gradient of `shape` where it belongs: straight into the sum if there is one (its flag is
+    /// Lets `write` put an f32 gradient of `shape` where it belongs: straight into the sum if there is one (its flag is
     /// true: add to what is there) or into new memory (false: overwrite), so that a product adds without a copy.
     pub fn accumulate(
         &mut self,
@@ -227,11 +227,26 @@ impl Sink<'_> {
         shape: &[usize],
         write: impl FnOnce(&mut [f32], bool) -> Result<()>,
     ) -> Result<()> {
+        self.accumulate_as(node, device, DType::F32, shape, |sums, adds| match sums {
+            ValuesMut::F32(sums) => write(sums, adds),
+            ValuesMut::Bf16(_) => Err(Error::shape("accumulate", "a gradient of type f32", DType::Bf16)),
+        })
+    }
+
+    /// The same of a gradient of another type: that of the value which it belongs to.
+    pub fn accumulate_as(
+        &mut self,
+        node: Option<NodeId>,
+        device: Device,
+        dtype: DType,
+        shape: &[usize],
+        write: impl FnOnce(ValuesMut<'_>, bool) -> Result<()>,
+    ) -> Result<()> {
         let Some(node) = node else { return Ok(()) };
         match self.take(node)? {
-            Some(mut sum) if sum.is_unique() => {
+            Some(mut sum) if sum.is_unique() && sum.dtype() == dtype => {
                 sum.expect("accumulate", shape, "a gradient of shape")?;
-                write(sum.f32_mut()?, true)?;
+                write(sum.values_mut()?, true)?;
                 self.put(node, sum);
                 Ok(())
             }
@@ -239,8 +254,8 @@ impl Sink<'_> {
                 if let Some(sum) = sum {
                     self.put(node, sum);
                 }
-                let mut own = Tensor::empty(device, shape)?;
-                write(own.f32_mut()?, false)?;
+                let mut own = Tensor::empty_as(device, dtype, shape)?;
+                write(own.values_mut()?, false)?;
                 self.add(Some(node), own)
             }
         }
@@ -269,9 +284,9 @@ impl Sink<'_> {
                 return self.accumulate(Some(node), device, &shape, |sums, adds| {
                     let backend = device.backend();
                     if !adds {
-                        backend.zero(sums);
+                        backend.zero(ValuesMut::F32(sums));
                     }
-                    backend.embedding_backward(gradient.f32(), ids, shape[1], padding_idx, sums);
+                    backend.embedding_backward(gradient.values(), ids, shape[1], padding_idx, sums);
                     Ok(())
                 });
             }

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
+use crate::dtype::{DType, Values, ValuesMut};
 use crate::memory::Block;
 use crate::{Device, Error, Result};
 
-/// A dense, row-major block of `f32` values. A clone shares the memory; writing needs the only handle.
+/// A dense, row-major block of values. A clone shares the memory; writing needs the only handle.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     block: Arc<Block>,
@@ -11,19 +12,39 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// All zeros.
+    /// f32 zeros.
     pub fn zeros(device: Device, shape: &[usize]) -> Result<Self> {
-        Self::allocate(device, shape, true)
+        Self::zeros_as(device, DType::F32, shape)
     }
 
-    /// Values to be overwritten: what is in them is unspecified.
+    /// Zeros of a type.
+    pub fn zeros_as(device: Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        Self::allocate(device, dtype, shape, true)
+    }
+
+    /// f32 values to be overwritten: what is in them is unspecified.
     pub fn empty(device: Device, shape: &[usize]) -> Result<Self> {
-        Self::allocate(device, shape, false)
+        Self::empty_as(device, DType::F32, shape)
     }
 
-    fn allocate(device: Device, shape: &[usize], zeroed: bool) -> Result<Self> {
+    /// Values of a type to be overwritten.
+    pub fn empty_as(device: Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        Self::allocate(device, dtype, shape, false)
+    }
+
+    fn allocate(device: Device, dtype: DType, shape: &[usize], zeroed: bool) -> Result<Self> {
         let len = count(shape).unwrap_or(usize::MAX);
-        Ok(Tensor { block: Arc::new(Block::new(device, len, zeroed)?), shape: shape.to_vec() })
+        Ok(Tensor { block: Arc::new(Block::new(device, dtype, len, zeroed)?), shape: shape.to_vec() })
+    }
+
+    /// The same values as another type, each the nearest there is; the tensor itself where it has that type.
+    pub fn to(&self, dtype: DType) -> Result<Self> {
+        if self.dtype() == dtype {
+            return Ok(self.clone());
+        }
+        let mut other = Self::empty_as(self.device(), dtype, &self.shape)?;
+        self.device().backend().copy(self.values(), other.values_mut()?);
+        Ok(other)
     }
 
     /// A copy of `values`. Errors if their count is not what `shape` says.
@@ -68,19 +89,45 @@ impl Tensor {
         self.block.device()
     }
 
-    /// The values; an empty slice on [`Device::Meta`].
+    /// The type of its values.
+    pub fn dtype(&self) -> DType {
+        self.block.dtype()
+    }
+
+    /// The values of an f32 tensor; an empty slice on [`Device::Meta`], and where the type is another.
     pub fn f32(&self) -> &[f32] {
-        self.block.f32()
+        match self.values() {
+            Values::F32(values) => values,
+            Values::Bf16(_) => &[],
+        }
+    }
+
+    /// The values of an f32 tensor to write. Errors if another handle shares them, or the type is another.
+    pub fn f32_mut(&mut self) -> Result<&mut [f32]> {
+        match self.values_mut()? {
+            ValuesMut::F32(values) => Ok(values),
+            ValuesMut::Bf16(_) => Err(Error::shape("tensor", "values of type f32", DType::Bf16)),
+        }
+    }
+
+    /// The values, of whichever type; none on [`Device::Meta`].
+    pub fn values(&self) -> Values<'_> {
+        self.block.values()
     }
 
     /// The values to write. Errors if another handle shares them.
-    pub fn f32_mut(&mut self) -> Result<&mut [f32]> {
-        Arc::get_mut(&mut self.block).map(Block::f32_mut).ok_or(Error::Shared { op: "tensor" })
+    pub fn values_mut(&mut self) -> Result<ValuesMut<'_>> {
+        Arc::get_mut(&mut self.block).map(Block::values_mut).ok_or(Error::Shared { op: "tensor" })
     }
 
     /// Whether this is the only handle, so that the values may be written in place.
     pub fn is_unique(&self) -> bool {
         Arc::strong_count(&self.block) == 1
+    }
+
+    /// Whether both are handles of the same memory.
+    pub fn shares(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.block, &other.block)
     }
 
     /// The same values under another shape. Errors if the counts differ.

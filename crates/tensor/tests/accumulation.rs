@@ -12,7 +12,7 @@ use network::{Batch, Network, Sizes};
 use pass::pass;
 use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::ops::{LayerNormOptions, Linear, Lookup, embedding, layer_norm, linear};
-use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var};
+use retune_tensor::{DType, Device, Gradients, Parameters, Tape, Tensor, Var};
 
 const SIZES: Sizes = Sizes { entries: 31, hidden: 36, heads: 6, kv_heads: 2, rank: 3, classes: 5 };
 
@@ -112,7 +112,7 @@ fn a_parameter_used_twice_gets_the_sum() {
     let ids: Arc<[u32]> = Arc::from([2, 0, 6, 2, 2]);
     // An embedding, a layer and the projection back on the words: tied, the table serves at both ends.
     let model = |tape: &Tape, table: &Var, dense: [&Var; 2], head: &Var| {
-        let mut x = embedding(tape, &[Lookup { table, ids: ids.clone(), padding_idx: None }])?;
+        let mut x = embedding(tape, &[Lookup { table, ids: ids.clone(), padding_idx: None }], DType::F32)?;
         for weight in [dense[0], dense[1], head] {
             let whole = Linear { weight, bias: None, low_rank: None, activation: Activation::Tanh };
             x = linear(tape, &x, &layout, whole)?;

@@ -15,7 +15,7 @@ use retune_tensor::ops::{
     rotary, select_columns, select_rows, squared_error,
 };
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Gradients, Result, Tape, Tensor, Var};
+use retune_tensor::{DType, Device, Gradients, Result, Tape, Tensor, Var};
 
 fn tensor(shape: &[usize], values: &[f32]) -> Tensor {
     Tensor::from_slice(Device::Cpu, shape, values).unwrap()
@@ -84,7 +84,7 @@ fn a_nan_in_the_input_reaches_the_output() {
             has_nan("gated", gated(&tape, &even, activation));
         }
         let lookup = Lookup { table: &x, ids: Arc::from([0]), padding_idx: Some(0) };
-        has_nan("embedding", embedding(&tape, &[lookup]));
+        has_nan("embedding", embedding(&tape, &[lookup], DType::F32));
         let good = constant(&[21, 1]);
         for inputs in [[&column, &good, &good], [&good, &column, &good], [&good, &good, &column]] {
             has_nan("attention", attention(&tape, inputs, &column_layout, shape(1, 1, 1, true), None));
@@ -207,7 +207,7 @@ fn a_batch_of_no_rows_gives_nothing_and_zero_gradients() {
         is_zero(pass(&[none(6)], Some(&rows), |tape, vars| mean_rows(tape, &vars[0], &layout)));
     }
     is_zero(pass(&[draw("table", &[4, 3])], Some(&none(3)), |tape, vars| {
-        embedding(tape, &[Lookup { table: &vars[0], ids: Arc::from([]), padding_idx: None }])
+        embedding(tape, &[Lookup { table: &vars[0], ids: Arc::from([]), padding_idx: None }], DType::F32)
     }));
     is_zero(pass(&[draw("x", &[4, 3])], Some(&none(3)), |tape, vars| select_rows(tape, &vars[0], &[])));
     is_zero(pass(&[none(3)], None, |tape, vars| {
@@ -252,7 +252,11 @@ fn sizes_of_one_and_of_none() {
     // A vocabulary of one word: its gradient is the sum over all tokens.
     let (y, gradients) =
         pass(&[tensor(&[1, 1], &[2.5])], Some(&tensor(&[3, 1], &[1.0, 2.0, 4.0])), |tape, vars| {
-            embedding(tape, &[Lookup { table: &vars[0], ids: Arc::from([0, 0, 0]), padding_idx: None }])
+            embedding(
+                tape,
+                &[Lookup { table: &vars[0], ids: Arc::from([0, 0, 0]), padding_idx: None }],
+                DType::F32,
+            )
         });
     assert_eq!((y.f32(), gradients[0].f32()), (&[2.5; 3][..], &[7.0][..]));
 

@@ -17,7 +17,7 @@ use retune_tensor::ops::{
     select_columns, select_rows,
 };
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Gradients, Result, Tape, Tensor, Var};
+use retune_tensor::{DType, Device, Gradients, Result, Tape, Tensor, Var};
 
 const DROPOUT: Option<f32> = Some(0.25);
 
@@ -208,7 +208,11 @@ fn embeddings_of_repeated_ids_and_selected_rows() {
         Some(&[tokens, columns]),
         |tape, vars| {
             let words = Lookup { table: &vars[0], ids: words.clone(), padding_idx: Some(3) };
-            embedding(tape, &[words, Lookup { table: &vars[1], ids: types.clone(), padding_idx: None }])
+            embedding(
+                tape,
+                &[words, Lookup { table: &vars[1], ids: types.clone(), padding_idx: None }],
+                DType::F32,
+            )
         },
     );
     let index: Vec<usize> = ids(500).iter().map(|id| *id as usize).collect();
@@ -238,16 +242,15 @@ fn passes_over_values() {
     let [values, more] = ["values", "more"].map(|name| draw(name, &[100_003]));
     same_bits("sums, scale, copy", || {
         let mut tensor = Tensor::zeros(Device::Cpu, &[100_003]).unwrap();
-        let out = tensor.f32_mut().unwrap();
-        backend.copy(values.f32(), out);
-        backend.add_assign(out, more.f32());
-        backend.scale(out, 0.3);
+        backend.copy(values.values(), tensor.values_mut().unwrap());
+        backend.add_assign(tensor.values_mut().unwrap(), more.values());
+        backend.scale(tensor.f32_mut().unwrap(), 0.3);
         let squares = bytes(backend.sum_of_squares(tensor.f32()));
         vec![tensor, squares]
     });
     same_bits("sum of rows", || {
         let mut sums = draw("sums", &[1301]);
-        backend.sum_rows(&values.f32()[..76 * 1301], sums.f32_mut().unwrap(), true);
+        backend.sum_rows(values.f32()[..76 * 1301].into(), sums.f32_mut().unwrap(), true);
         vec![sums]
     });
     same_bits("adamw", || {

@@ -11,7 +11,7 @@ use retune_model::families::{self, HeadKind};
 use retune_model::{Batch, BatchRow, Forward, Hooks};
 use retune_tensor::backend::AdamW;
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Gradients, Parameters, Tape, Tensor, Var, ops};
+use retune_tensor::{DType, Device, Gradients, Parameters, Tape, Tensor, Var, ops};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -121,7 +121,8 @@ impl Case {
     fn var_of(&self, tape: &Tape, rows: &[usize]) -> Var {
         let batch = &self.batch(rows, 0);
         let (parameters, hooks) = (&self.parameters, &self.hooks);
-        let forward = Forward { tape, parameters, hooks, batch, dropout: None, mixture: None };
+        let forward =
+            Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype: DType::F32 };
         self.classifier.logits(&forward).unwrap()
     }
 

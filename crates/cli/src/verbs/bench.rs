@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use retune::DType;
 use retune::bench::{Products, StepCost, StepSettings};
 
 use crate::failure::Failure;
@@ -32,6 +33,9 @@ examples:
         /// What is trained: one of those that `retune methods` lists
         #[arg(long, default_value = "full", value_name = "NAME")]
         method: String,
+        /// What activations and frozen matrices are kept as: f32 or bf16
+        #[arg(long, default_value = "f32", value_name = "TYPE")]
+        precision: DType,
         /// Rows a step
         #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         batch: u32,
@@ -53,6 +57,9 @@ examples:
 example:
   retune bench gemm --threads 2")]
     Gemm {
+        /// What is multiplied: f32 or bf16
+        #[arg(long, default_value = "f32", value_name = "TYPE")]
+        precision: DType,
         /// Threads [default: one a processor]
         #[arg(long, value_name = "N")]
         threads: Option<usize>,
@@ -61,11 +68,12 @@ example:
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     match &args.what {
-        What::Step { shape, method, batch, length, steps, profile, threads } => {
+        What::Step { shape, method, precision, batch, length, steps, profile, threads } => {
             use_threads(*threads)?;
             let settings = StepSettings {
                 shape: shape.clone(),
                 method: method.clone(),
+                precision: *precision,
                 batch: *batch as usize,
                 length: *length as usize,
                 steps: *steps as usize,
@@ -75,9 +83,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
             let cost = retune::bench::step(&settings)?;
             output.result(&cost, || step_text(&cost))
         }
-        What::Gemm { threads } => {
+        What::Gemm { precision, threads } => {
             use_threads(*threads)?;
-            let found = retune::bench::products()?;
+            let found = retune::bench::products(*precision)?;
             output.result(&found, || products_text(&found))
         }
     }
@@ -87,7 +95,13 @@ fn step_text(cost: &StepCost) -> String {
     let row = |name: &str, value: String| vec![name.to_string(), value];
     let share = 100.0 * cost.flops_per_second / cost.ceiling_flops_per_second;
     let summary = table(&[
-        row("step", format!("{} {}, {} x {} tokens", cost.shape, cost.method, cost.batch, cost.length)),
+        row(
+            "step",
+            format!(
+                "{} {} {}, {} x {} tokens",
+                cost.shape, cost.method, cost.precision, cost.batch, cost.length
+            ),
+        ),
         row("time", format!("{:.3} s a step, {} threads", cost.seconds_per_step, cost.threads)),
         row("speed", format!("{} tokens/s", thousands(cost.tokens_per_second as usize))),
         row(

@@ -113,7 +113,7 @@ impl ModernBertModel {
             hidden = layer.forward(forward, &self.config, &hidden, wanted)?;
         }
         let layout = if wanted == Wanted::First { &batch.pooled } else { &batch.layout };
-        self.final_norm.forward(forward, &hidden, layout, None, None)
+        forward.for_head(&self.final_norm.forward(forward, &hidden, layout, None, None)?)
     }
 }
 

@@ -39,6 +39,6 @@ impl Embedding {
                 padding_idx: embedding.padding_idx,
             })
             .collect();
-        ops::embedding(forward.tape, &lookups)
+        ops::embedding(forward.tape, &lookups, forward.dtype)
     }
 }

@@ -168,8 +168,8 @@ impl PostNormEncoder {
         Ok(PostNormEncoder { dropout, blocks })
     }
 
-    /// The last block's output for the embeddings `x` `[tokens, hidden]` that `layout` lays out, of the tokens that are
-    /// `wanted`.
+    /// The last block's output, as heads take it, for the embeddings `x` `[tokens, hidden]` that `layout` lays out, of the
+    /// tokens that are `wanted`.
     pub fn forward(
         &self,
         forward: &Forward<'_>,
@@ -184,7 +184,7 @@ impl PostNormEncoder {
             let prefix = prefix.as_ref().map(|prefix| (prefix, index));
             hidden = block.forward(forward, self.dropout, (&hidden, layout), prefix, wanted)?;
         }
-        Ok(hidden)
+        forward.for_head(&hidden)
     }
 
     /// How virtual tokens are made for it, with `words` as the table of the word embeddings.

@@ -3,7 +3,7 @@ use std::time::Instant;
 use retune_tensor::backend::cpu::ceiling as most;
 use retune_tensor::backend::{Ends, Matrix, Product};
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Tensor};
+use retune_tensor::{DType, Device, Tensor};
 use serde::Serialize;
 
 use crate::Result;
@@ -13,6 +13,8 @@ use crate::Result;
 pub struct Products {
     /// Threads that computed.
     pub threads: usize,
+    /// What the operands are; sums and results are f32.
+    pub precision: &'static str,
     /// Multiplications with additions in registers alone.
     pub ceiling_flops_per_second: f64,
     /// Read and written by a copy of more than any cache holds.
@@ -37,35 +39,36 @@ pub struct Speed {
 }
 
 /// Floating point operations a second in registers alone, all threads.
-pub(super) fn ceiling() -> f64 {
-    most::flops_per_second()
+pub(super) fn ceiling(dtype: DType) -> f64 {
+    most::flops_per_second(dtype)
 }
 
 /// Measures the products of linear layers of the widths 384 and 768 on 2,048 tokens: forward (weight transposed), the
 /// gradient by the input (plain), the gradient by the weight (input transposed); and those of low rank.
-pub fn products() -> Result<Products> {
+pub fn products(precision: DType) -> Result<Products> {
     const TOKENS: usize = 2048;
     let mut products = Vec::new();
     for [from, to] in
         [[768, 768], [768, 3072], [3072, 768], [384, 384], [384, 1536], [1536, 384], [768, 8], [8, 768]]
     {
-        products.push(measure("forward", [TOKENS, to, from])?);
-        products.push(measure("input's gradient", [TOKENS, from, to])?);
-        products.push(measure("weight's gradient", [to, from, TOKENS])?);
+        products.push(measure(precision, "forward", [TOKENS, to, from])?);
+        products.push(measure(precision, "input's gradient", [TOKENS, from, to])?);
+        products.push(measure(precision, "weight's gradient", [to, from, TOKENS])?);
     }
     Ok(Products {
         threads: rayon::current_num_threads(),
-        ceiling_flops_per_second: ceiling(),
+        precision: precision.name(),
+        ceiling_flops_per_second: ceiling(precision),
         ceiling_bytes_per_second: most::copied_bytes_per_second(),
         products,
     })
 }
 
-fn measure(role: &'static str, [m, n, k]: [usize; 3]) -> Result<Speed> {
+fn measure(dtype: DType, role: &'static str, [m, n, k]: [usize; 3]) -> Result<Speed> {
     let stream = &mut Key::new(0).with_name("gemm").stream();
     let mut draw = |rows: usize, columns: usize| {
         let values: Vec<f32> = (0..rows * columns).map(|_| stream.uniform() - 0.5).collect();
-        Tensor::from_slice(Device::Cpu, &[rows, columns], &values)
+        Tensor::from_slice(Device::Cpu, &[rows, columns], &values)?.to(dtype)
     };
     // As they lie in memory: weights as [out, in], activations as [tokens, channels].
     let (left, right) = match role {
@@ -76,8 +79,8 @@ fn measure(role: &'static str, [m, n, k]: [usize; 3]) -> Result<Speed> {
     let view = |tensor: &'_ Tensor| [tensor.rows(), tensor.columns()];
     let ([left_rows, left_columns], [right_rows, right_columns]) = (view(&left), view(&right));
     let (mut a, mut b) = (
-        Matrix::new(left.f32(), left_rows, left_columns),
-        Matrix::new(right.f32(), right_rows, right_columns),
+        Matrix::new(left.values(), left_rows, left_columns),
+        Matrix::new(right.values(), right_rows, right_columns),
     );
     match role {
         "forward" => b = b.t(),
@@ -89,7 +92,7 @@ fn measure(role: &'static str, [m, n, k]: [usize; 3]) -> Result<Speed> {
     let mut seconds = Vec::new();
     for _ in 0..9 {
         let start = Instant::now();
-        backend.gemm(out.f32_mut()?, &[Product { left: a, right: b, scale: 1.0 }], false, Ends::default());
+        backend.gemm(out.values_mut()?, &[Product { left: a, right: b, scale: 1.0 }], false, Ends::default());
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);

@@ -10,7 +10,7 @@ use retune_model::{Batch, BatchRow, Checkpoint, Forward, Hooks};
 use retune_tensor::backend::meta::take_flops;
 use retune_tensor::backend::profile;
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Parameters, Tape, Var, memory, ops};
+use retune_tensor::{DType, Device, Parameters, Tape, Var, memory, ops};
 use retune_train::{AdamWSettings, Optimiser};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,6 +26,8 @@ pub struct StepSettings {
     pub shape: String,
     /// One of [`crate::METHODS`]; `lora` has rank 8 and alpha 16 here, on the layers that its paper chose.
     pub method: String,
+    /// What activations and frozen matrices are kept as.
+    pub precision: DType,
     /// Rows a step.
     pub batch: usize,
     /// Tokens a row.
@@ -45,6 +47,8 @@ pub struct StepCost {
     pub shape: String,
     /// The method's name.
     pub method: String,
+    /// What activations and frozen matrices are kept as.
+    pub precision: &'static str,
     /// Rows a step.
     pub batch: usize,
     /// Tokens a row.
@@ -85,6 +89,7 @@ struct Task {
     hooks: Hooks,
     rows: Vec<Vec<u32>>,
     labels: Vec<u32>,
+    dtype: DType,
 }
 
 /// Trains a model of random weights and a real shape, every row full, and says what a step takes: forward, backward and
@@ -98,7 +103,7 @@ pub fn step(settings: &StepSettings) -> Result<StepCost> {
         bench.step(&mut optimiser, 0)?;
         take_flops()
     };
-    let ceiling = super::gemm::ceiling();
+    let ceiling = super::gemm::ceiling(settings.precision);
     let mut bench = Bench::new(settings, Device::Cpu)?;
     let mut optimiser = Optimiser::new(&bench.parameters, AdamWSettings::default())?.lazy();
     let mut loss = bench.step(&mut optimiser, 0)?;
@@ -126,6 +131,7 @@ pub fn step(settings: &StepSettings) -> Result<StepCost> {
     Ok(StepCost {
         shape: settings.shape.clone(),
         method: settings.method.clone(),
+        precision: settings.precision.name(),
         batch: settings.batch,
         length: settings.length,
         threads: rayon::current_num_threads(),
@@ -175,12 +181,13 @@ impl Bench {
             seed: key,
         };
         method.apply(&mut model, &options)?;
+        parameters.keep_frozen_as(settings.precision, &[])?;
         let stream = &mut key.with_name("rows").stream();
         let rows = (0..settings.batch)
             .map(|_| (0..settings.length).map(|_| stream.below(vocabulary)).collect())
             .collect();
         let labels = (0..settings.batch).map(|_| stream.below(2)).collect();
-        Ok(Bench { task: Task { classifier, hooks, rows, labels }, parameters })
+        Ok(Bench { task: Task { classifier, hooks, rows, labels, dtype: settings.precision }, parameters })
     }
 
     fn step(&mut self, optimiser: &mut Optimiser, step: u64) -> Result<f64> {
@@ -207,6 +214,7 @@ impl Task {
             batch: &batch,
             dropout: Some(dropout),
             mixture: None,
+            dtype: self.dtype,
         };
         let logits = self.classifier.logits(&forward)?;
         let options = ops::CrossEntropyOptions {

@@ -1,13 +1,14 @@
 //! What kernels are given.
 
 use super::Layout;
+use crate::dtype::{Values, ValuesMut};
 use crate::random::Key;
 
 /// A matrix seen through strides, so that a transposed operand is no copy.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
     /// The values it is a view of.
-    pub data: &'a [f32],
+    pub data: Values<'a>,
     /// Rows and columns.
     pub shape: [usize; 2],
     /// How far apart the next row and the next column are.
@@ -16,8 +17,8 @@ pub struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// `data` as `[rows, columns]`, row by row.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        Matrix { data, shape: [rows, columns], strides: [columns, 1] }
+    pub fn new(data: impl Into<Values<'a>>, rows: usize, columns: usize) -> Self {
+        Matrix { data: data.into(), shape: [rows, columns], strides: [columns, 1] }
     }
 
     /// The same values with rows and columns exchanged.
@@ -28,8 +29,7 @@ impl<'a> Matrix<'a> {
 
     /// `count` rows from `first` on.
     pub fn rows(self, first: usize, count: usize) -> Self {
-        let data = self.data.get(first * self.strides[0]..).unwrap_or_default();
-        Matrix { data, shape: [count, self.shape[1]], ..self }
+        Matrix { data: self.data.from(first * self.strides[0]), shape: [count, self.shape[1]], ..self }
     }
 
     /// `count` columns from `first` on.
@@ -64,8 +64,8 @@ pub struct Ends<'a> {
     pub bias: Option<&'a [f32]>,
     /// Applied last.
     pub activation: Activation,
-    /// Where the values before the activation are kept for the backward: `[m, n]`.
-    pub before_activation: Option<&'a mut [f32]>,
+    /// Where the values before the activation are kept for the backward: `[m, n]`, of the output's type.
+    pub before_activation: Option<ValuesMut<'a>>,
 }
 
 /// A function applied to each value.
@@ -137,11 +137,11 @@ pub enum Cayley {
 #[derive(Clone, Copy)]
 pub struct AttentionInputs<'a> {
     /// What asks.
-    pub query: &'a [f32],
+    pub query: Values<'a>,
     /// What is asked.
-    pub key: &'a [f32],
+    pub key: Values<'a>,
     /// What is answered.
-    pub value: &'a [f32],
+    pub value: Values<'a>,
     /// The rows of keys and values; a query sees its own row only.
     pub layout: &'a Layout,
     /// The rows of the queries: the same, or the first tokens of each row where only these go on.
@@ -207,9 +207,9 @@ pub struct KroneckerSum<'a> {
 /// The inputs of layer norm.
 pub struct LayerNorm<'a> {
     /// `[tokens, columns]`
-    pub x: &'a [f32],
+    pub x: Values<'a>,
     /// Added to it, if any.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<Values<'a>>,
     /// Applied to `x` first, with the layout that keys it.
     pub dropout: Option<(Dropout, &'a Layout)>,
     /// `[columns]`
@@ -223,7 +223,7 @@ pub struct LayerNorm<'a> {
 /// What layer norm keeps for its backward.
 pub struct LayerNormSaved<'a> {
     /// `[tokens, columns]`, before weight and bias.
-    pub normal: &'a [f32],
+    pub normal: Values<'a>,
     /// One over the standard deviation of each row.
     pub rstd: &'a [f32],
     /// `[columns]`
@@ -244,9 +244,9 @@ pub(super) fn attention_product(shape: AttentionShape, inputs: &AttentionInputs<
 #[derive(Clone, Copy)]
 pub struct AttentionSaved<'a> {
     /// The output.
-    pub out: &'a [f32],
+    pub out: Values<'a>,
     /// `[heads, queries]`
     pub lse: &'a [f32],
     /// The gradient of the output.
-    pub gradient: &'a [f32],
+    pub gradient: Values<'a>,
 }

@@ -13,16 +13,19 @@ pub use inputs::{
 };
 pub use layout::Layout;
 
+use crate::dtype::{Values, ValuesMut};
+
 /// The kernels of a device. Every result is the same for any number of threads.
 ///
-/// Slices are row-major with the sizes that the ops checked; `accumulate` adds to what the output holds.
+/// Values are row-major with the sizes and types that the ops checked: activations and their gradients of one type, sums over them
+/// and all else f32; `accumulate` adds to what the output holds.
 pub trait Backend: Sync {
     /// `values = 0`
-    fn zero(&self, values: &mut [f32]);
-    /// `to = from`
-    fn copy(&self, from: &[f32], to: &mut [f32]);
+    fn zero(&self, values: ValuesMut<'_>);
+    /// `to = from`, each value the nearest that there is where the types differ.
+    fn copy(&self, from: Values<'_>, to: ValuesMut<'_>);
     /// `sum += more`
-    fn add_assign(&self, sum: &mut [f32], more: &[f32]);
+    fn add_assign(&self, sum: ValuesMut<'_>, more: Values<'_>);
     /// `values *= factor`
     fn scale(&self, values: &mut [f32], factor: f32);
     /// The sum of squares, in f64.
@@ -30,51 +33,64 @@ pub trait Backend: Sync {
     /// The same bits for a table `[entries, columns]` that is 0 but for `values`, its `rows`, which rise.
     fn sum_of_squares_of_rows(&self, values: &[f32], rows: &[u32], shape: [usize; 2]) -> f64;
     /// `out [m, n] (+)= ends(sum of products)`, each product of the same m and n.
-    fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>);
+    fn gemm(&self, out: ValuesMut<'_>, products: &[Product<'_>], accumulate: bool, ends: Ends<'_>);
     /// `gradient *= activation'(before)`
-    fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]);
+    fn activation_backward(&self, activation: Activation, before: Values<'_>, gradient: ValuesMut<'_>);
     /// `out [columns] (+)= ` the sum over the rows of `values`.
-    fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool);
+    fn sum_rows(&self, values: Values<'_>, out: &mut [f32], accumulate: bool);
     /// `out [n across, n down] = ` the transpose of the sum over i of `rule_i (x) (left_i right_i)`.
     fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]);
     /// Adds to `out` the gradients by rule, left and right.
     fn kronecker_sum_backward(&self, factors: &KroneckerSum<'_>, gradient: &[f32], out: &mut [&mut [f32]; 3]);
     /// `out [tokens, n] = activation(values[:, ..n]) * values[:, n..]`
-    fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]);
+    fn gated(&self, activation: Activation, values: Values<'_>, columns: usize, out: ValuesMut<'_>);
     /// Overwrites `out [tokens, 2 n]` with the gradient by `values` of [`Backend::gated`].
     fn gated_backward(
         &self,
         activation: Activation,
-        values: &[f32],
-        gradient: &[f32],
+        values: Values<'_>,
+        gradient: Values<'_>,
         columns: usize,
-        out: &mut [f32],
+        out: ValuesMut<'_>,
     );
     /// Turns the heads of `values` `[tokens, heads * head_size]` by their position in the row, or back.
-    fn rotary(&self, values: &mut [f32], layout: &Layout, rotary: Rotary, back: bool);
+    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: Rotary, back: bool);
     /// `values = dropout(values)`, `[tokens, channels]`; its own backward.
-    fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout);
+    fn dropout(&self, values: ValuesMut<'_>, layout: &Layout, dropout: Dropout);
     /// `out[t] = sum over tables of table[ids[t]]`
-    fn embedding(&self, tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]);
+    fn embedding(&self, tables: &[(Values<'_>, &[u32])], columns: usize, out: ValuesMut<'_>);
     /// `table[ids[t]] += gradient[t]` for each token but those of `padding_idx`.
     fn embedding_backward(
         &self,
-        gradient: &[f32],
+        gradient: Values<'_>,
         ids: &[u32],
         columns: usize,
         padding_idx: Option<u32>,
         table: &mut [f32],
     );
     /// `out[i] = values[index[i]]`
-    fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    fn select_rows(&self, values: Values<'_>, index: &[usize], columns: usize, out: ValuesMut<'_>);
     /// `out[index[i]] += gradient[i]`
-    fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    fn select_rows_backward(&self, gradient: Values<'_>, index: &[usize], columns: usize, out: ValuesMut<'_>);
     /// `out[i]` = the row `index[i]` of `prefix` and `values`, one after another.
-    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]);
+    fn prepend_rows(
+        &self,
+        prefix: Values<'_>,
+        values: Values<'_>,
+        index: &[usize],
+        columns: usize,
+        out: ValuesMut<'_>,
+    );
     /// `out [rows, to] = values[:, first..first + to]`, where `values` is `[rows, from]` and `[from, to] = columns`.
-    fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]);
+    fn select_columns(&self, values: Values<'_>, columns: [usize; 2], first: usize, out: ValuesMut<'_>);
     /// `out[:, first..first + to] += gradient`
-    fn select_columns_backward(&self, gradient: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]);
+    fn select_columns_backward(
+        &self,
+        gradient: Values<'_>,
+        columns: [usize; 2],
+        first: usize,
+        out: ValuesMut<'_>,
+    );
     /// `out[i]` = the mean over the tokens of row `i`; zero for a row without tokens.
     fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]);
     /// `out[t] (+)= gradient[i] / length`, for each token of row `i`.
@@ -87,26 +103,32 @@ pub trait Backend: Sync {
         accumulate: bool,
     );
     /// Over `z = dropout(x) + residual`, row by row: `normal = (z - mean) rstd`, `out = normal * weight + bias`.
-    fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]);
+    fn layer_norm(&self, norm: &LayerNorm<'_>, out: ValuesMut<'_>, normal: ValuesMut<'_>, rstd: &mut [f32]);
     /// The gradient by z of layer norm, and what it adds to those of weight and bias.
     fn layer_norm_backward(
         &self,
-        gradient: &[f32],
+        gradient: Values<'_>,
         saved: &LayerNormSaved<'_>,
-        dz: Option<&mut [f32]>,
+        dz: Option<ValuesMut<'_>>,
         dweight: Option<(&mut [f32], bool)>,
         dbias: Option<(&mut [f32], bool)>,
     );
     /// `out = softmax(scale query key^T) value`, block by block; keeps the logarithm of each sum in `lse`
     /// `[heads, queries]`.
-    fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, out: &mut [f32], lse: &mut [f32]);
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        inputs: AttentionInputs<'_>,
+        out: ValuesMut<'_>,
+        lse: &mut [f32],
+    );
     /// Overwrites the gradients of query, key and value.
     fn attention_backward(
         &self,
         shape: AttentionShape,
         inputs: AttentionInputs<'_>,
         saved: AttentionSaved<'_>,
-        gradients: [&mut [f32]; 3],
+        gradients: [ValuesMut<'_>; 3],
     );
     /// The loss (a sum over rows, divided by the denominator) in `loss`, and its gradient by the logits.
     fn cross_entropy(

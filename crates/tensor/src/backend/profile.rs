@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::cpu::CPU;
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Matrix, Product, Rotary,
 };
+use crate::dtype::{Values, ValuesMut};
 
 /// One call of a kernel.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +61,7 @@ fn timed<R>(
     name: &'static str,
     sizes: Option<[usize; 3]>,
     flops: usize,
-    values: usize,
+    bytes: usize,
     work: impl FnOnce() -> R,
 ) -> R {
     let begun = Instant::now();
@@ -68,106 +69,142 @@ fn timed<R>(
     let duration = begun.elapsed();
     if let Some((start, spans)) = &mut *spans() {
         let start = begun.duration_since(*start);
-        spans.push(Span { name, sizes, start, duration, flops, bytes: values * size_of::<f32>() });
+        spans.push(Span { name, sizes, start, duration, flops, bytes });
     }
     result
 }
 
-/// The values of an optional output.
-fn len(values: Option<&[f32]>) -> usize {
-    values.map_or(0, <[f32]>::len)
+/// What a slice takes in memory.
+trait Bytes {
+    fn bytes(&self) -> usize;
+}
+
+impl Bytes for [f32] {
+    fn bytes(&self) -> usize {
+        size_of_val(self)
+    }
+}
+
+impl Bytes for Values<'_> {
+    fn bytes(&self) -> usize {
+        self.len() * self.dtype().bytes()
+    }
+}
+
+impl Bytes for ValuesMut<'_> {
+    fn bytes(&self) -> usize {
+        self.as_ref().bytes()
+    }
+}
+
+/// The same of an optional one.
+fn bytes(values: Option<&impl Bytes>) -> usize {
+    values.map_or(0, Bytes::bytes)
 }
 
 impl Backend for Profiled {
-    fn zero(&self, values: &mut [f32]) {
-        timed("zero", None, 0, values.len(), || CPU.zero(values));
+    fn zero(&self, values: ValuesMut<'_>) {
+        timed("zero", None, 0, values.bytes(), || CPU.zero(values));
     }
-    fn copy(&self, from: &[f32], to: &mut [f32]) {
-        timed("copy", None, 0, 2 * to.len(), || CPU.copy(from, to));
+    fn copy(&self, from: Values<'_>, to: ValuesMut<'_>) {
+        timed("copy", None, 0, 2 * to.bytes(), || CPU.copy(from, to));
     }
-    fn add_assign(&self, sum: &mut [f32], more: &[f32]) {
-        timed("add_assign", None, 0, 3 * sum.len(), || CPU.add_assign(sum, more));
+    fn add_assign(&self, sum: ValuesMut<'_>, more: Values<'_>) {
+        timed("add_assign", None, 0, 3 * sum.bytes(), || CPU.add_assign(sum, more));
     }
     fn scale(&self, values: &mut [f32], factor: f32) {
-        timed("scale", None, 0, 2 * values.len(), || CPU.scale(values, factor));
+        timed("scale", None, 0, 2 * values.bytes(), || CPU.scale(values, factor));
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
-        timed("sum_of_squares", None, 0, values.len(), || CPU.sum_of_squares(values))
+        timed("sum_of_squares", None, 0, values.bytes(), || CPU.sum_of_squares(values))
     }
     fn sum_of_squares_of_rows(&self, values: &[f32], rows: &[u32], shape: [usize; 2]) -> f64 {
-        timed("sum_of_squares", None, 0, values.len(), || CPU.sum_of_squares_of_rows(values, rows, shape))
+        timed("sum_of_squares", None, 0, values.bytes(), || CPU.sum_of_squares_of_rows(values, rows, shape))
     }
-    fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
+    fn gemm(&self, out: ValuesMut<'_>, products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
         let sizes = products.first().map(|p| [p.left.shape[0], p.right.shape[1], p.left.shape[1]]);
         let area = |m: [usize; 2]| m[0] * m[1];
         let flops = products.iter().map(|p| 2 * area(p.left.shape) * p.right.shape[1]).sum();
-        let read: usize = products.iter().map(|p| area(p.left.shape) + area(p.right.shape)).sum();
+        let read = |m: &Matrix<'_>| area(m.shape) * m.data.dtype().bytes();
+        let read: usize = products.iter().map(|p| read(&p.left) + read(&p.right)).sum();
         let outputs = 1 + usize::from(accumulate) + usize::from(ends.before_activation.is_some());
-        let values = read + outputs * out.len();
-        timed("gemm", sizes, flops, values, || CPU.gemm(out, products, accumulate, ends));
+        let bytes = read + outputs * out.bytes();
+        timed("gemm", sizes, flops, bytes, || CPU.gemm(out, products, accumulate, ends));
     }
-    fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]) {
-        timed("activation_backward", None, 0, 3 * before.len(), || {
+    fn activation_backward(&self, activation: Activation, before: Values<'_>, gradient: ValuesMut<'_>) {
+        timed("activation_backward", None, 0, 3 * before.bytes(), || {
             CPU.activation_backward(activation, before, gradient);
         });
     }
-    fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool) {
-        timed("sum_rows", None, 0, values.len(), || CPU.sum_rows(values, out, accumulate));
+    fn sum_rows(&self, values: Values<'_>, out: &mut [f32], accumulate: bool) {
+        timed("sum_rows", None, 0, values.bytes(), || CPU.sum_rows(values, out, accumulate));
     }
-    fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]) {
-        timed("gated", None, 0, 3 * out.len(), || CPU.gated(activation, values, columns, out));
+    fn gated(&self, activation: Activation, values: Values<'_>, columns: usize, out: ValuesMut<'_>) {
+        timed("gated", None, 0, 3 * out.bytes(), || CPU.gated(activation, values, columns, out));
     }
     fn gated_backward(
         &self,
         activation: Activation,
-        values: &[f32],
-        gradient: &[f32],
+        values: Values<'_>,
+        gradient: Values<'_>,
         columns: usize,
-        out: &mut [f32],
+        out: ValuesMut<'_>,
     ) {
-        timed("gated_backward", None, 0, 5 * gradient.len(), || {
+        timed("gated_backward", None, 0, 5 * gradient.bytes(), || {
             CPU.gated_backward(activation, values, gradient, columns, out);
         });
     }
-    fn rotary(&self, values: &mut [f32], layout: &Layout, rotary: Rotary, back: bool) {
-        timed("rotary", None, 0, 2 * values.len(), || CPU.rotary(values, layout, rotary, back));
+    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: Rotary, back: bool) {
+        timed("rotary", None, 0, 2 * values.bytes(), || CPU.rotary(values, layout, rotary, back));
     }
-    fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout) {
-        timed("dropout", None, 0, 2 * values.len(), || CPU.dropout(values, layout, dropout));
+    fn dropout(&self, values: ValuesMut<'_>, layout: &Layout, dropout: Dropout) {
+        timed("dropout", None, 0, 2 * values.bytes(), || CPU.dropout(values, layout, dropout));
     }
-    fn embedding(&self, tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]) {
-        timed("embedding", None, 0, (1 + tables.len()) * out.len(), || CPU.embedding(tables, columns, out));
+    fn embedding(&self, tables: &[(Values<'_>, &[u32])], columns: usize, out: ValuesMut<'_>) {
+        timed("embedding", None, 0, (1 + tables.len()) * out.bytes(), || CPU.embedding(tables, columns, out));
     }
     fn embedding_backward(
         &self,
-        gradient: &[f32],
+        gradient: Values<'_>,
         ids: &[u32],
         columns: usize,
         padding_idx: Option<u32>,
         table: &mut [f32],
     ) {
-        timed("embedding_backward", None, 0, 3 * gradient.len(), || {
+        timed("embedding_backward", None, 0, 3 * gradient.bytes(), || {
             CPU.embedding_backward(gradient, ids, columns, padding_idx, table);
         });
     }
-    fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        timed("select_rows", None, 0, 2 * out.len(), || CPU.select_rows(values, index, columns, out));
+    fn select_rows(&self, values: Values<'_>, index: &[usize], columns: usize, out: ValuesMut<'_>) {
+        timed("select_rows", None, 0, 2 * out.bytes(), || CPU.select_rows(values, index, columns, out));
     }
-    fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        timed("select_rows_backward", None, 0, 3 * gradient.len(), || {
+    fn select_rows_backward(
+        &self,
+        gradient: Values<'_>,
+        index: &[usize],
+        columns: usize,
+        out: ValuesMut<'_>,
+    ) {
+        timed("select_rows_backward", None, 0, 3 * gradient.bytes(), || {
             CPU.select_rows_backward(gradient, index, columns, out);
         });
     }
-    fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
-        timed("select_columns", None, 0, 2 * out.len(), || CPU.select_columns(values, columns, first, out));
+    fn select_columns(&self, values: Values<'_>, columns: [usize; 2], first: usize, out: ValuesMut<'_>) {
+        timed("select_columns", None, 0, 2 * out.bytes(), || CPU.select_columns(values, columns, first, out));
     }
-    fn select_columns_backward(&self, gradient: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
-        timed("select_columns_backward", None, 0, 3 * gradient.len(), || {
+    fn select_columns_backward(
+        &self,
+        gradient: Values<'_>,
+        columns: [usize; 2],
+        first: usize,
+        out: ValuesMut<'_>,
+    ) {
+        timed("select_columns_backward", None, 0, 3 * gradient.bytes(), || {
             CPU.select_columns_backward(gradient, columns, first, out);
         });
     }
     fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]) {
-        timed("mean_rows", None, 0, values.len(), || CPU.mean_rows(values, layout, columns, out));
+        timed("mean_rows", None, 0, values.bytes(), || CPU.mean_rows(values, layout, columns, out));
     }
     fn mean_rows_backward(
         &self,
@@ -177,23 +214,23 @@ impl Backend for Profiled {
         out: &mut [f32],
         accumulate: bool,
     ) {
-        timed("mean_rows_backward", None, 0, out.len(), || {
+        timed("mean_rows_backward", None, 0, out.bytes(), || {
             CPU.mean_rows_backward(gradient, layout, columns, out, accumulate);
         });
     }
-    fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]) {
-        let values = norm.x.len() + len(norm.residual) + out.len() + normal.len();
+    fn layer_norm(&self, norm: &LayerNorm<'_>, out: ValuesMut<'_>, normal: ValuesMut<'_>, rstd: &mut [f32]) {
+        let values = norm.x.bytes() + bytes(norm.residual.as_ref()) + out.bytes() + normal.bytes();
         timed("layer_norm", None, 0, values, || CPU.layer_norm(norm, out, normal, rstd));
     }
     fn layer_norm_backward(
         &self,
-        gradient: &[f32],
+        gradient: Values<'_>,
         saved: &LayerNormSaved<'_>,
-        dz: Option<&mut [f32]>,
+        dz: Option<ValuesMut<'_>>,
         dweight: Option<(&mut [f32], bool)>,
         dbias: Option<(&mut [f32], bool)>,
     ) {
-        let values = 2 * gradient.len() + len(dz.as_deref());
+        let values = 2 * gradient.bytes() + bytes(dz.as_ref());
         timed("layer_norm_backward", None, 0, values, || {
             CPU.layer_norm_backward(gradient, saved, dz, dweight, dbias);
         });
@@ -202,11 +239,11 @@ impl Backend for Profiled {
         &self,
         shape: AttentionShape,
         inputs: AttentionInputs<'_>,
-        out: &mut [f32],
+        out: ValuesMut<'_>,
         lse: &mut [f32],
     ) {
         let flops = 2 * super::attention_product(shape, &inputs);
-        let values = inputs.query.len() + inputs.key.len() + inputs.value.len() + out.len();
+        let values = inputs.query.bytes() + inputs.key.bytes() + inputs.value.bytes() + out.bytes();
         timed("attention", None, flops, values, || CPU.attention(shape, inputs, out, lse));
     }
     fn attention_backward(
@@ -214,10 +251,11 @@ impl Backend for Profiled {
         shape: AttentionShape,
         inputs: AttentionInputs<'_>,
         saved: AttentionSaved<'_>,
-        gradients: [&mut [f32]; 3],
+        gradients: [ValuesMut<'_>; 3],
     ) {
         let flops = 5 * super::attention_product(shape, &inputs);
-        let values = 2 * (inputs.query.len() + inputs.key.len() + inputs.value.len() + saved.out.len());
+        let values =
+            2 * (inputs.query.bytes() + inputs.key.bytes() + inputs.value.bytes() + saved.out.bytes());
         timed("attention_backward", None, flops, values, || {
             CPU.attention_backward(shape, inputs, saved, gradients);
         });
@@ -230,7 +268,7 @@ impl Backend for Profiled {
         out: &mut [f32],
         dlogits: Option<&mut [f32]>,
     ) {
-        timed("cross_entropy", None, 0, 2 * logits.len(), || {
+        timed("cross_entropy", None, 0, 2 * logits.bytes(), || {
             CPU.cross_entropy(logits, classes, loss, out, dlogits);
         });
     }
@@ -242,7 +280,7 @@ impl Backend for Profiled {
         out: &mut [f32],
         dlogits: Option<&mut [f32]>,
     ) {
-        timed("binary_cross_entropy", None, 0, 2 * logits.len(), || {
+        timed("binary_cross_entropy", None, 0, 2 * logits.bytes(), || {
             CPU.binary_cross_entropy(logits, columns, loss, out, dlogits);
         });
     }
@@ -254,28 +292,28 @@ impl Backend for Profiled {
         out: &mut [f32],
         dpredictions: Option<&mut [f32]>,
     ) {
-        timed("squared_error", None, 0, 3 * predictions.len(), || {
+        timed("squared_error", None, 0, 3 * predictions.bytes(), || {
             CPU.squared_error(predictions, targets, denominator, out, dpredictions);
         });
     }
     fn scale_columns(&self, values: &[f32], factors: &[f32], ends: Ends<'_>, out: &mut [f32]) {
-        let touched = 2 * out.len() + len(ends.before_activation.as_deref());
+        let touched = 2 * out.bytes() + bytes(ends.before_activation.as_ref());
         timed("scale_columns", None, 0, touched, || CPU.scale_columns(values, factors, ends, out));
     }
     fn scale_rows(&self, values: &[f32], factors: &[f32], out: &mut [f32]) {
-        timed("scale_rows", None, 0, 2 * out.len(), || CPU.scale_rows(values, factors, out));
+        timed("scale_rows", None, 0, 2 * out.bytes(), || CPU.scale_rows(values, factors, out));
     }
     fn dot_columns(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool) {
-        timed("dot_columns", None, 0, 2 * left.len(), || CPU.dot_columns(left, right, out, accumulate));
+        timed("dot_columns", None, 0, 2 * left.bytes(), || CPU.dot_columns(left, right, out, accumulate));
     }
     fn dot_rows(&self, left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool) {
-        timed("dot_rows", None, 0, 2 * left.len(), || CPU.dot_rows(left, right, out, accumulate));
+        timed("dot_rows", None, 0, 2 * left.bytes(), || CPU.dot_rows(left, right, out, accumulate));
     }
     fn divide_by_root(&self, values: &[f32], squares: &[f32], out: &mut [f32]) {
-        timed("divide_by_root", None, 0, 3 * out.len(), || CPU.divide_by_root(values, squares, out));
+        timed("divide_by_root", None, 0, 3 * out.bytes(), || CPU.divide_by_root(values, squares, out));
     }
     fn kronecker(&self, factors: [&[f32]; 2], shapes: [[usize; 2]; 2], scale: f32, out: &mut [f32]) {
-        timed("kronecker", None, 0, 2 * out.len(), || CPU.kronecker(factors, shapes, scale, out));
+        timed("kronecker", None, 0, 2 * out.bytes(), || CPU.kronecker(factors, shapes, scale, out));
     }
     fn kronecker_backward(
         &self,
@@ -285,12 +323,12 @@ impl Backend for Profiled {
         gradient: &[f32],
         out: [&mut [f32]; 2],
     ) {
-        timed("kronecker_backward", None, 0, 2 * gradient.len(), || {
+        timed("kronecker_backward", None, 0, 2 * gradient.bytes(), || {
             CPU.kronecker_backward(factors, shapes, scale, gradient, out);
         });
     }
     fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]) {
-        let values = factors.sizes[0] * 2 * out.len();
+        let values = factors.sizes[0] * 2 * out.bytes();
         timed("kronecker_sum", None, 0, values, || CPU.kronecker_sum(factors, out));
     }
     fn kronecker_sum_backward(
@@ -299,32 +337,39 @@ impl Backend for Profiled {
         gradient: &[f32],
         out: &mut [&mut [f32]; 3],
     ) {
-        let values = factors.sizes[0] * gradient.len();
+        let values = factors.sizes[0] * gradient.bytes();
         timed("kronecker_sum_backward", None, 0, values, || {
             CPU.kronecker_sum_backward(factors, gradient, out);
         });
     }
     fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]) {
-        let flops = 2 * out.len() * block;
-        timed("rotate_blocks", None, flops, 2 * out.len() + rotations.len(), || {
+        let flops = 2 * out.bytes() * block;
+        timed("rotate_blocks", None, flops, 2 * out.bytes() + rotations.bytes(), || {
             CPU.rotate_blocks(values, rotations, block, back, out);
         });
     }
     fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]) {
-        timed("cayley", None, 0, angles.len() + out.len(), || CPU.cayley(angles, block, kind, out));
+        timed("cayley", None, 0, angles.bytes() + out.bytes(), || CPU.cayley(angles, block, kind, out));
     }
     fn cayley_backward(&self, angles: &[f32], block: usize, kind: Cayley, gradient: &[f32], out: &mut [f32]) {
-        timed("cayley_backward", None, 0, 2 * angles.len() + gradient.len(), || {
+        timed("cayley_backward", None, 0, 2 * angles.bytes() + gradient.bytes(), || {
             CPU.cayley_backward(angles, block, kind, gradient, out);
         });
     }
-    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        timed("prepend_rows", None, 0, 2 * out.len(), || {
+    fn prepend_rows(
+        &self,
+        prefix: Values<'_>,
+        values: Values<'_>,
+        index: &[usize],
+        columns: usize,
+        out: ValuesMut<'_>,
+    ) {
+        timed("prepend_rows", None, 0, 2 * out.bytes(), || {
             CPU.prepend_rows(prefix, values, index, columns, out);
         });
     }
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
-        timed("adamw", None, 0, 7 * weight.len(), || CPU.adamw(step, gradient, weight, moments));
+        timed("adamw", None, 0, 7 * weight.bytes(), || CPU.adamw(step, gradient, weight, moments));
     }
     fn adamw_rows(
         &self,
@@ -335,7 +380,7 @@ impl Backend for Profiled {
         weight: &mut [f32],
         moments: [&mut [f32]; 2],
     ) {
-        let values = 6 * rows.0.len() * columns + len(gradient);
+        let values = 6 * rows.0.len() * columns * size_of::<f32>() + gradient.map_or(0, Bytes::bytes);
         timed("adamw_rows", None, 0, values, || {
             CPU.adamw_rows(steps, rows, gradient, columns, weight, moments);
         });

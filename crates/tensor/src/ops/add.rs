@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{check_dropout, copy, owned, same_device};
+use super::{check_dropout, copy, owned, same_device, same_type};
 use crate::backend::{Dropout, Layout};
 use crate::{Error, Result, Tape, Tensor, Var};
 
@@ -20,12 +20,13 @@ pub fn add(
     if dropout.is_some() && layout.tokens() != x.value().rows() {
         return Err(Error::shape(OP, format!("{} tokens", layout.tokens()), x.value().shape()));
     }
+    same_type(OP, x, &[residual])?;
     let backend = same_device(OP, x, &[residual])?.backend();
     let mut value = copy(x.value())?;
     if let Some(dropout) = dropout {
-        backend.dropout(value.f32_mut()?, layout, dropout);
+        backend.dropout(value.values_mut()?, layout, dropout);
     }
-    backend.add_assign(value.f32_mut()?, residual.value().f32());
+    backend.add_assign(value.values_mut()?, residual.value().values());
 
     Ok(tape.record(value, &[x, residual], || {
         let (x, residual, layout) = (x.node(), residual.node(), layout.clone());
@@ -37,7 +38,7 @@ pub fn add(
                 let mut dx = gradient;
                 if let Some(dropout) = dropout {
                     dx = owned(dx)?;
-                    backend.dropout(dx.f32_mut()?, &layout, dropout);
+                    backend.dropout(dx.values_mut()?, &layout, dropout);
                 }
                 sink.add(x, dx)?;
             }

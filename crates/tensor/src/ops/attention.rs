@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{check_dropout, same_device};
+use super::{check_dropout, same_device, same_type};
 use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Dropout, Layout};
 use crate::{Error, Result, Tape, Tensor, Var};
 
@@ -82,20 +82,21 @@ fn attend(
     query.value().expect(OP, &[asking, width], "a query of shape")?;
     key.value().expect(OP, &[tokens, kv_width], "a key of shape")?;
     value.value().expect(OP, &[tokens, kv_width], "a value of shape")?;
+    let dtype = same_type(OP, query, &[key, value])?;
     let device = same_device(OP, query, &[key, value])?;
     let backend = device.backend();
 
-    let mut out = Tensor::empty(device, &[asking, width])?;
+    let mut out = Tensor::empty_as(device, dtype, &[asking, width])?;
     let mut lse = Tensor::empty(device, &[shape.heads, asking])?;
     let inputs = AttentionInputs {
-        query: query.value().f32(),
-        key: key.value().f32(),
-        value: value.value().f32(),
+        query: query.value().values(),
+        key: key.value().values(),
+        value: value.value().values(),
         layout,
         queries,
         dropout,
     };
-    backend.attention(shape, inputs, out.f32_mut()?, lse.f32_mut()?);
+    backend.attention(shape, inputs, out.values_mut()?, lse.f32_mut()?);
 
     Ok(tape.record(out.clone(), &[query, key, value], || {
         let nodes = [query.node(), key.node(), value.node()];
@@ -103,18 +104,18 @@ fn attend(
         let (queries, layout) = (queries.clone(), layout.clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let inputs = AttentionInputs {
-                query: query.f32(),
-                key: key.f32(),
-                value: value.f32(),
+                query: query.values(),
+                key: key.values(),
+                value: value.values(),
                 layout: &layout,
                 queries: &queries,
                 dropout,
             };
-            let saved = AttentionSaved { out: out.f32(), lse: lse.f32(), gradient: gradient.f32() };
-            let mut dquery = Tensor::empty(device, &[asking, width])?;
-            let mut dkey = Tensor::empty(device, &[tokens, kv_width])?;
-            let mut dvalue = Tensor::empty(device, &[tokens, kv_width])?;
-            let gradients = [dquery.f32_mut()?, dkey.f32_mut()?, dvalue.f32_mut()?];
+            let saved = AttentionSaved { out: out.values(), lse: lse.f32(), gradient: gradient.values() };
+            let mut dquery = Tensor::empty_as(device, dtype, &[asking, width])?;
+            let mut dkey = Tensor::empty_as(device, dtype, &[tokens, kv_width])?;
+            let mut dvalue = Tensor::empty_as(device, dtype, &[tokens, kv_width])?;
+            let gradients = [dquery.values_mut()?, dkey.values_mut()?, dvalue.values_mut()?];
             backend.attention_backward(shape, inputs, saved, gradients);
             for (node, gradient) in nodes.into_iter().zip([dquery, dkey, dvalue]) {
                 sink.add(node, gradient)?;

@@ -15,12 +15,12 @@ pub fn dropout(tape: &Tape, x: &Var, layout: &Arc<Layout>, dropout: Option<Dropo
     }
     let backend = x.value().device().backend();
     let mut value = copy(x.value())?;
-    backend.dropout(value.f32_mut()?, layout, dropout);
+    backend.dropout(value.values_mut()?, layout, dropout);
     Ok(tape.record(value, &[x], || {
         let (node, layout) = (x.node(), layout.clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let mut gradient = owned(gradient)?;
-            backend.dropout(gradient.f32_mut()?, &layout, dropout);
+            backend.dropout(gradient.values_mut()?, &layout, dropout);
             sink.add(node, gradient)
         }
     }))

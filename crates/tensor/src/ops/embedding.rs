@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::same_device;
-use crate::{Error, Result, Tape, Tensor, Var};
+use crate::{DType, Error, Result, Tape, Tensor, Var};
 
 /// One table and what is looked up in it.
 pub struct Lookup<'a> {
@@ -13,10 +13,10 @@ pub struct Lookup<'a> {
     pub padding_idx: Option<u32>,
 }
 
-/// The sum over the lookups of `table[ids]`: `[tokens, columns]`.
+/// The sum over the lookups of `table[ids]`: `[tokens, columns]`, as `dtype`.
 ///
 /// Errors if an id lies outside its table, or sizes or devices do not fit.
-pub fn embedding(tape: &Tape, lookups: &[Lookup<'_>]) -> Result<Var> {
+pub fn embedding(tape: &Tape, lookups: &[Lookup<'_>], dtype: DType) -> Result<Var> {
     const OP: &str = "embedding";
     let Some(first) = lookups.first() else {
         return Err(Error::shape(OP, "at least one table", 0));
@@ -36,9 +36,9 @@ pub fn embedding(tape: &Tape, lookups: &[Lookup<'_>]) -> Result<Var> {
     let inputs: Vec<&Var> = lookups.iter().map(|lookup| lookup.table).collect();
     let device = same_device(OP, first.table, &inputs)?;
     let backend = device.backend();
-    let mut value = Tensor::empty(device, &[tokens, columns])?;
-    let tables: Vec<_> = lookups.iter().map(|lookup| (lookup.table.value().f32(), &*lookup.ids)).collect();
-    backend.embedding(&tables, columns, value.f32_mut()?);
+    let mut value = Tensor::empty_as(device, dtype, &[tokens, columns])?;
+    let tables: Vec<_> = lookups.iter().map(|lookup| (lookup.table.value().values(), &*lookup.ids)).collect();
+    backend.embedding(&tables, columns, value.values_mut()?);
 
     Ok(tape.record(value, &inputs, || {
         let lookups: Vec<_> = lookups
@@ -67,7 +67,7 @@ mod tests {
         let types: Arc<[u32]> = Arc::from([0, 0, 1, 1, 0, 1]);
         Check::new("embedding", &[&[7, 5], &[2, 5]]).run(|tape, vars| {
             let lookup = |table, ids: &Arc<[u32]>| Lookup { table, ids: ids.clone(), padding_idx: None };
-            embedding(tape, &[lookup(&vars[0], &ids), lookup(&vars[1], &types)])
+            embedding(tape, &[lookup(&vars[0], &ids), lookup(&vars[1], &types)], DType::F32)
         });
     }
 
@@ -75,7 +75,7 @@ mod tests {
     fn an_id_outside_the_table_is_named() {
         let table = Var::constant(Tensor::zeros(crate::Device::Cpu, &[7, 5]).unwrap());
         let lookup = Lookup { table: &table, ids: Arc::from([2, 7]), padding_idx: None };
-        let error = embedding(&Tape::inference(), &[lookup]).unwrap_err();
+        let error = embedding(&Tape::inference(), &[lookup], DType::F32).unwrap_err();
         assert_eq!(error.to_string(), "embedding: id 7 is out of range, expected less than 7");
     }
 }

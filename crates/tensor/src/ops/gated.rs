@@ -12,13 +12,13 @@ pub fn gated(tape: &Tape, x: &Var, activation: Activation) -> Result<Var> {
     let columns = width / 2;
     let device = x.value().device();
     let backend = device.backend();
-    let mut value = Tensor::empty(device, &[tokens, columns])?;
-    backend.gated(activation, x.value().f32(), columns, value.f32_mut()?);
+    let mut value = Tensor::empty_as(device, x.value().dtype(), &[tokens, columns])?;
+    backend.gated(activation, x.value().values(), columns, value.values_mut()?);
     Ok(tape.record(value, &[x], || {
         let (node, x) = (x.node(), x.value().clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
-            let mut dx = Tensor::empty(device, &[tokens, width])?;
-            backend.gated_backward(activation, x.f32(), gradient.f32(), columns, dx.f32_mut()?);
+            let mut dx = Tensor::empty_as(device, x.dtype(), &[tokens, width])?;
+            backend.gated_backward(activation, x.values(), gradient.values(), columns, dx.values_mut()?);
             sink.add(node, dx)
         }
     }))

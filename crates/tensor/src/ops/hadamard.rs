@@ -33,7 +33,7 @@ pub fn hadamard(tape: &Tape, hadamard: Hadamard<'_>) -> Result<Var> {
     let dense = move |a: &Tensor, b: &Tensor| {
         let mut dense = Tensor::empty(device, &shape)?;
         let product = Product { left: matrix(a), right: matrix(b), scale: 1.0 };
-        backend.gemm(dense.f32_mut()?, &[product], false, Ends::default());
+        backend.gemm(dense.values_mut()?, &[product], false, Ends::default());
         Ok::<_, crate::Error>(dense)
     };
     let first = dense(a1.value(), b1.value())?;
@@ -41,7 +41,7 @@ pub fn hadamard(tape: &Tape, hadamard: Hadamard<'_>) -> Result<Var> {
     let mut value = Tensor::empty(device, &shape)?;
     backend.scale_columns(first.f32(), second.f32(), Ends::default(), value.f32_mut()?);
     backend.scale(value.f32_mut()?, scale);
-    backend.add_assign(value.f32_mut()?, weight.value().f32());
+    backend.add_assign(value.values_mut()?, weight.value().values());
 
     Ok(tape.record(value, &inputs, || {
         let weight_node = weight.node();
@@ -64,7 +64,7 @@ pub fn hadamard(tape: &Tape, hadamard: Hadamard<'_>) -> Result<Var> {
                 ];
                 for ((node, product), factor) in nodes[this].into_iter().zip(products).zip([a, b]) {
                     sink.accumulate(node, device, factor.shape(), |sums, adds| {
-                        backend.gemm(sums, &[product], adds, Ends::default());
+                        backend.gemm(sums.into(), &[product], adds, Ends::default());
                         Ok(())
                     })?;
                 }

@@ -1,5 +1,5 @@
-use super::{copy, same_device};
-use crate::{Error, Result, Tape, Tensor, Var};
+use super::{owned, same_device};
+use crate::{DType, Error, Result, Tape, Tensor, Var};
 
 /// `weight + scale left ⊗ right`, the Kronecker product of `[a, b]` and `[c, d]`; all of it `[a c, b d]`.
 ///
@@ -18,7 +18,7 @@ pub fn kronecker(tape: &Tape, weight: &Var, [left, right]: [&Var; 2], scale: f32
     let inputs = [weight, left, right];
     let device = same_device(OP, weight, &inputs)?;
     let backend = device.backend();
-    let mut value = copy(weight.value())?;
+    let mut value = owned(weight.value().to(DType::F32)?)?;
     backend.kronecker([left.value().f32(), right.value().f32()], shapes, scale, value.f32_mut()?);
 
     Ok(tape.record(value, &inputs, || {

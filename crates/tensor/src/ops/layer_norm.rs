@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::{check_dropout, owned, same_device};
+use super::{check_dropout, owned, same_device, same_type};
 use crate::backend::{Dropout, LayerNorm, LayerNormSaved, Layout};
 use crate::{Error, Result, Tape, Tensor, Var};
 
@@ -43,38 +43,39 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
     let device = same_device(OP, x, &inputs)?;
     let backend = device.backend();
 
-    let mut value = Tensor::empty(device, &[tokens, columns])?;
-    let mut normal = Tensor::empty(device, &[tokens, columns])?;
+    let dtype = same_type(OP, x, residual.as_slice())?;
+    let mut value = Tensor::empty_as(device, dtype, &[tokens, columns])?;
+    let mut normal = Tensor::empty_as(device, dtype, &[tokens, columns])?;
     let mut rstd = Tensor::empty(device, &[tokens])?;
     let norm = LayerNorm {
-        x: x.value().f32(),
-        residual: residual.map(|residual| residual.value().f32()),
+        x: x.value().values(),
+        residual: residual.map(|residual| residual.value().values()),
         dropout: dropout.map(|dropout| (dropout, &**layout)),
         weight: weight.value().f32(),
         bias: bias.map(|bias| bias.value().f32()),
         epsilon,
     };
-    backend.layer_norm(&norm, value.f32_mut()?, normal.f32_mut()?, rstd.f32_mut()?);
+    backend.layer_norm(&norm, value.values_mut()?, normal.values_mut()?, rstd.f32_mut()?);
 
     Ok(tape.record(value, &inputs, || {
         let (x, residual) = (x.node(), residual.and_then(Var::node));
         let (weight_node, bias_node) = (weight.node(), bias.and_then(Var::node));
         let (weight, layout) = (weight.value().clone(), layout.clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
-            let saved = LayerNormSaved { normal: normal.f32(), rstd: rstd.f32(), weight: weight.f32() };
+            let saved = LayerNormSaved { normal: normal.values(), rstd: rstd.f32(), weight: weight.f32() };
             sink.accumulate(weight_node, device, &[columns], |sums, adds| {
-                backend.layer_norm_backward(gradient.f32(), &saved, None, Some((sums, adds)), None);
+                backend.layer_norm_backward(gradient.values(), &saved, None, Some((sums, adds)), None);
                 Ok(())
             })?;
             sink.accumulate(bias_node, device, &[columns], |sums, adds| {
-                backend.layer_norm_backward(gradient.f32(), &saved, None, None, Some((sums, adds)));
+                backend.layer_norm_backward(gradient.values(), &saved, None, None, Some((sums, adds)));
                 Ok(())
             })?;
             if x.is_none() && residual.is_none() {
                 return Ok(());
             }
-            let mut dz = Tensor::empty(device, &[tokens, columns])?;
-            backend.layer_norm_backward(gradient.f32(), &saved, Some(dz.f32_mut()?), None, None);
+            let mut dz = Tensor::empty_as(device, dtype, &[tokens, columns])?;
+            backend.layer_norm_backward(gradient.values(), &saved, Some(dz.values_mut()?), None, None);
             drop((gradient, normal));
             if residual.is_some() {
                 sink.add(residual, dz.clone())?;
@@ -83,7 +84,7 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
                 let mut dx = dz;
                 if let Some(dropout) = dropout {
                     dx = owned(dx)?;
-                    backend.dropout(dx.f32_mut()?, &layout, dropout);
+                    backend.dropout(dx.values_mut()?, &layout, dropout);
                 }
                 sink.add(x, dx)?;
             }

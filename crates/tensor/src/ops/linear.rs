@@ -60,20 +60,21 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
     let device = same_device(OP, x, &inputs)?;
     let backend = device.backend();
 
-    let mut value = Tensor::empty(device, &[tokens, out_width])?;
+    let dtype = x.value().dtype();
+    let mut value = Tensor::empty_as(device, dtype, &[tokens, out_width])?;
     let mut before = match activation {
         Activation::Identity => None,
         _ if !tape.is_recording() || inputs.iter().all(|input| !input.needs_gradient()) => None,
-        _ => Some(Tensor::empty(device, &[tokens, out_width])?),
+        _ => Some(Tensor::empty_as(device, dtype, &[tokens, out_width])?),
     };
     let down = low_rank.map(|branch| branch.down(x.value(), layout)).transpose()?;
     let mut products = vec![product(x.value(), false, weight.value(), true, 1.0)];
     if let (Some(branch), Some(down)) = (&low_rank, &down) {
         products.push(product(down, false, branch.b.value(), true, branch.scale));
     }
-    let before_activation = before.as_mut().map(Tensor::f32_mut).transpose()?;
+    let before_activation = before.as_mut().map(Tensor::values_mut).transpose()?;
     let ends = Ends { bias: bias.map(|bias| bias.value().f32()), activation, before_activation };
-    backend.gemm(value.f32_mut()?, &products, false, ends);
+    backend.gemm(value.values_mut()?, &products, false, ends);
     drop(products);
 
     let recorded = tape.record(value, &inputs, || {
@@ -87,17 +88,18 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
         move |mut gradient: Tensor, sink: &mut crate::Sink<'_>| {
             if let Some(before) = before {
                 gradient = owned(gradient)?;
-                backend.activation_backward(activation, before.f32(), gradient.f32_mut()?);
+                backend.activation_backward(activation, before.values(), gradient.values_mut()?);
             }
             if bias_node.is_some() {
                 sink.accumulate(bias_node, device, &[out_width], |sums, adds| {
-                    backend.sum_rows(gradient.f32(), sums, adds);
+                    backend.sum_rows(gradient.values(), sums, adds);
                     Ok(())
                 })?;
             }
             if let (Some(_), Some(x)) = (weight_node, &x_value) {
                 sink.accumulate(weight_node, device, &[out_width, width], |sums, adds| {
-                    backend.gemm(sums, &[product(&gradient, true, x, false, 1.0)], adds, Ends::default());
+                    let products = [product(&gradient, true, x, false, 1.0)];
+                    backend.gemm(sums.into(), &products, adds, Ends::default());
                     Ok(())
                 })?;
             }
@@ -113,19 +115,19 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
                     products.push(product(back, false, a, false, 1.0));
                 }
                 (Some(Saved { a, dropout: Some(dropout), .. }), Some(back)) => {
-                    let mut through = Tensor::empty(device, &[tokens, width])?;
+                    let mut through = Tensor::empty_as(device, dtype, &[tokens, width])?;
                     backend.gemm(
-                        through.f32_mut()?,
+                        through.values_mut()?,
                         &[product(back, false, a, false, 1.0)],
                         false,
                         Ends::default(),
                     );
-                    backend.dropout(through.f32_mut()?, &layout, *dropout);
+                    backend.dropout(through.values_mut()?, &layout, *dropout);
                     sink.add(x_node, through)?;
                 }
                 _ => {}
             }
-            sink.accumulate(x_node, device, &[tokens, width], |sums, adds| {
+            sink.accumulate_as(x_node, device, dtype, &[tokens, width], |sums, adds| {
                 backend.gemm(sums, &products, adds, Ends::default());
                 Ok(())
             })
@@ -145,7 +147,7 @@ fn down(x: &Tensor, a: &Tensor, dropout: Option<Dropout>, layout: &Layout) -> Re
     let mut out = Tensor::empty(x.device(), &[x.rows(), a.rows()])?;
     let dropped = dropped(x, dropout, layout)?;
     let products = [product(&dropped, false, a, true, 1.0)];
-    x.device().backend().gemm(out.f32_mut()?, &products, false, Ends::default());
+    x.device().backend().gemm(out.values_mut()?, &products, false, Ends::default());
     Ok(out)
 }
 
@@ -153,7 +155,7 @@ fn down(x: &Tensor, a: &Tensor, dropout: Option<Dropout>, layout: &Layout) -> Re
 fn dropped(x: &Tensor, dropout: Option<Dropout>, layout: &Layout) -> Result<Tensor> {
     let Some(dropout) = dropout else { return Ok(x.clone()) };
     let mut dropped = copy(x)?;
-    x.device().backend().dropout(dropped.f32_mut()?, layout, dropout);
+    x.device().backend().dropout(dropped.values_mut()?, layout, dropout);
     Ok(dropped)
 }
 
@@ -192,12 +194,12 @@ impl Saved {
         let backend = device.backend();
         let mut back = Tensor::empty(device, &[gradient.rows(), self.a.rows()])?;
         let products = [product(gradient, false, &self.b, false, self.scale)];
-        backend.gemm(back.f32_mut()?, &products, false, Ends::default());
+        backend.gemm(back.values_mut()?, &products, false, Ends::default());
         let [a_node, b_node] = self.nodes;
         if let Some(down) = &self.down {
             sink.accumulate(b_node, device, self.b.shape(), |sums, adds| {
                 backend.gemm(
-                    sums,
+                    sums.into(),
                     &[product(gradient, true, down, false, self.scale)],
                     adds,
                     Ends::default(),
@@ -208,7 +210,12 @@ impl Saved {
         if let (Some(_), Some(x)) = (a_node, x) {
             let dropped = dropped(x, self.dropout, layout)?;
             sink.accumulate(a_node, device, self.a.shape(), |sums, adds| {
-                backend.gemm(sums, &[product(&back, true, &dropped, false, 1.0)], adds, Ends::default());
+                backend.gemm(
+                    sums.into(),
+                    &[product(&back, true, &dropped, false, 1.0)],
+                    adds,
+                    Ends::default(),
+                );
                 Ok(())
             })?;
         }
@@ -219,7 +226,7 @@ impl Saved {
 /// `scale * left right`, each operand transposed where its flag says so.
 fn product<'a>(left: &'a Tensor, left_t: bool, right: &'a Tensor, right_t: bool, scale: f32) -> Product<'a> {
     let view = |tensor: &'a Tensor, transposed| {
-        let matrix = Matrix::new(tensor.f32(), tensor.rows(), tensor.columns());
+        let matrix = Matrix::new(tensor.values(), tensor.rows(), tensor.columns());
         if transposed { matrix.t() } else { matrix }
     };
     Product { left: view(left, left_t), right: view(right, right_t), scale }

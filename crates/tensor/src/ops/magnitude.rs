@@ -37,16 +37,16 @@ pub fn magnitude(tape: &Tape, magnitude: Magnitude<'_>) -> Result<Var> {
     let (a, b) = (a.value(), b.value());
     let mut gram = Tensor::empty(device, &[rank, rank])?;
     let product = Product { left: matrix(a), right: matrix(a).t(), scale: 1.0 };
-    backend.gemm(gram.f32_mut()?, &[product], false, Ends::default());
+    backend.gemm(gram.values_mut()?, &[product], false, Ends::default());
     // 2 s W a^T + s^2 b a a^T, whose product with b is what the branch adds to the squares.
     let mut meets = Tensor::empty(device, &[out, rank])?;
     let products = [
         Product { left: matrix(weight.value()), right: matrix(a).t(), scale: 2.0 * scale },
         Product { left: matrix(b), right: matrix(&gram), scale: scale * scale },
     ];
-    backend.gemm(meets.f32_mut()?, &products, false, Ends::default());
+    backend.gemm(meets.values_mut()?, &products, false, Ends::default());
     let mut whole = Tensor::empty(device, &[out])?;
-    backend.copy(squares.f32(), whole.f32_mut()?);
+    backend.copy(squares.values(), whole.values_mut()?);
     backend.dot_rows(meets.f32(), b.f32(), whole.f32_mut()?, true);
     let mut value = Tensor::empty(device, &[out])?;
     backend.divide_by_root(magnitude.value().f32(), whole.f32(), value.f32_mut()?);

@@ -1,12 +1,16 @@
 use std::sync::Arc;
 
+use super::cast::in_f32;
 use crate::backend::Layout;
-use crate::{Error, Result, Tape, Tensor, Var};
+use crate::{DType, Error, Result, Tape, Tensor, Var};
 
 /// The mean over the tokens of each row: `x` is `[tokens, columns]`, the result `[rows, columns]`.
 ///
 /// A row without tokens gives zeros. Errors if `layout` counts other tokens.
 pub fn mean_rows(tape: &Tape, x: &Var, layout: &Arc<Layout>) -> Result<Var> {
+    if x.value().dtype() != DType::F32 {
+        return in_f32(tape, [x], |[x]| mean_rows(tape, x, layout));
+    }
     let (tokens, columns) = (x.value().rows(), x.value().columns());
     if layout.tokens() != tokens {
         return Err(Error::shape("mean_rows", format!("{} tokens", layout.tokens()), x.value().shape()));

@@ -3,6 +3,7 @@
 mod add;
 mod attention;
 mod binary_cross_entropy;
+mod cast;
 mod cayley;
 #[cfg(test)]
 mod check;
@@ -34,6 +35,7 @@ mod weighted_sum;
 pub use add::add;
 pub use attention::{attention, attention_of_first, attention_over};
 pub use binary_cross_entropy::{BinaryCrossEntropyOptions, binary_cross_entropy};
+pub use cast::cast;
 pub use cayley::cayley;
 pub use cross_entropy::{CrossEntropyOptions, cross_entropy};
 pub use dropout::dropout;
@@ -60,7 +62,7 @@ pub use squared_error::squared_error;
 pub use weighted_sum::weighted_sum;
 
 use crate::backend::Dropout;
-use crate::{Device, Error, Result, Tensor, Var};
+use crate::{DType, Device, Error, Result, Tensor, Var};
 
 /// The tensor itself where no one else reads it, else a copy to write into.
 pub(crate) fn owned(tensor: Tensor) -> Result<Tensor> {
@@ -71,9 +73,18 @@ pub(crate) fn owned(tensor: Tensor) -> Result<Tensor> {
 }
 
 fn copy(tensor: &Tensor) -> Result<Tensor> {
-    let mut own = Tensor::empty(tensor.device(), tensor.shape())?;
-    tensor.device().backend().copy(tensor.f32(), own.f32_mut()?);
+    let mut own = Tensor::empty_as(tensor.device(), tensor.dtype(), tensor.shape())?;
+    tensor.device().backend().copy(tensor.values(), own.values_mut()?);
     Ok(own)
+}
+
+/// The type that `x` and all of `vars` have.
+fn same_type(op: &'static str, x: &Var, vars: &[&Var]) -> Result<DType> {
+    let dtype = x.value().dtype();
+    match vars.iter().map(|var| var.value().dtype()).find(|other| *other != dtype) {
+        Some(other) => Err(Error::shape(op, format!("values of type {dtype:?}"), other)),
+        None => Ok(dtype),
+    }
 }
 
 /// Refuses what is no chance to lose a value and keep others.

@@ -27,11 +27,11 @@ pub fn orthogonality(tape: &Tape, p: &Var, side: Side) -> Result<Var> {
         Product { left: matrix(p.value()), right: matrix(p.value()).t(), scale: 1.0 }
     };
     let mut excess = Tensor::empty(device, &[count, count])?;
-    backend.gemm(excess.f32_mut()?, &[gram], false, Ends::default());
+    backend.gemm(excess.values_mut()?, &[gram], false, Ends::default());
     let minus_one: Vec<f32> =
         (0..count * count).map(|place| if place / count == place % count { -1.0 } else { 0.0 }).collect();
     let minus_one = Tensor::from_slice(device, &[count, count], &minus_one)?;
-    backend.add_assign(excess.f32_mut()?, minus_one.f32());
+    backend.add_assign(excess.values_mut()?, minus_one.values());
     let norm = backend.sum_of_squares(excess.f32()).sqrt();
     let mut value = Tensor::empty(device, &[])?;
     value.f32_mut()?.fill(norm as f32);
@@ -48,7 +48,7 @@ pub fn orthogonality(tape: &Tape, p: &Var, side: Side) -> Result<Var> {
                 Product { left: matrix(&excess), right: matrix(&p), scale }
             };
             sink.accumulate(node, device, p.shape(), |sums, adds| {
-                backend.gemm(sums, &[product], adds, Ends::default());
+                backend.gemm(sums.into(), &[product], adds, Ends::default());
                 Ok(())
             })
         }

@@ -1,4 +1,4 @@
-use super::same_device;
+use super::{same_device, same_type};
 use crate::{Error, Result, Tape, Tensor, Var};
 
 /// Puts the rows of several matrices into one of `shape` `[rows, columns]`: of each part `[index.len(), columns]`, where
@@ -19,17 +19,18 @@ pub fn place_rows(tape: &Tape, parts: &[(&Var, &[usize])], [rows, columns]: [usi
             return Err(Error::Index { op: OP, what: "row", index: *bad, len: rows });
         }
     }
-    let mut value = Tensor::zeros(device, &[rows, columns])?;
+    let dtype = same_type(OP, first, &others)?;
+    let mut value = Tensor::zeros_as(device, dtype, &[rows, columns])?;
     for (part, index) in parts {
-        backend.select_rows_backward(part.value().f32(), index, columns, value.f32_mut()?);
+        backend.select_rows_backward(part.value().values(), index, columns, value.values_mut()?);
     }
     let inputs: Vec<&Var> = parts.iter().map(|(part, _)| *part).collect();
     Ok(tape.record(value, &inputs, || {
         let parts: Vec<_> = parts.iter().map(|(part, index)| (part.node(), index.to_vec())).collect();
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             for (node, index) in parts.into_iter().filter(|(node, _)| node.is_some()) {
-                let mut own = Tensor::empty(device, &[index.len(), columns])?;
-                backend.select_rows(gradient.f32(), &index, columns, own.f32_mut()?);
+                let mut own = Tensor::empty_as(device, dtype, &[index.len(), columns])?;
+                backend.select_rows(gradient.values(), &index, columns, own.values_mut()?);
                 sink.add(node, own)?;
             }
             Ok(())

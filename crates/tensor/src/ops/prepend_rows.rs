@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::same_device;
 use crate::backend::Layout;
-use crate::{Result, Tape, Tensor, Var};
+use crate::{Result, Tape, Tensor, ValuesMut, Var};
 
 /// Each row of a batch behind rows that all of them share: `prefix` is `[count, columns]`, `x` `[tokens, columns]` as
 /// `layout` lays it out, and the result lies as [`Layout::behind`] says.
@@ -20,8 +20,11 @@ pub fn prepend_rows(tape: &Tape, prefix: &Var, x: &Var, layout: &Arc<Layout>) ->
     for ends in layout.cu_seqlens().windows(2) {
         index.extend((0..count).chain(count + ends[0]..count + ends[1]));
     }
-    let mut value = Tensor::empty(device, &[index.len(), columns])?;
-    backend.prepend_rows(prefix.value().f32(), x.value().f32(), &index, columns, value.f32_mut()?);
+    let dtype = x.value().dtype();
+    let mut value = Tensor::empty_as(device, dtype, &[index.len(), columns])?;
+    let shared = prefix.value().to(dtype)?;
+    backend.prepend_rows(shared.values(), x.value().values(), &index, columns, value.values_mut()?);
+    drop(shared);
 
     Ok(tape.record(value, &[prefix, x], || {
         let (prefix, x) = (prefix.node(), x.node());
@@ -32,16 +35,16 @@ pub fn prepend_rows(tape: &Tape, prefix: &Var, x: &Var, layout: &Arc<Layout>) ->
                 let rows: Vec<u32> = index.iter().map(row).collect();
                 sink.accumulate(prefix, device, &[count, columns], |sums, adds| {
                     if !adds {
-                        backend.zero(sums);
+                        backend.zero(ValuesMut::F32(sums));
                     }
-                    backend.embedding_backward(gradient.f32(), &rows, columns, Some(u32::MAX), sums);
+                    backend.embedding_backward(gradient.values(), &rows, columns, Some(u32::MAX), sums);
                     Ok(())
                 })?;
             }
             if x.is_some() {
                 let own: Vec<usize> = (0..index.len()).filter(|place| index[*place] >= count).collect();
-                let mut dx = Tensor::empty(device, &[tokens, columns])?;
-                backend.select_rows(gradient.f32(), &own, columns, dx.f32_mut()?);
+                let mut dx = Tensor::empty_as(device, dtype, &[tokens, columns])?;
+                backend.select_rows(gradient.values(), &own, columns, dx.values_mut()?);
                 sink.add(x, dx)?;
             }
             Ok(())

@@ -13,7 +13,7 @@ pub fn product(tape: &Tape, left: &Var, right: &Var) -> Result<Var> {
     let backend = device.backend();
     let mut value = Tensor::empty(device, &[m, n])?;
     let whole = Product { left: matrix(left.value()), right: matrix(right.value()), scale: 1.0 };
-    backend.gemm(value.f32_mut()?, &[whole], false, Ends::default());
+    backend.gemm(value.values_mut()?, &[whole], false, Ends::default());
 
     Ok(tape.record(value, &[left, right], || {
         let nodes = [left.node(), right.node()];
@@ -26,7 +26,7 @@ pub fn product(tape: &Tape, left: &Var, right: &Var) -> Result<Var> {
             ];
             for ((node, product), shape) in nodes.into_iter().zip(products).zip([[m, k], [k, n]]) {
                 sink.accumulate(node, device, &shape, |sums, adds| {
-                    backend.gemm(sums, &[product], adds, Ends::default());
+                    backend.gemm(sums.into(), &[product], adds, Ends::default());
                     Ok(())
                 })?;
             }
@@ -37,7 +37,7 @@ pub fn product(tape: &Tape, left: &Var, right: &Var) -> Result<Var> {
 
 /// A tensor as a matrix.
 pub(super) fn matrix(tensor: &Tensor) -> Matrix<'_> {
-    Matrix::new(tensor.f32(), tensor.rows(), tensor.columns())
+    Matrix::new(tensor.values(), tensor.rows(), tensor.columns())
 }
 
 #[cfg(test)]

@@ -25,12 +25,12 @@ pub fn rotary(tape: &Tape, x: &Var, layout: &Arc<Layout>, rotary: Rotary) -> Res
     }
     let backend = x.value().device().backend();
     let mut value = copy(x.value())?;
-    backend.rotary(value.f32_mut()?, layout, rotary, false);
+    backend.rotary(value.values_mut()?, layout, rotary, false);
     Ok(tape.record(value, &[x], || {
         let (node, layout) = (x.node(), layout.clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let mut gradient = owned(gradient)?;
-            backend.rotary(gradient.f32_mut()?, &layout, rotary, true);
+            backend.rotary(gradient.values_mut()?, &layout, rotary, true);
             sink.add(node, gradient)
         }
     }))

@@ -1,7 +1,8 @@
+use super::cast::in_f32;
 use super::product::matrix;
 use super::same_device;
 use crate::backend::{Ends, Product};
-use crate::{Error, Result, Tape, Tensor, Var};
+use crate::{DType, Error, Result, Tape, Tensor, Var};
 
 /// Each block of channels of `x` times its own matrix: `x` is `[tokens, blocks * block]`, `rotations`
 /// `[blocks, block, block]`.
@@ -9,6 +10,9 @@ use crate::{Error, Result, Tape, Tensor, Var};
 /// Errors if sizes or devices do not fit.
 pub fn rotate(tape: &Tape, x: &Var, rotations: &Var) -> Result<Var> {
     const OP: &str = "rotate";
+    if x.value().dtype() != DType::F32 {
+        return in_f32(tape, [x, rotations], |[x, rotations]| rotate(tape, x, rotations));
+    }
     let (rows, columns, block) = (x.value().rows(), x.value().columns(), rotations.value().columns());
     let blocks = columns / block.max(1);
     if blocks * block != columns {
@@ -30,7 +34,7 @@ pub fn rotate(tape: &Tape, x: &Var, rotations: &Var) -> Result<Var> {
                 for (index, out) in back.f32_mut()?.chunks_exact_mut(size.max(1)).enumerate() {
                     let [x, gradient] = [&x, &gradient].map(|all| matrix(all).columns(index * block, block));
                     backend.gemm(
-                        out,
+                        out.into(),
                         &[Product { left: x.t(), right: gradient, scale: 1.0 }],
                         false,
                         Ends::default(),

@@ -1,12 +1,16 @@
+use super::cast::in_f32;
 use super::{copy, owned, same_device};
 use crate::backend::{Activation, Ends};
-use crate::{Result, Tape, Tensor, Var};
+use crate::{DType, Result, Tape, Tensor, Var};
 
 /// `factor * x`, of any shape.
 #[expect(clippy::float_cmp, reason = "only a factor of exactly 1 changes nothing")]
 pub fn scale(tape: &Tape, x: &Var, factor: f32) -> Result<Var> {
     if factor == 1.0 {
         return Ok(x.clone());
+    }
+    if x.value().dtype() != DType::F32 {
+        return in_f32(tape, [x], |[x]| scale(tape, x, factor));
     }
     let backend = x.value().device().backend();
     let mut value = copy(x.value())?;
@@ -33,6 +37,9 @@ pub fn scale_columns(
     activation: Activation,
 ) -> Result<Var> {
     const OP: &str = "scale_columns";
+    if x.value().dtype() != DType::F32 {
+        return in_f32(tape, [x, factors], |[x, factors]| scale_columns(tape, x, factors, bias, activation));
+    }
     let (rows, columns) = (x.value().rows(), x.value().columns());
     // A column of factors, or a matrix with one row, is as good.
     if factors.value().len() != columns {
@@ -52,7 +59,7 @@ pub fn scale_columns(
         Activation::Identity => None,
         _ => needed.then(|| Tensor::empty(device, &shape)).transpose()?,
     };
-    let before_activation = before.as_mut().map(Tensor::f32_mut).transpose()?;
+    let before_activation = before.as_mut().map(Tensor::values_mut).transpose()?;
     let ends = Ends { bias: bias.map(|bias| bias.value().f32()), activation, before_activation };
     backend.scale_columns(x.value().f32(), factors.value().f32(), ends, value.f32_mut()?);
 
@@ -64,11 +71,11 @@ pub fn scale_columns(
         move |mut gradient: Tensor, sink: &mut crate::Sink<'_>| {
             if let Some(before) = before {
                 gradient = owned(gradient)?;
-                backend.activation_backward(activation, before.f32(), gradient.f32_mut()?);
+                backend.activation_backward(activation, before.values(), gradient.values_mut()?);
             }
             if bias_node.is_some() {
                 sink.accumulate(bias_node, device, &[columns], |sums, adds| {
-                    backend.sum_rows(gradient.f32(), sums, adds);
+                    backend.sum_rows(gradient.values(), sums, adds);
                     Ok(())
                 })?;
             }
@@ -91,6 +98,9 @@ pub fn scale_columns(
 /// Errors if sizes or devices do not fit.
 pub fn scale_rows(tape: &Tape, x: &Var, factors: &Var) -> Result<Var> {
     const OP: &str = "scale_rows";
+    if x.value().dtype() != DType::F32 {
+        return in_f32(tape, [x, factors], |[x, factors]| scale_rows(tape, x, factors));
+    }
     let shape = [x.value().rows(), x.value().columns()];
     // A column of factors is as good as a row of them.
     if factors.value().len() != shape[0] {

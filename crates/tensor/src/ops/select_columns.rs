@@ -13,16 +13,17 @@ pub fn select_columns(tape: &Tape, x: &Var, range: Range<usize>) -> Result<Var> 
     let (first, sizes) = (range.start, [columns, range.len()]);
     let device = x.value().device();
     let backend = device.backend();
-    let mut value = Tensor::empty(device, &[rows, range.len()])?;
-    backend.select_columns(x.value().f32(), sizes, first, value.f32_mut()?);
+    let dtype = x.value().dtype();
+    let mut value = Tensor::empty_as(device, dtype, &[rows, range.len()])?;
+    backend.select_columns(x.value().values(), sizes, first, value.values_mut()?);
     Ok(tape.record(value, &[x], || {
         let node = x.node();
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
-            sink.accumulate(node, device, &[rows, columns], |sums, adds| {
+            sink.accumulate_as(node, device, dtype, &[rows, columns], |mut sums, adds| {
                 if !adds {
-                    backend.zero(sums);
+                    backend.zero(sums.reborrow());
                 }
-                backend.select_columns_backward(gradient.f32(), sizes, first, sums);
+                backend.select_columns_backward(gradient.values(), sizes, first, sums);
                 Ok(())
             })
         }

@@ -8,16 +8,17 @@ pub fn select_rows(tape: &Tape, x: &Var, index: &[usize]) -> Result<Var> {
     }
     let device = x.value().device();
     let backend = device.backend();
-    let mut value = Tensor::empty(device, &[index.len(), columns])?;
-    backend.select_rows(x.value().f32(), index, columns, value.f32_mut()?);
+    let dtype = x.value().dtype();
+    let mut value = Tensor::empty_as(device, dtype, &[index.len(), columns])?;
+    backend.select_rows(x.value().values(), index, columns, value.values_mut()?);
     Ok(tape.record(value, &[x], || {
         let (node, index) = (x.node(), index.to_vec());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
-            sink.accumulate(node, device, &[rows, columns], |sums, adds| {
+            sink.accumulate_as(node, device, dtype, &[rows, columns], |mut sums, adds| {
                 if !adds {
-                    backend.zero(sums);
+                    backend.zero(sums.reborrow());
                 }
-                backend.select_rows_backward(gradient.f32(), &index, columns, sums);
+                backend.select_rows_backward(gradient.values(), &index, columns, sums);
                 Ok(())
             })
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
-    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, cross_entropy, dropout,
-    embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns, select_rows,
+    CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, cast, cross_entropy,
+    dropout, embedding, gated, layer_norm, linear, mean_rows, rotary, select_columns, select_rows,
 };
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Parameters, Tape, Tensor, Var};
+use retune_tensor::{DType, Device, Parameters, Tape, Tensor, Var};
 
 /// How many positions the network knows.
 const POSITIONS: usize = 200;
@@ -102,6 +102,18 @@ impl Network {
         denominator: f32,
         shapes: &mut Vec<Vec<usize>>,
     ) -> Var {
+        self.loss_as(DType::F32, tape, batch, denominator, shapes)
+    }
+
+    /// The same, with activations of a type.
+    pub(crate) fn loss_as(
+        &self,
+        dtype: DType,
+        tape: &Tape,
+        batch: &Batch,
+        denominator: f32,
+        shapes: &mut Vec<Vec<usize>>,
+    ) -> Var {
         let Sizes { hidden, heads, kv_heads, .. } = self.sizes;
         let layout = &batch.layout;
         let shapes = RefCell::new(shapes);
@@ -114,7 +126,7 @@ impl Network {
         let (words, positions) = (self.var(tape, "words"), self.var(tape, "positions"));
         let lookup = |table, ids: &Arc<[u32]>| Lookup { table, ids: ids.clone(), padding_idx: None };
         let lookups = [lookup(&words, &batch.ids), lookup(&positions, &batch.positions)];
-        let x = seen(embedding(tape, &lookups).unwrap());
+        let x = seen(embedding(tape, &lookups, dtype).unwrap());
 
         let (weight, bias) = (&self.var(tape, "norm.weight"), &self.var(tape, "norm.bias"));
         let norm = |residual, site| LayerNormOptions {
@@ -169,6 +181,7 @@ impl Network {
             activation: Activation::Identity,
         };
         let logits = seen(linear(tape, &x, &pooled, whole).unwrap());
+        let logits = cast(tape, &logits, DType::F32).unwrap();
         let options = CrossEntropyOptions { class_weights: None, label_smoothing: 0.1, denominator };
         seen(cross_entropy(tape, &logits, &batch.labels, options).unwrap())
     }

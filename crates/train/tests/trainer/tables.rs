@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Gradient, Gradients, Parameters, Result, Tape, Tensor, Var, ops};
+use retune_tensor::{DType, Device, Gradient, Gradients, Parameters, Result, Tape, Tensor, Var, ops};
 use retune_train::{
     Batching, Checkpoint, EvalEvery, Evaluated, Event, Observer, OnSpike, Optimiser, Plan, SaveEvery,
     Settings, State, TrainError, Workshop, rehearse, train,
@@ -84,7 +84,7 @@ impl Workshop for Words {
             ops::Lookup { table: &words, ids: ids.into(), padding_idx: Some(0) },
             ops::Lookup { table: &types, ids: sides.into(), padding_idx: None },
         ];
-        let x = ops::embedding(tape, &lookups)?;
+        let x = ops::embedding(tape, &lookups, DType::F32)?;
         let layout = Arc::new(Layout::new(&vec![4; rows.len()], &vec![0; rows.len()]));
         let x = ops::mean_rows(tape, &x, &layout)?;
         let layer =

@@ -38,12 +38,12 @@ impl Branch {
 pub(crate) fn dense(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f32) -> Result<Tensor> {
     let backend = weight.device().backend();
     let mut dense = Tensor::empty(weight.device(), weight.shape())?;
-    backend.copy(weight.f32(), dense.f32_mut()?);
+    backend.copy(weight.values(), dense.values_mut()?);
     let matrix = |tensor: &Tensor| (tensor.rows(), tensor.columns());
     let ((rank, width), (out, _)) = (matrix(a), matrix(b));
     let product =
         Product { left: Matrix::new(b.f32(), out, rank), right: Matrix::new(a.f32(), rank, width), scale };
-    backend.gemm(dense.f32_mut()?, &[product], true, Ends::default());
+    backend.gemm(dense.values_mut()?, &[product], true, Ends::default());
     Ok(dense)
 }
 

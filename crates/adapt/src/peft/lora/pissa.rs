@@ -61,7 +61,7 @@ pub(super) fn keep(model: &mut Model<'_>, site: &str, start: [&Tensor; 2]) -> Re
     for (end, tensor) in [A, B].into_iter().zip(start) {
         // Memory of its own, as the branch is written to.
         let mut copy = Tensor::empty(tensor.device(), tensor.shape())?;
-        tensor.device().backend().copy(tensor.f32(), copy.f32_mut()?);
+        tensor.device().backend().copy(tensor.values(), copy.values_mut()?);
         model.parameters.add(part(site, end) + START, copy)?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! than tile x row exists (after Dao et al. 2022: the backward computes the probabilities again from `lse`). A tile meets
 //! only the keys that one of its queries sees.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -10,9 +11,25 @@ use super::gemm::block;
 use super::math::{self, sum, sum2};
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Layout, Matrix, Product};
+use crate::dtype::{Element, Values};
 
 /// Queries a tile.
 const TILE: usize = 64;
+
+thread_local! {
+    /// Scores and sums of this thread's task. It is taken out meanwhile, and grows to the most that was asked for.
+    static SCRATCH: RefCell<Vec<f32>> = RefCell::default();
+}
+
+/// Runs `work` with `len` values of whatever was there.
+fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
+    let mut scratch = SCRATCH.take();
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+    work(&mut scratch[..len]);
+    SCRATCH.set(scratch);
+}
 
 /// One row of the batch and one of its key heads.
 struct Task<'a> {
@@ -83,18 +100,18 @@ impl<'a> Task<'a> {
     }
 
     /// Queries `tile` of a `[queries, heads, head_size]` tensor.
-    fn queries(&self, values: &'a [f32], head: usize, tile: &Range<usize>) -> Matrix<'a> {
+    fn queries(&self, values: Values<'a>, head: usize, tile: &Range<usize>) -> Matrix<'a> {
         self.view(values, head, self.shape.heads, self.first_query + tile.start, tile.len())
     }
 
     /// The row's `keys` of a `[tokens, kv_heads, head_size]` tensor.
-    fn entries(&self, values: &'a [f32], keys: &Range<usize>) -> Matrix<'a> {
+    fn entries(&self, values: Values<'a>, keys: &Range<usize>) -> Matrix<'a> {
         self.view(values, self.kv_head, self.shape.kv_heads, self.start + keys.start, keys.len())
     }
 
-    fn view(&self, values: &'a [f32], head: usize, heads: usize, first: usize, rows: usize) -> Matrix<'a> {
+    fn view(&self, values: Values<'a>, head: usize, heads: usize, first: usize, rows: usize) -> Matrix<'a> {
         let (size, stride) = (self.shape.head_size, heads * self.shape.head_size);
-        let data = &values[first * stride + head * size..];
+        let data = values.from(first * stride + head * size);
         Matrix { data, shape: [rows, size], strides: [stride, 1] }
     }
 
@@ -108,11 +125,11 @@ impl<'a> Task<'a> {
         ((self.start + first) * self.shape.kv_heads + self.kv_head) * self.shape.head_size
     }
 
-    /// The scores of a tile, scaled: `[tile, keys]`.
+    /// The scores of a tile, before they are scaled: `[tile, keys]`.
     fn scores(&self, head: usize, tile: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
         let left = self.queries(self.inputs.query, head, tile);
         let right = self.entries(self.inputs.key, keys).t();
-        multiply(scores, keys.len(), left, right, self.shape.scale);
+        multiply(scores, keys.len(), left, right);
     }
 
     /// Drops probabilities of one query and the keys that it sees, and multiplies the others with `factor`.
@@ -122,137 +139,155 @@ impl<'a> Task<'a> {
             let key = dropout.key.with(head as u64);
             dropout.mask(key, self.inputs.queries.counters()[self.first_query + position], factor, values);
         } else {
-            values.iter_mut().for_each(|x| *x *= factor);
+            for x in values.iter_mut() {
+                *x *= factor;
+            }
         }
     }
 }
 
-pub(super) fn forward(shape: AttentionShape, inputs: AttentionInputs<'_>, out: &mut [f32], lse: &mut [f32]) {
+pub(super) fn forward<E: Element>(
+    shape: AttentionShape,
+    inputs: AttentionInputs<'_>,
+    out: &mut [E],
+    lse: &mut [f32],
+) {
     let (queries, stride) = (inputs.queries.tokens(), shape.heads * shape.head_size);
     let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
     Task::all(shape, inputs).for_each(|task| {
-        let mut scratch = vec![0.0; task.most_scores()];
-        for head in task.heads() {
-            for tile in task.tiles() {
-                let keys = task.keys(&tile);
-                let columns = keys.len();
-                let scores = &mut scratch[..tile.len() * columns];
-                task.scores(head, &tile, &keys, scores);
-                let first = head * queries + task.first_query + tile.start;
-                #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-                // SAFETY: this task alone has this row and head.
-                let lse = unsafe { lse.slice(first..first + tile.len()) };
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for ((row, lse), position) in
-                            scores.chunks_exact_mut(columns).zip(lse).zip(tile.clone())
-                        {
-                            let row = only_seen(row, &keys, &task.seen(position));
-                            let largest = math::max(row);
-                            row.iter_mut().for_each(|x| *x = math::exp(*x - largest));
-                            let total = sum(row, |x| x);
-                            *lse = largest + total.ln();
-                            task.drop(head, position, 1.0 / total, row);
-                        }
-                    },
-                );
-                let left = Matrix::new(scores, tile.len(), columns);
-                let product = Product { left, right: task.entries(inputs.value, &keys), scale: 1.0 };
-                #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-                // SAFETY: this task alone has this row and head.
-                unsafe {
-                    block(&out, task.query_place(head, tile.start), stride, &product, false);
+        with_scratch(task.most_scores(), |scratch| {
+            for head in task.heads() {
+                for tile in task.tiles() {
+                    let keys = task.keys(&tile);
+                    let columns = keys.len();
+                    let scores = &mut scratch[..tile.len() * columns];
+                    task.scores(head, &tile, &keys, scores);
+                    let first = head * queries + task.first_query + tile.start;
+                    #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
+                    // SAFETY: this task alone has this row and head.
+                    let lse = unsafe { lse.slice(first..first + tile.len()) };
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for ((row, lse), position) in
+                                scores.chunks_exact_mut(columns).zip(lse).zip(tile.clone())
+                            {
+                                let row = only_seen(row, &keys, &task.seen(position));
+                                for x in row.iter_mut() {
+                                    *x *= shape.scale;
+                                }
+                                let largest = math::max(row);
+                                for x in row.iter_mut() {
+                                    *x = math::exp(*x - largest);
+                                }
+                                let total = sum(row, |x| x);
+                                *lse = largest + total.ln();
+                                task.drop(head, position, 1.0 / total, row);
+                            }
+                        },
+                    );
+                    let left = Matrix::new(&*scores, tile.len(), columns);
+                    let product = Product { left, right: task.entries(inputs.value, &keys), scale: 1.0 };
+                    #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
+                    // SAFETY: this task alone has this row and head.
+                    unsafe {
+                        block(&out, task.query_place(head, tile.start), stride, &product, false);
+                    }
                 }
             }
-        }
+        })
     });
 }
 
 /// With P the probabilities, M the mask and D = rowsum(dO * O):
 /// dV = (P M)^T dO, dS = P * ((dO V^T) M - D), dQ = scale dS K, dK = scale dS^T Q.
-pub(super) fn backward(
+pub(super) fn backward<E: Element>(
     shape: AttentionShape,
     inputs: AttentionInputs<'_>,
     saved: AttentionSaved<'_>,
-    [dquery, dkey, dvalue]: [&mut [f32]; 3],
+    [dquery, dkey, dvalue]: [&mut [E]; 3],
 ) {
     let queries = inputs.queries.tokens();
     let [dquery, dkey, dvalue] = [Disjoint::new(dquery), Disjoint::new(dkey), Disjoint::new(dvalue)];
-    let (stride, kv_stride) = (shape.heads * shape.head_size, shape.kv_heads * shape.head_size);
+    let (stride, size) = (shape.heads * shape.head_size, shape.head_size);
+    let (gradient, out) = (E::of(saved.gradient), E::of(saved.out));
     Task::all(shape, inputs).for_each(|task| {
         if task.length == 0 {
             return;
         }
-        let size = task.most_scores();
-        let mut scratch = vec![0.0; 3 * size];
-        let (probabilities, rest) = scratch.split_at_mut(size);
-        let (dropped, dscores) = rest.split_at_mut(size);
-        let mut written = 0_usize;
-        for head in task.heads() {
-            for tile in task.tiles() {
-                let keys = task.keys(&tile);
-                let (rows, columns) = (tile.len(), keys.len());
-                let probabilities = &mut probabilities[..rows * columns];
-                let dropped = &mut dropped[..rows * columns];
-                let dscores = &mut dscores[..rows * columns];
-                let dout = task.queries(saved.gradient, head, &tile);
-                let out = task.queries(saved.out, head, &tile);
-                task.scores(head, &tile, &keys, probabilities);
-                multiply(dscores, columns, dout, task.entries(inputs.value, &keys).t(), 1.0);
-                let lse = &saved.lse[head * queries + task.first_query..];
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let rows =
-                            probabilities.chunks_exact_mut(columns).zip(dropped.chunks_exact_mut(columns));
-                        let rows = rows.zip(dscores.chunks_exact_mut(columns)).zip(tile.clone());
-                        for (((p, dropped), ds), position) in rows {
-                            let row = position - tile.start;
-                            let slice = |matrix: &Matrix<'_>| row * stride..(row * stride + matrix.shape[1]);
-                            let along = sum2(&dout.data[slice(&dout)], &out.data[slice(&out)], |a, b| a * b);
-                            let seen = task.seen(position);
-                            let p = only_seen(p, &keys, &seen);
-                            let (dropped, ds) =
-                                (only_seen(dropped, &keys, &seen), only_seen(ds, &keys, &seen));
-                            p.iter_mut().for_each(|x| *x = math::exp(*x - lse[position]));
-                            dropped.copy_from_slice(p);
-                            task.drop(head, position, 1.0, dropped);
-                            // P M is there already, so the mask is drawn once.
-                            for ((ds, p), dropped) in ds.iter_mut().zip(p.iter()).zip(dropped.iter()) {
-                                *ds = *ds * dropped - p * along;
+        let most = task.most_scores();
+        with_scratch(3 * most + 2 * task.length * size, |scratch| {
+            let (probabilities, rest) = scratch.split_at_mut(most);
+            let (dropped, rest) = rest.split_at_mut(most);
+            let (dscores, sums) = rest.split_at_mut(most);
+            // Summed in f32 over tiles and heads.
+            sums.fill(0.0);
+            let (dkeys, dvalues) = sums.split_at_mut(task.length * size);
+            for head in task.heads() {
+                for tile in task.tiles() {
+                    let keys = task.keys(&tile);
+                    let (rows, columns) = (tile.len(), keys.len());
+                    let probabilities = &mut probabilities[..rows * columns];
+                    let dropped = &mut dropped[..rows * columns];
+                    let dscores = &mut dscores[..rows * columns];
+                    let dout = task.queries(saved.gradient, head, &tile);
+                    task.scores(head, &tile, &keys, probabilities);
+                    multiply(dscores, columns, dout, task.entries(inputs.value, &keys).t());
+                    let lse = &saved.lse[head * queries + task.first_query..];
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            let rows = probabilities
+                                .chunks_exact_mut(columns)
+                                .zip(dropped.chunks_exact_mut(columns));
+                            let rows = rows.zip(dscores.chunks_exact_mut(columns)).zip(tile.clone());
+                            for (((p, dropped), ds), position) in rows {
+                                let place = task.query_place(head, position);
+                                let (gradient, out) = (&gradient[place..][..size], &out[place..][..size]);
+                                let along = sum2(gradient, out, |a, b| a * b);
+                                let seen = task.seen(position);
+                                let p = only_seen(p, &keys, &seen);
+                                let (dropped, ds) =
+                                    (only_seen(dropped, &keys, &seen), only_seen(ds, &keys, &seen));
+                                let lse = lse[position];
+                                for x in p.iter_mut() {
+                                    *x = math::exp(*x * shape.scale - lse);
+                                }
+                                dropped.copy_from_slice(p);
+                                task.drop(head, position, 1.0, dropped);
+                                // P M is there already, so the mask is drawn once.
+                                for ((ds, p), dropped) in ds.iter_mut().zip(p.iter()).zip(dropped.iter()) {
+                                    *ds = *ds * dropped - p * along;
+                                }
                             }
-                        }
-                    },
-                );
-                let (dropped, dscores) =
-                    (Matrix::new(dropped, rows, columns), Matrix::new(dscores, rows, columns));
-                let query = task.queries(inputs.query, head, &tile);
-                let dvalues = Product { left: dropped.t(), right: dout, scale: 1.0 };
-                let dkeys = Product { left: dscores.t(), right: query, scale: shape.scale };
-                let keys_now = task.entries(inputs.key, &keys);
-                let dqueries = Product { left: dscores, right: keys_now, scale: shape.scale };
-                #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-                // SAFETY: this task alone has this row and these heads.
-                unsafe {
-                    block(&dquery, task.query_place(head, tile.start), stride, &dqueries, false);
-                    let before = written.saturating_sub(keys.start);
-                    add_rows(&dkey, task.key_place(keys.start), kv_stride, &dkeys, before);
-                    add_rows(&dvalue, task.key_place(keys.start), kv_stride, &dvalues, before);
+                        },
+                    );
+                    let (dropped, dscores) =
+                        (Matrix::new(&*dropped, rows, columns), Matrix::new(&*dscores, rows, columns));
+                    let query = task.queries(inputs.query, head, &tile);
+                    let keys_now = task.entries(inputs.key, &keys);
+                    let places = keys.start * size..keys.end * size;
+                    add_product(&mut dvalues[places.clone()], dropped.t(), dout, 1.0);
+                    add_product(&mut dkeys[places], dscores.t(), query, shape.scale);
+                    let dqueries = Product { left: dscores, right: keys_now, scale: shape.scale };
+                    #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
+                    // SAFETY: this task alone has this row and these heads.
+                    unsafe {
+                        block(&dquery, task.query_place(head, tile.start), stride, &dqueries, false);
+                    }
                 }
-                written = written.max(keys.end);
             }
-        }
-        // Where the first tokens alone ask, their window may end before the row does.
-        for key in written..task.length {
-            let range = task.key_place(key)..task.key_place(key) + shape.head_size;
-            #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-            // SAFETY: this task alone has this row and key head.
-            unsafe {
-                dkey.slice(range.clone()).fill(0.0);
-                dvalue.slice(range).fill(0.0);
+            let sums = dkeys.chunks_exact(size.max(1)).zip(dvalues.chunks_exact(size.max(1)));
+            for (key, (dkeys, dvalues)) in sums.enumerate() {
+                let range = task.key_place(key)..task.key_place(key) + size;
+                #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
+                // SAFETY: this task alone has this row and key head.
+                let outs = unsafe { [dkey.slice(range.clone()), dvalue.slice(range)] };
+                for (out, sums) in outs.into_iter().zip([dkeys, dvalues]) {
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = E::put(*sum));
+                }
             }
-        }
+        });
     });
 }
 
@@ -266,27 +301,21 @@ fn only_seen<'a>(row: &'a mut [f32], keys: &Range<usize>, seen: &Range<usize>) -
     row
 }
 
-/// `out = scale left right`, all of it.
-fn multiply(out: &mut [f32], columns: usize, left: Matrix<'_>, right: Matrix<'_>, scale: f32) {
+/// `out = left right`, all of it.
+fn multiply(out: &mut [f32], columns: usize, left: Matrix<'_>, right: Matrix<'_>) {
     #[expect(unsafe_code, reason = "the product's function is made for shared outputs")]
     // SAFETY: the output is borrowed uniquely.
     unsafe {
-        block(&Disjoint::new(out), 0, columns, &Product { left, right, scale }, false);
+        block(&Disjoint::new(out), 0, columns, &Product { left, right, scale: 1.0 }, false);
     }
 }
 
-/// Adds a product to the rows that were written before, and writes the others.
-///
-/// # Safety
-/// As of [`block`].
-#[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-unsafe fn add_rows(out: &Disjoint<'_>, start: usize, stride: usize, product: &Product<'_>, written: usize) {
-    let rows = product.left.shape[0];
-    let written = written.min(rows);
-    let part = |first, rows| Product { left: product.left.rows(first, rows), ..*product };
-    // SAFETY: the caller's.
+/// `out += scale left right`, all of it.
+fn add_product(out: &mut [f32], left: Matrix<'_>, right: Matrix<'_>, scale: f32) {
+    let columns = right.shape[1];
+    #[expect(unsafe_code, reason = "the product's function is made for shared outputs")]
+    // SAFETY: the output is borrowed uniquely.
     unsafe {
-        block(out, start, stride, &part(0, written), true);
-        block(out, start + written * stride, stride, &part(written, rows - written), false);
+        block(&Disjoint::new(out), 0, columns, &Product { left, right, scale }, true);
     }
 }

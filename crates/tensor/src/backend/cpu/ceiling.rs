@@ -6,10 +6,14 @@ use std::time::Instant;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::gemm::pairs_in_registers;
 use super::parallel::dispatch;
+use crate::DType;
 
-/// Multiplications with additions in registers alone, on all threads: floating point operations a second.
-pub fn flops_per_second() -> f64 {
+/// Multiplications with additions in registers alone, on all threads: floating point operations a second. Of bf16 it is
+/// that of f32 where the machine has no products of bf16.
+pub fn flops_per_second(dtype: DType) -> f64 {
+    const TURNS: usize = 4_000_000;
     best_of(|| {
         let threads = rayon::current_num_threads();
         let each: Vec<f64> = (0..threads)
@@ -17,7 +21,8 @@ pub fn flops_per_second() -> f64 {
             .with_max_len(1)
             .map(|_| {
                 let start = Instant::now();
-                let flops = dispatch(Registers { turns: 4_000_000 });
+                let pairs = (dtype == DType::Bf16).then(|| pairs_in_registers(TURNS)).flatten();
+                let flops = pairs.unwrap_or_else(|| dispatch(Registers { turns: TURNS }));
                 flops / start.elapsed().as_secs_f64()
             })
             .collect();

@@ -5,20 +5,26 @@ use rayon::prelude::*;
 use super::math;
 use super::parallel::{BLOCK, rows_per_block, vectorised};
 use crate::backend::{Activation, Dropout, Layout};
+use crate::dtype::Element;
 
-pub(super) fn zero(values: &mut [f32]) {
-    values.par_chunks_mut(BLOCK).for_each(|block| block.fill(0.0));
+pub(super) fn zero<E: Element>(values: &mut [E]) {
+    values.par_chunks_mut(BLOCK).for_each(|block| block.fill(E::zeroed()));
 }
 
-pub(super) fn copy(from: &[f32], to: &mut [f32]) {
-    to.par_chunks_mut(BLOCK).zip(from.par_chunks(BLOCK)).for_each(|(to, from)| to.copy_from_slice(from));
+pub(super) fn copy<E: Element, F: Element>(from: &[E], to: &mut [F]) {
+    to.par_chunks_mut(BLOCK).zip(from.par_chunks(BLOCK)).for_each(|(to, from)| {
+        vectorised(
+            #[inline(always)]
+            || to.iter_mut().zip(from).for_each(|(to, from)| *to = F::put(from.get())),
+        );
+    });
 }
 
-pub(super) fn add_assign(sum: &mut [f32], more: &[f32]) {
+pub(super) fn add_assign<E: Element, F: Element>(sum: &mut [E], more: &[F]) {
     sum.par_chunks_mut(BLOCK).zip(more.par_chunks(BLOCK)).for_each(|(sum, more)| {
         vectorised(
             #[inline(always)]
-            || sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more),
+            || sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = E::put(sum.get() + more.get())),
         );
     });
 }
@@ -91,40 +97,61 @@ pub(super) fn sum_of_squares_of_rows(values: &[f32], rows: &[u32], [entries, col
     total + (lanes.iter().sum::<f64>() + rest)
 }
 
-/// `values = f(values)`: one loop for each function, so that each is vectorised.
+/// `values = f(values)`: one loop for each function, so that each is vectorised. A plain loop: what is given to an iterator
+/// to run is not sure to be compiled for this machine's vectors.
 #[inline(always)]
 pub(super) fn activate(activation: Activation, values: &mut [f32]) {
+    macro_rules! each {
+        ($x:ident => $f:expr) => {
+            for value in values.iter_mut() {
+                let $x = *value;
+                *value = $f;
+            }
+        };
+    }
     match activation {
         Activation::Identity => {}
-        Activation::Gelu => values.iter_mut().for_each(|x| *x = math::gelu(*x)),
-        Activation::GeluTanh => values.iter_mut().for_each(|x| *x = math::gelu_tanh(*x)),
-        Activation::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
-        Activation::Silu => values.iter_mut().for_each(|x| *x *= math::sigmoid(*x)),
-        Activation::Tanh => values.iter_mut().for_each(|x| *x = math::tanh(*x)),
+        Activation::Gelu => each!(x => math::gelu(x)),
+        Activation::GeluTanh => each!(x => math::gelu_tanh(x)),
+        Activation::Relu => each!(x => if x < 0.0 { 0.0 } else { x }),
+        Activation::Silu => each!(x => x * math::sigmoid(x)),
+        Activation::Tanh => each!(x => math::tanh(x)),
     }
 }
 
 /// `gradient *= f'(before)`, likewise.
 #[inline(always)]
-fn differentiate(activation: Activation, before: &[f32], gradient: &mut [f32]) {
-    let pairs = gradient.iter_mut().zip(before);
+fn differentiate<E: Element, F: Element>(activation: Activation, before: &[E], gradient: &mut [F]) {
+    macro_rules! each {
+        ($x:ident => $derivative:expr) => {
+            for (g, before) in gradient.iter_mut().zip(before) {
+                let $x = before.get();
+                *g = F::put(g.get() * $derivative);
+            }
+        };
+    }
     match activation {
         Activation::Identity => {}
-        Activation::Gelu => pairs.for_each(|(g, x)| *g *= math::gelu_derivative(*x)),
-        Activation::GeluTanh => pairs.for_each(|(g, x)| *g *= math::gelu_tanh_derivative(*x)),
-        Activation::Relu => pairs.for_each(|(g, x)| *g = if *x > 0.0 { *g } else { 0.0 }),
-        Activation::Silu => pairs.for_each(|(g, x)| {
-            let s = math::sigmoid(*x);
-            *g *= s * (1.0 + *x * (1.0 - s));
+        Activation::Gelu => each!(x => math::gelu_derivative(x)),
+        Activation::GeluTanh => each!(x => math::gelu_tanh_derivative(x)),
+        Activation::Relu => {
+            for (g, before) in gradient.iter_mut().zip(before) {
+                // No product: an infinite gradient times 0 would be NaN.
+                *g = if before.get() > 0.0 { *g } else { F::zeroed() };
+            }
+        }
+        Activation::Silu => each!(x => {
+            let s = math::sigmoid(x);
+            s * (1.0 + x * (1.0 - s))
         }),
-        Activation::Tanh => pairs.for_each(|(g, x)| {
-            let t = math::tanh(*x);
-            *g *= 1.0 - t * t;
+        Activation::Tanh => each!(x => {
+            let t = math::tanh(x);
+            1.0 - t * t
         }),
     }
 }
 
-pub(super) fn activation_backward(activation: Activation, before: &[f32], gradient: &mut [f32]) {
+pub(super) fn activation_backward<E: Element>(activation: Activation, before: &[E], gradient: &mut [E]) {
     gradient.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(|(gradient, before)| {
         vectorised(
             #[inline(always)]
@@ -133,7 +160,7 @@ pub(super) fn activation_backward(activation: Activation, before: &[f32], gradie
     });
 }
 
-pub(super) fn gated(activation: Activation, values: &[f32], columns: usize, out: &mut [f32]) {
+pub(super) fn gated<E: Element>(activation: Activation, values: &[E], columns: usize, out: &mut [E]) {
     if columns == 0 {
         return;
     }
@@ -143,11 +170,14 @@ pub(super) fn gated(activation: Activation, values: &[f32], columns: usize, out:
             vectorised(
                 #[inline(always)]
                 || {
+                    let mut active = vec![0.0; columns];
                     for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(2 * columns)) {
                         let (input, gate) = row.split_at(columns);
-                        out.copy_from_slice(input);
-                        activate(activation, out);
-                        out.iter_mut().zip(gate).for_each(|(x, gate)| *x *= gate);
+                        active.iter_mut().zip(input).for_each(|(to, x)| *to = x.get());
+                        activate(activation, &mut active);
+                        for ((out, x), gate) in out.iter_mut().zip(&active).zip(gate) {
+                            *out = E::put(x * gate.get());
+                        }
                     }
                 },
             );
@@ -156,12 +186,12 @@ pub(super) fn gated(activation: Activation, values: &[f32], columns: usize, out:
 }
 
 /// With `y = f(a) b`: `da = dy b f'(a)`, `db = dy f(a)`.
-pub(super) fn gated_backward(
+pub(super) fn gated_backward<E: Element>(
     activation: Activation,
-    values: &[f32],
-    gradient: &[f32],
+    values: &[E],
+    gradient: &[E],
     columns: usize,
-    out: &mut [f32],
+    out: &mut [E],
 ) {
     if columns == 0 {
         return;
@@ -174,45 +204,76 @@ pub(super) fn gated_backward(
             vectorised(
                 #[inline(always)]
                 || {
+                    let mut active = vec![0.0; columns];
                     let rows = out.chunks_exact_mut(2 * columns).zip(values.chunks_exact(2 * columns));
                     for ((out, row), gradient) in rows.zip(gradient.chunks_exact(columns)) {
                         let (input, gate) = row.split_at(columns);
                         let (dinput, dgate) = out.split_at_mut(columns);
-                        dinput.iter_mut().zip(gradient).zip(gate).for_each(|((d, g), gate)| *d = g * gate);
-                        differentiate(activation, input, dinput);
-                        dgate.copy_from_slice(input);
-                        activate(activation, dgate);
-                        dgate.iter_mut().zip(gradient).for_each(|(d, g)| *d *= g);
+                        for ((d, g), gate) in active.iter_mut().zip(gradient).zip(gate) {
+                            *d = g.get() * gate.get();
+                        }
+                        differentiate(activation, input, &mut active);
+                        dinput.iter_mut().zip(&active).for_each(|(to, d)| *to = E::put(*d));
+                        active.iter_mut().zip(input).for_each(|(to, x)| *to = x.get());
+                        activate(activation, &mut active);
+                        for ((to, x), g) in dgate.iter_mut().zip(&active).zip(gradient) {
+                            *to = E::put(x * g.get());
+                        }
                     }
                 },
             );
         });
 }
 
-/// Column blocks run over all rows in order: the sum's order is that of the rows.
-pub(super) fn sum_rows(values: &[f32], out: &mut [f32], accumulate: bool) {
-    let columns = out.len();
-    if columns == 0 {
-        return;
-    }
-    const WIDTH: usize = 128;
-    out.par_chunks_mut(WIDTH).enumerate().for_each(|(index, sums)| {
+/// Rows in sixteen parts, each summed in order, then the parts: what is read lies side by side.
+pub(super) fn sum_rows<E: Element>(values: &[E], out: &mut [f32], accumulate: bool) {
+    sum_over_rows(values.len(), out, accumulate, |range, sums| {
         vectorised(
             #[inline(always)]
             || {
-                if !accumulate {
-                    sums.fill(0.0);
-                }
-                for row in values.chunks_exact(columns) {
-                    let part = &row[index * WIDTH..][..sums.len()];
-                    sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+                for row in values[range].chunks_exact(sums.len()) {
+                    for (sum, x) in sums.iter_mut().zip(row) {
+                        *sum += x.get();
+                    }
                 }
             },
         );
     });
 }
 
-pub(super) fn dropout(values: &mut [f32], layout: &Layout, dropout: Dropout) {
+/// `out (+)= ` what `add` adds up over ranges of whole rows, of `len` values in all.
+pub(super) fn sum_over_rows(
+    len: usize,
+    out: &mut [f32],
+    accumulate: bool,
+    add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+) {
+    const PARTS: usize = 16;
+    let columns = out.len();
+    if columns == 0 {
+        return;
+    }
+    let each = (len / columns).div_ceil(PARTS).max(1) * columns;
+    let mut parts = vec![0.0; len.div_ceil(each).max(1) * columns];
+    parts.par_chunks_mut(columns).enumerate().with_max_len(1).for_each(|(part, sums)| {
+        add(part * each..((part + 1) * each).min(len), sums);
+    });
+    if !accumulate {
+        out.fill(0.0);
+    }
+    for part in parts.chunks_exact(columns) {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (sum, x) in out.iter_mut().zip(part) {
+                    *sum += x;
+                }
+            },
+        );
+    }
+}
+
+pub(super) fn dropout<E: Element>(values: &mut [E], layout: &Layout, dropout: Dropout) {
     let columns = values.len() / layout.tokens().max(1);
     if columns == 0 {
         return;

@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use super::parallel::{Disjoint, rows_per_block, vectorised};
+use crate::dtype::{Element, Values, with_values};
 
-pub(super) fn forward(tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]) {
+pub(super) fn forward<E: Element>(tables: &[(Values<'_>, &[u32])], columns: usize, out: &mut [E]) {
     if columns == 0 {
         return;
     }
@@ -13,16 +14,17 @@ pub(super) fn forward(tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f3
         vectorised(
             #[inline(always)]
             || {
+                let mut sums = vec![0.0; columns];
                 for (row, out) in out.chunks_exact_mut(columns).enumerate() {
                     let token = index * rows + row;
-                    for (place, (table, ids)) in tables.iter().enumerate() {
-                        let from = &table[ids[token] as usize * columns..][..columns];
-                        if place == 0 {
-                            out.copy_from_slice(from);
-                        } else {
-                            out.iter_mut().zip(from).for_each(|(sum, x)| *sum += x);
-                        }
+                    sums.fill(0.0);
+                    for (table, ids) in tables {
+                        with_values!(table, table => {
+                            let from = &table[ids[token] as usize * columns..][..columns];
+                            sums.iter_mut().zip(from).for_each(|(sum, x)| *sum += x.get());
+                        });
                     }
+                    out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = E::put(*sum));
                 }
             },
         );
@@ -30,8 +32,8 @@ pub(super) fn forward(tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f3
 }
 
 /// Blocks of columns run over all tokens in order, so that the sum of a row that occurs twice has one order.
-pub(super) fn backward(
-    gradient: &[f32],
+pub(super) fn backward<E: Element>(
+    gradient: &[E],
     ids: &[u32],
     columns: usize,
     padding_idx: Option<u32>,
@@ -42,11 +44,11 @@ pub(super) fn backward(
 }
 
 /// `table[rows[i]] += gradient[i]` for each row there is.
-pub(super) fn add_rows(
-    gradient: &[f32],
+pub(super) fn add_rows<E: Element, F: Element>(
+    gradient: &[E],
     rows: &(impl Iterator<Item = Option<usize>> + Clone + Sync),
     columns: usize,
-    table: &mut [f32],
+    table: &mut [F],
 ) {
     const WIDTH: usize = 128;
     let table = Disjoint::new(table);
@@ -61,7 +63,8 @@ pub(super) fn add_rows(
                     #[expect(unsafe_code, reason = "a block of columns over all rows is no chunk of a slice")]
                     // SAFETY: this task alone has this block of columns, and the slice ends with the iteration.
                     let sums = unsafe { table.slice(range) };
-                    sums.iter_mut().zip(&gradient[part.clone()]).for_each(|(sum, g)| *sum += g);
+                    let gradient = &gradient[part.clone()];
+                    sums.iter_mut().zip(gradient).for_each(|(sum, g)| *sum = F::put(sum.get() + g.get()));
                 }
             },
         );

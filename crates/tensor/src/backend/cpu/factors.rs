@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::elementwise::activate;
 use super::parallel::{Disjoint, rows_per_block, vectorised};
 use crate::backend::Ends;
+use crate::dtype::Element;
 
 pub(super) fn scale_columns(values: &[f32], factors: &[f32], ends: Ends<'_>, out: &mut [f32]) {
     let columns = factors.len();
@@ -13,7 +14,7 @@ pub(super) fn scale_columns(values: &[f32], factors: &[f32], ends: Ends<'_>, out
     }
     let rows = rows_per_block(columns);
     let Ends { bias, activation, before_activation } = ends;
-    let before = before_activation.map(Disjoint::new);
+    let before = before_activation.map(|before| Disjoint::new(f32::of_mut(before)));
     out.par_chunks_mut(rows * columns).zip(values.par_chunks(rows * columns)).enumerate().for_each(
         |(index, (out, values))| {
             vectorised(

@@ -4,6 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::parallel::dispatch;
 use crate::backend::Dropout;
+use crate::dtype::Element;
 use crate::random::{Key, MULTIPLIERS};
 
 /// Counters at a time: as many as the widest vector has lanes, so that each machine draws the same.
@@ -19,7 +20,7 @@ impl Dropout {
     /// Applies the mask of one row of channels in place, and multiplies what is kept with `factor`; `place` is what keys
     /// the row.
     #[inline(always)]
-    pub(super) fn mask(self, key: Key, place: [u32; 3], factor: f32, values: &mut [f32]) {
+    pub(super) fn mask<E: Element>(self, key: Key, place: [u32; 3], factor: f32, values: &mut [E]) {
         // p < 1, but its nearest share of the draws may be all of them.
         let dropped = (self.probability * DRAWS).round().min(DRAWS - 1.0);
         let keep = factor * (DRAWS / (DRAWS - dropped));
@@ -27,16 +28,16 @@ impl Dropout {
     }
 }
 
-struct Mask<'a> {
+struct Mask<'a, E> {
     key: Key,
     place: [u32; 3],
     /// A draw below it drops its value.
     threshold: i32,
     keep: f32,
-    values: &'a mut [f32],
+    values: &'a mut [E],
 }
 
-impl WithSimd for Mask<'_> {
+impl<E: Element> WithSimd for Mask<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -47,10 +48,12 @@ impl WithSimd for Mask<'_> {
             let (low, high) = values.split_at_mut(values.len().min(VALUES / 2));
             // Products, so that a NaN is not dropped with its value.
             for (x, word) in low.iter_mut().zip(words) {
-                *x *= if ((word & 0xFFFF) as i32) < self.threshold { 0.0 } else { self.keep };
+                let factor = if ((word & 0xFFFF) as i32) < self.threshold { 0.0 } else { self.keep };
+                *x = E::put(x.get() * factor);
             }
             for (x, word) in high.iter_mut().zip(words) {
-                *x *= if ((word >> 16) as i32) < self.threshold { 0.0 } else { self.keep };
+                let factor = if ((word >> 16) as i32) < self.threshold { 0.0 } else { self.keep };
+                *x = E::put(x.get() * factor);
             }
         }
     }

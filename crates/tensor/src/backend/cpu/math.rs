@@ -1,6 +1,8 @@
 //! Functions of one value, without branches or calls, so that a loop over them is vectorised. The same operations in
 //! the same order on every machine.
 
+use crate::dtype::Element;
+
 /// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r by its series; zero from about 2^-126.5
 /// down, infinite from 2^127.5 up.
 #[inline(always)]
@@ -91,16 +93,16 @@ pub(super) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// The sum of `f(a, b)` over two slices, likewise.
 #[inline(always)]
-pub(super) fn sum2(left: &[f32], right: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn sum2<E: Element, F: Element>(left: &[E], right: &[F], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; 16];
     let (left, left_rest) = left.as_chunks::<16>();
     let (right, right_rest) = right.as_chunks::<16>();
     for (a, b) in left.iter().zip(right) {
         for lane in 0..16 {
-            lanes[lane] += f(a[lane], b[lane]);
+            lanes[lane] += f(a[lane].get(), b[lane].get());
         }
     }
-    fold(lanes) + left_rest.iter().zip(right_rest).fold(0.0, |sum, (a, b)| sum + f(*a, *b))
+    fold(lanes) + left_rest.iter().zip(right_rest).fold(0.0, |sum, (a, b)| sum + f(a.get(), b.get()))
 }
 
 /// The largest of `values`.

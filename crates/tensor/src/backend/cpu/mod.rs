@@ -1,5 +1,6 @@
 //! Kernels for the processor: plain loops that the compiler vectorises for what the machine can do (chosen at run
-//! time), products by the `gemm` crate, work cut into blocks fixed by shape and shared out by rayon.
+//! time), products by a kernel of our own, work cut into blocks fixed by shape and shared out by rayon. Kernels are generic
+//! over the type of activations: values are widened as they are read and rounded as they are written.
 
 mod adamw;
 mod attention;
@@ -23,6 +24,7 @@ use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
     CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
 };
+use crate::dtype::{Element, Values, ValuesMut, with_values, with_values_mut};
 
 /// The kernels of [`crate::Device::Cpu`].
 pub struct Cpu;
@@ -31,14 +33,14 @@ pub struct Cpu;
 pub static CPU: Cpu = Cpu;
 
 impl Backend for Cpu {
-    fn zero(&self, values: &mut [f32]) {
-        elementwise::zero(values);
+    fn zero(&self, values: ValuesMut<'_>) {
+        with_values_mut!(values, values => elementwise::zero(values));
     }
-    fn copy(&self, from: &[f32], to: &mut [f32]) {
-        elementwise::copy(from, to);
+    fn copy(&self, from: Values<'_>, to: ValuesMut<'_>) {
+        with_values!(from, from => with_values_mut!(to, to => elementwise::copy(from, to)));
     }
-    fn add_assign(&self, sum: &mut [f32], more: &[f32]) {
-        elementwise::add_assign(sum, more);
+    fn add_assign(&self, sum: ValuesMut<'_>, more: Values<'_>) {
+        with_values_mut!(sum, sum => with_values!(more, more => elementwise::add_assign(sum, more)));
     }
     fn scale(&self, values: &mut [f32], factor: f32) {
         elementwise::scale(values, factor);
@@ -60,61 +62,91 @@ impl Backend for Cpu {
     fn sum_of_squares_of_rows(&self, values: &[f32], rows: &[u32], shape: [usize; 2]) -> f64 {
         elementwise::sum_of_squares_of_rows(values, rows, shape)
     }
-    fn gemm(&self, out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
+    fn gemm(&self, out: ValuesMut<'_>, products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
         gemm::gemm(out, products, accumulate, ends);
     }
-    fn activation_backward(&self, activation: Activation, before: &[f32], gradient: &mut [f32]) {
-        elementwise::activation_backward(activation, before, gradient);
+    fn activation_backward(&self, activation: Activation, before: Values<'_>, gradient: ValuesMut<'_>) {
+        with_values_mut!(gradient, gradient => {
+            elementwise::activation_backward(activation, Element::of(before), gradient);
+        });
     }
-    fn sum_rows(&self, values: &[f32], out: &mut [f32], accumulate: bool) {
-        elementwise::sum_rows(values, out, accumulate);
+    fn sum_rows(&self, values: Values<'_>, out: &mut [f32], accumulate: bool) {
+        with_values!(values, values => elementwise::sum_rows(values, out, accumulate));
     }
-    fn gated(&self, activation: Activation, values: &[f32], columns: usize, out: &mut [f32]) {
-        elementwise::gated(activation, values, columns, out);
+    fn gated(&self, activation: Activation, values: Values<'_>, columns: usize, out: ValuesMut<'_>) {
+        with_values_mut!(out, out => elementwise::gated(activation, Element::of(values), columns, out));
     }
     fn gated_backward(
         &self,
         activation: Activation,
-        values: &[f32],
-        gradient: &[f32],
+        values: Values<'_>,
+        gradient: Values<'_>,
         columns: usize,
-        out: &mut [f32],
+        out: ValuesMut<'_>,
     ) {
-        elementwise::gated_backward(activation, values, gradient, columns, out);
+        with_values_mut!(out, out => {
+            let (values, gradient) = (Element::of(values), Element::of(gradient));
+            elementwise::gated_backward(activation, values, gradient, columns, out);
+        });
     }
-    fn rotary(&self, values: &mut [f32], layout: &Layout, rotary: Rotary, back: bool) {
-        rotary::turn(values, layout, rotary, back);
+    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: Rotary, back: bool) {
+        with_values_mut!(values, values => rotary::turn(values, layout, rotary, back));
     }
-    fn dropout(&self, values: &mut [f32], layout: &Layout, dropout: Dropout) {
-        elementwise::dropout(values, layout, dropout);
+    fn dropout(&self, values: ValuesMut<'_>, layout: &Layout, dropout: Dropout) {
+        with_values_mut!(values, values => elementwise::dropout(values, layout, dropout));
     }
-    fn embedding(&self, tables: &[(&[f32], &[u32])], columns: usize, out: &mut [f32]) {
-        embedding::forward(tables, columns, out);
+    fn embedding(&self, tables: &[(Values<'_>, &[u32])], columns: usize, out: ValuesMut<'_>) {
+        with_values_mut!(out, out => embedding::forward(tables, columns, out));
     }
     fn embedding_backward(
         &self,
-        gradient: &[f32],
+        gradient: Values<'_>,
         ids: &[u32],
         columns: usize,
         padding_idx: Option<u32>,
         table: &mut [f32],
     ) {
-        embedding::backward(gradient, ids, columns, padding_idx, table);
+        with_values!(gradient, gradient => {
+            embedding::backward(gradient, ids, columns, padding_idx, table);
+        });
     }
-    fn select_rows(&self, values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        select::rows(values, index, columns, out);
+    fn select_rows(&self, values: Values<'_>, index: &[usize], columns: usize, out: ValuesMut<'_>) {
+        with_values_mut!(out, out => select::rows(Element::of(values), index, columns, out));
     }
-    fn select_rows_backward(&self, gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        select::rows_backward(gradient, index, columns, out);
+    fn select_rows_backward(
+        &self,
+        gradient: Values<'_>,
+        index: &[usize],
+        columns: usize,
+        out: ValuesMut<'_>,
+    ) {
+        with_values_mut!(out, out => select::rows_backward(Element::of(gradient), index, columns, out));
     }
-    fn prepend_rows(&self, prefix: &[f32], values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
-        select::rows_of_both(prefix, values, index, columns, out);
+    fn prepend_rows(
+        &self,
+        prefix: Values<'_>,
+        values: Values<'_>,
+        index: &[usize],
+        columns: usize,
+        out: ValuesMut<'_>,
+    ) {
+        with_values_mut!(out, out => {
+            select::rows_of_both(Element::of(prefix), Element::of(values), index, columns, out);
+        });
     }
-    fn select_columns(&self, values: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
-        select::columns(values, columns, first, out);
+    fn select_columns(&self, values: Values<'_>, columns: [usize; 2], first: usize, out: ValuesMut<'_>) {
+        with_values_mut!(out, out => select::columns(Element::of(values), columns, first, out));
     }
-    fn select_columns_backward(&self, gradient: &[f32], columns: [usize; 2], first: usize, out: &mut [f32]) {
-        select::columns_backward(gradient, columns, first, out);
+    fn select_columns_backward(
+        &self,
+        gradient: Values<'_>,
+        columns: [usize; 2],
+        first: usize,
+        out: ValuesMut<'_>,
+    ) {
+        with_values_mut!(out, out => {
+            select::columns_backward(Element::of(gradient), columns, first, out);
+        });
     }
     fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]) {
         pool::mean(values, layout, columns, out);
@@ -129,36 +161,40 @@ impl Backend for Cpu {
     ) {
         pool::mean_backward(gradient, layout, columns, out, accumulate);
     }
-    fn layer_norm(&self, norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]) {
-        norm::forward(norm, out, normal, rstd);
+    fn layer_norm(&self, norm: &LayerNorm<'_>, out: ValuesMut<'_>, normal: ValuesMut<'_>, rstd: &mut [f32]) {
+        with_values_mut!(out, out => norm::forward(norm, out, Element::of_mut(normal), rstd));
     }
     fn layer_norm_backward(
         &self,
-        gradient: &[f32],
+        gradient: Values<'_>,
         saved: &LayerNormSaved<'_>,
-        dz: Option<&mut [f32]>,
+        dz: Option<ValuesMut<'_>>,
         dweight: Option<(&mut [f32], bool)>,
         dbias: Option<(&mut [f32], bool)>,
     ) {
-        norm::backward(gradient, saved, dz, dweight, dbias);
+        with_values!(gradient, gradient => norm::backward(gradient, saved, dz, dweight, dbias));
     }
     fn attention(
         &self,
         shape: AttentionShape,
         inputs: AttentionInputs<'_>,
-        out: &mut [f32],
+        out: ValuesMut<'_>,
         lse: &mut [f32],
     ) {
-        attention::forward(shape, inputs, out, lse);
+        with_values_mut!(out, out => attention::forward(shape, inputs, out, lse));
     }
     fn attention_backward(
         &self,
         shape: AttentionShape,
         inputs: AttentionInputs<'_>,
         saved: AttentionSaved<'_>,
-        gradients: [&mut [f32]; 3],
+        gradients: [ValuesMut<'_>; 3],
     ) {
-        attention::backward(shape, inputs, saved, gradients);
+        let [query, key, value] = gradients;
+        with_values_mut!(query, query => {
+            let gradients = [query, Element::of_mut(key), Element::of_mut(value)];
+            attention::backward(shape, inputs, saved, gradients);
+        });
     }
     fn cross_entropy(
         &self,

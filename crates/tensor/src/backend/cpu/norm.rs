@@ -5,9 +5,11 @@ use rayon::prelude::*;
 use super::math::{sum, sum2};
 use super::parallel::{rows_per_block, vectorised};
 use crate::backend::{LayerNorm, LayerNormSaved};
+use crate::dtype::{Element, ValuesMut};
 
-pub(super) fn forward(norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32], rstd: &mut [f32]) {
+pub(super) fn forward<E: Element>(norm: &LayerNorm<'_>, out: &mut [E], normal: &mut [E], rstd: &mut [f32]) {
     let columns = norm.weight.len();
+    let (x, residual) = (E::of(norm.x), norm.residual.map(E::of));
     if columns == 0 {
         return;
     }
@@ -20,37 +22,57 @@ pub(super) fn forward(norm: &LayerNorm<'_>, out: &mut [f32], normal: &mut [f32],
             vectorised(
                 #[inline(always)]
                 || {
+                    let mut sums = vec![0.0; columns];
+                    let z = &mut sums[..];
                     let rows = out.chunks_exact_mut(columns).zip(normal.chunks_exact_mut(columns)).zip(rstd);
                     for (row, ((out, normal), rstd)) in rows.enumerate() {
                         let token = index * rows_per_block(columns) + row;
                         let range = token * columns..(token + 1) * columns;
-                        normal.copy_from_slice(&norm.x[range.clone()]);
+                        for (z, x) in z.iter_mut().zip(&x[range.clone()]) {
+                            *z = x.get();
+                        }
                         if let Some((dropout, layout)) = norm.dropout {
-                            dropout.mask(dropout.key, layout.counters()[token], 1.0, normal);
+                            dropout.mask(dropout.key, layout.counters()[token], 1.0, z);
                         }
-                        if let Some(residual) = norm.residual {
-                            normal.iter_mut().zip(&residual[range]).for_each(|(z, r)| *z += r);
+                        if let Some(residual) = residual {
+                            for (z, r) in z.iter_mut().zip(&residual[range]) {
+                                *z += r.get();
+                            }
                         }
-                        let mean = sum(normal, |z| z) / columns as f32;
-                        let variance = sum(normal, |z| (z - mean) * (z - mean)) / columns as f32;
+                        let mean = sum(z, |z| z) / columns as f32;
+                        let variance = sum(z, |z| (z - mean) * (z - mean)) / columns as f32;
                         *rstd = 1.0 / (variance + norm.epsilon).sqrt();
-                        for ((z, out), weight) in normal.iter_mut().zip(out.iter_mut()).zip(norm.weight) {
-                            *z = (*z - mean) * *rstd;
-                            *out = *z * weight;
+                        for (normal, z) in normal.iter_mut().zip(z.iter()) {
+                            *normal = E::put((z - mean) * *rstd);
                         }
-                        if let Some(bias) = norm.bias {
-                            out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-                        }
+                        affine(normal, norm.weight, norm.bias, out);
                     }
                 },
             );
         });
 }
 
-pub(super) fn backward(
-    gradient: &[f32],
+/// `out = normal * weight + bias`, one row.
+#[inline(always)]
+fn affine<E: Element>(normal: &[E], weight: &[f32], bias: Option<&[f32]>, out: &mut [E]) {
+    match bias {
+        Some(bias) => {
+            for (((out, normal), weight), bias) in out.iter_mut().zip(normal).zip(weight).zip(bias) {
+                *out = E::put(normal.get() * weight + bias);
+            }
+        }
+        None => {
+            for ((out, normal), weight) in out.iter_mut().zip(normal).zip(weight) {
+                *out = E::put(normal.get() * weight);
+            }
+        }
+    }
+}
+
+pub(super) fn backward<E: Element>(
+    gradient: &[E],
     saved: &LayerNormSaved<'_>,
-    dz: Option<&mut [f32]>,
+    dz: Option<ValuesMut<'_>>,
     dweight: Option<(&mut [f32], bool)>,
     dbias: Option<(&mut [f32], bool)>,
 ) {
@@ -58,50 +80,54 @@ pub(super) fn backward(
     if columns == 0 {
         return;
     }
+    let all_normal = E::of(saved.normal);
     if let Some(dz) = dz {
+        let dz = E::of_mut(dz);
         let rows = rows_per_block(columns);
         dz.par_chunks_mut(rows * columns).enumerate().for_each(|(index, dz)| {
             vectorised(
                 #[inline(always)]
                 || {
+                    let mut sums = vec![0.0; columns];
+                    let d = &mut sums[..];
                     for (row, dz) in dz.chunks_exact_mut(columns).enumerate() {
                         let token = index * rows + row;
                         let range = token * columns..(token + 1) * columns;
-                        let normal = &saved.normal[range.clone()];
-                        for ((dz, g), weight) in dz.iter_mut().zip(&gradient[range]).zip(saved.weight) {
-                            *dz = g * weight;
+                        let normal = &all_normal[range.clone()];
+                        for ((d, g), weight) in d.iter_mut().zip(&gradient[range]).zip(saved.weight) {
+                            *d = g.get() * weight;
                         }
-                        let mean = sum(dz, |d| d) / columns as f32;
-                        let along = sum2(dz, normal, |d, n| d * n) / columns as f32;
+                        let mean = sum(d, |d| d) / columns as f32;
+                        let along = sum2(d, normal, |d, n| d * n) / columns as f32;
                         let rstd = saved.rstd[token];
-                        dz.iter_mut().zip(normal).for_each(|(d, n)| *d = rstd * (*d - mean - n * along));
+                        for ((dz, d), n) in dz.iter_mut().zip(d.iter()).zip(normal) {
+                            *dz = E::put(rstd * (d - mean - n.get() * along));
+                        }
                     }
                 },
             );
         });
     }
     if let Some((dweight, accumulate)) = dweight {
-        sum_products(gradient, saved.normal, dweight, accumulate);
+        sum_products(gradient, all_normal, dweight, accumulate);
     }
     if let Some((dbias, accumulate)) = dbias {
         super::elementwise::sum_rows(gradient, dbias, accumulate);
     }
 }
 
-/// `out (+)= sum over rows of left * right`; column blocks run over all rows in order.
-fn sum_products(left: &[f32], right: &[f32], out: &mut [f32], accumulate: bool) {
-    const WIDTH: usize = 128;
-    let columns = out.len();
-    out.par_chunks_mut(WIDTH).enumerate().for_each(|(block, sums)| {
+/// `out (+)= sum over rows of left * right`
+fn sum_products<E: Element>(left: &[E], right: &[E], out: &mut [f32], accumulate: bool) {
+    super::elementwise::sum_over_rows(left.len(), out, accumulate, |range, sums| {
         vectorised(
             #[inline(always)]
             || {
-                if !accumulate {
-                    sums.fill(0.0);
-                }
+                let columns = sums.len();
+                let (left, right) = (&left[range.clone()], &right[range]);
                 for (left, right) in left.chunks_exact(columns).zip(right.chunks_exact(columns)) {
-                    let (left, right) = (&left[block * WIDTH..], &right[block * WIDTH..]);
-                    sums.iter_mut().zip(left).zip(right).for_each(|((sum, a), b)| *sum += a * b);
+                    for ((sum, a), b) in sums.iter_mut().zip(left).zip(right) {
+                        *sum += a.get() * b.get();
+                    }
                 }
             },
         );

@@ -4,8 +4,9 @@ use rayon::prelude::*;
 
 use super::parallel::{rows_per_block, vectorised};
 use crate::backend::{Layout, Rotary};
+use crate::dtype::Element;
 
-pub(super) fn turn(values: &mut [f32], layout: &Layout, rotary: Rotary, back: bool) {
+pub(super) fn turn<E: Element>(values: &mut [E], layout: &Layout, rotary: Rotary, back: bool) {
     let columns = values.len() / layout.tokens().max(1);
     let half = rotary.head_size / 2;
     if columns == 0 || half == 0 {
@@ -26,9 +27,9 @@ pub(super) fn turn(values: &mut [f32], layout: &Layout, rotary: Rotary, back: bo
                             let (left, right) = head.split_at_mut(half);
                             let pairs = left.iter_mut().zip(right).zip(cosines.iter().zip(sines));
                             for ((left, right), (cosine, sine)) in pairs {
-                                let (a, b) = (*left, *right);
-                                *left = a * cosine - b * sine;
-                                *right = b * cosine + a * sine;
+                                let (a, b) = (left.get(), right.get());
+                                *left = E::put(a * cosine - b * sine);
+                                *right = E::put(b * cosine + a * sine);
                             }
                         }
                     }

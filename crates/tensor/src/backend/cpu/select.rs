@@ -4,19 +4,26 @@ use rayon::prelude::*;
 
 use super::embedding::add_rows;
 use super::parallel::{rows_per_block, vectorised};
+use crate::dtype::Element;
 
-pub(super) fn rows(values: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+pub(super) fn rows<E: Element>(values: &[E], index: &[usize], columns: usize, out: &mut [E]) {
     for (out, row) in out.chunks_exact_mut(columns.max(1)).zip(index) {
         out.copy_from_slice(&values[row * columns..][..columns]);
     }
 }
 
-pub(super) fn rows_backward(gradient: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+pub(super) fn rows_backward<E: Element>(gradient: &[E], index: &[usize], columns: usize, out: &mut [E]) {
     add_rows(gradient, &index.iter().map(|row| Some(*row)), columns, out);
 }
 
 /// The rows `index` of two matrices, one after another.
-pub(super) fn rows_of_both(first: &[f32], second: &[f32], index: &[usize], columns: usize, out: &mut [f32]) {
+pub(super) fn rows_of_both<E: Element>(
+    first: &[E],
+    second: &[E],
+    index: &[usize],
+    columns: usize,
+    out: &mut [E],
+) {
     if columns == 0 {
         return;
     }
@@ -31,7 +38,7 @@ pub(super) fn rows_of_both(first: &[f32], second: &[f32], index: &[usize], colum
     });
 }
 
-pub(super) fn columns(values: &[f32], [from, to]: [usize; 2], first: usize, out: &mut [f32]) {
+pub(super) fn columns<E: Element>(values: &[E], [from, to]: [usize; 2], first: usize, out: &mut [E]) {
     if to == 0 {
         return;
     }
@@ -43,7 +50,12 @@ pub(super) fn columns(values: &[f32], [from, to]: [usize; 2], first: usize, out:
     });
 }
 
-pub(super) fn columns_backward(gradient: &[f32], [from, to]: [usize; 2], first: usize, out: &mut [f32]) {
+pub(super) fn columns_backward<E: Element>(
+    gradient: &[E],
+    [from, to]: [usize; 2],
+    first: usize,
+    out: &mut [E],
+) {
     if to == 0 {
         return;
     }
@@ -53,7 +65,8 @@ pub(super) fn columns_backward(gradient: &[f32], [from, to]: [usize; 2], first: 
             #[inline(always)]
             || {
                 for (out, row) in out.chunks_exact_mut(from).zip(gradient.chunks_exact(to)) {
-                    out[first..first + to].iter_mut().zip(row).for_each(|(sum, g)| *sum += g);
+                    let part = out[first..first + to].iter_mut();
+                    part.zip(row).for_each(|(sum, g)| *sum = E::put(sum.get() + g.get()));
                 }
             },
         );

@@ -8,6 +8,7 @@ use super::{
     CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
     attention_product,
 };
+use crate::dtype::{Values, ValuesMut};
 
 /// The kernels of [`crate::Device::Meta`].
 pub struct Meta;
@@ -34,9 +35,9 @@ fn count(flops: usize) {
 }
 
 impl Backend for Meta {
-    fn zero(&self, _: &mut [f32]) {}
-    fn copy(&self, _: &[f32], _: &mut [f32]) {}
-    fn add_assign(&self, _: &mut [f32], _: &[f32]) {}
+    fn zero(&self, _: ValuesMut<'_>) {}
+    fn copy(&self, _: Values<'_>, _: ValuesMut<'_>) {}
+    fn add_assign(&self, _: ValuesMut<'_>, _: Values<'_>) {}
     fn scale(&self, _: &mut [f32], _: f32) {}
     fn kronecker_sum(&self, _: &KroneckerSum<'_>, _: &mut [f32]) {}
     fn kronecker_sum_backward(&self, _: &KroneckerSum<'_>, _: &[f32], _: &mut [&mut [f32]; 3]) {}
@@ -46,38 +47,38 @@ impl Backend for Meta {
     fn sum_of_squares_of_rows(&self, _: &[f32], _: &[u32], _: [usize; 2]) -> f64 {
         0.0
     }
-    fn gemm(&self, _: &mut [f32], products: &[Product<'_>], _: bool, _: Ends<'_>) {
-        WORKSPACE.fetch_max(super::cpu::gemm::workspace(products), Ordering::Relaxed);
+    fn gemm(&self, out: ValuesMut<'_>, products: &[Product<'_>], _: bool, _: Ends<'_>) {
+        WORKSPACE.fetch_max(super::cpu::gemm::workspace(out.dtype(), products), Ordering::Relaxed);
         for Product { left, right, .. } in products {
             count(2 * left.shape[0] * left.shape[1] * right.shape[1]);
         }
     }
-    fn activation_backward(&self, _: Activation, _: &[f32], _: &mut [f32]) {}
-    fn sum_rows(&self, _: &[f32], _: &mut [f32], _: bool) {}
-    fn gated(&self, _: Activation, _: &[f32], _: usize, _: &mut [f32]) {}
-    fn gated_backward(&self, _: Activation, _: &[f32], _: &[f32], _: usize, _: &mut [f32]) {}
-    fn rotary(&self, _: &mut [f32], _: &Layout, _: Rotary, _: bool) {}
-    fn dropout(&self, _: &mut [f32], _: &Layout, _: Dropout) {}
-    fn embedding(&self, _: &[(&[f32], &[u32])], _: usize, _: &mut [f32]) {}
-    fn embedding_backward(&self, _: &[f32], _: &[u32], _: usize, _: Option<u32>, _: &mut [f32]) {}
-    fn select_rows(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
-    fn select_rows_backward(&self, _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
-    fn prepend_rows(&self, _: &[f32], _: &[f32], _: &[usize], _: usize, _: &mut [f32]) {}
-    fn select_columns(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
-    fn select_columns_backward(&self, _: &[f32], _: [usize; 2], _: usize, _: &mut [f32]) {}
+    fn activation_backward(&self, _: Activation, _: Values<'_>, _: ValuesMut<'_>) {}
+    fn sum_rows(&self, _: Values<'_>, _: &mut [f32], _: bool) {}
+    fn gated(&self, _: Activation, _: Values<'_>, _: usize, _: ValuesMut<'_>) {}
+    fn gated_backward(&self, _: Activation, _: Values<'_>, _: Values<'_>, _: usize, _: ValuesMut<'_>) {}
+    fn rotary(&self, _: ValuesMut<'_>, _: &Layout, _: Rotary, _: bool) {}
+    fn dropout(&self, _: ValuesMut<'_>, _: &Layout, _: Dropout) {}
+    fn embedding(&self, _: &[(Values<'_>, &[u32])], _: usize, _: ValuesMut<'_>) {}
+    fn embedding_backward(&self, _: Values<'_>, _: &[u32], _: usize, _: Option<u32>, _: &mut [f32]) {}
+    fn select_rows(&self, _: Values<'_>, _: &[usize], _: usize, _: ValuesMut<'_>) {}
+    fn select_rows_backward(&self, _: Values<'_>, _: &[usize], _: usize, _: ValuesMut<'_>) {}
+    fn prepend_rows(&self, _: Values<'_>, _: Values<'_>, _: &[usize], _: usize, _: ValuesMut<'_>) {}
+    fn select_columns(&self, _: Values<'_>, _: [usize; 2], _: usize, _: ValuesMut<'_>) {}
+    fn select_columns_backward(&self, _: Values<'_>, _: [usize; 2], _: usize, _: ValuesMut<'_>) {}
     fn mean_rows(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32]) {}
     fn mean_rows_backward(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32], _: bool) {}
-    fn layer_norm(&self, _: &LayerNorm<'_>, _: &mut [f32], _: &mut [f32], _: &mut [f32]) {}
+    fn layer_norm(&self, _: &LayerNorm<'_>, _: ValuesMut<'_>, _: ValuesMut<'_>, _: &mut [f32]) {}
     fn layer_norm_backward(
         &self,
-        _: &[f32],
+        _: Values<'_>,
         _: &LayerNormSaved<'_>,
-        _: Option<&mut [f32]>,
+        _: Option<ValuesMut<'_>>,
         _: Option<(&mut [f32], bool)>,
         _: Option<(&mut [f32], bool)>,
     ) {
     }
-    fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, _: &mut [f32], _: &mut [f32]) {
+    fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, _: ValuesMut<'_>, _: &mut [f32]) {
         count(2 * attention_product(shape, &inputs));
     }
     fn attention_backward(
@@ -85,7 +86,7 @@ impl Backend for Meta {
         shape: AttentionShape,
         inputs: AttentionInputs<'_>,
         _: AttentionSaved<'_>,
-        _: [&mut [f32]; 3],
+        _: [ValuesMut<'_>; 3],
     ) {
         // The scores again, and a product for each of the four gradients.
         count(5 * attention_product(shape, &inputs));

@@ -5,23 +5,32 @@
 //! Each value of the output is the sum over its rounds of sums in the order of the depth. Nothing else of shape or threads
 //! enters: a row has the same bits whichever rows are beside it.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod kernel;
 mod pack;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::kernel::{Panels, TILE};
-use self::pack::{Room, pack};
+use self::kernel::Panels;
+use self::pack::{Packed, Room, pack};
 use super::elementwise::activate;
 use super::parallel::{Disjoint, vectorised};
-use crate::backend::{Ends, Product};
+use crate::backend::{Activation, Ends, Matrix, Product};
+use crate::dtype::{DType, Element, ValuesMut};
 
-/// The depth of a round: a tile of each operand of this depth fits in the nearest two caches.
+/// The depth of a round, in packed units: a tile of each operand of this depth fits in the nearest two caches.
 const DEPTH: usize = 768;
 
-/// Values of the left operand that a task packs: they stay in the second cache.
+/// The same of pairs of bf16. Deeper, so that a sum rarely needs a second round, and a place to wait for it.
+const PAIRS_DEPTH: usize = 1536;
+
+/// Units of the left operand that a task packs: they stay in the second cache.
 const LEFT: usize = 56 * 1024;
 
 /// Columns that the ends are applied to at once.
@@ -36,6 +45,37 @@ thread_local! {
     /// The packed right operand of the product that this thread asked for. It is taken out meanwhile: while this thread
     /// waits for others, it may be given a task that asks for a product.
     static RIGHT: RefCell<Room> = RefCell::default();
+    /// Sums of a task that are rounded once they are whole.
+    static SUMS: RefCell<Room> = RefCell::default();
+    /// The same of a whole product of several rounds; taken out likewise.
+    static ALL_SUMS: RefCell<Room> = RefCell::default();
+}
+
+/// Whether products of these are computed on pairs of bf16: one of the operands is bf16, and the machine has such
+/// products. Elsewhere bf16 is widened as it is packed.
+fn on_pairs(products: &[Product<'_>]) -> bool {
+    let half = |matrix: &Matrix<'_>| matrix.data.dtype() == DType::Bf16;
+    has_pairs() && products.iter().any(|product| half(&product.left) || half(&product.right))
+}
+
+/// Whether this machine multiplies pairs of bf16.
+pub(super) fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return avx512::PAIRS.is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Multiplications with additions of pairs in registers alone, in this thread: floating point operations done. None where
+/// the machine has none.
+pub(super) fn pairs_in_registers(turns: usize) -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    return avx512::PAIRS.map(|pairs| pairs.registers(turns));
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = turns;
+        None
+    }
 }
 
 /// A part of one product's depth.
@@ -48,22 +88,25 @@ struct Segment<'a> {
 /// What is multiplied in one go: parts whose depths follow one another, as if they were one product.
 struct Round<'a> {
     segments: Vec<Segment<'a>>,
+    /// In packed units.
     depth: usize,
 }
 
-/// The depths of all products, cut into rounds of about [`DEPTH`]; a narrow product joins the round before it.
-fn rounds<'a>(products: &'a [Product<'a>]) -> Vec<Round<'a>> {
+/// The depths of all products, in units of `values`, cut into rounds of about `most`; a narrow product joins the round
+/// before it.
+fn rounds<'a>(products: &'a [Product<'a>], values: usize, most: usize) -> Vec<Round<'a>> {
     let mut rounds: Vec<Round<'a>> = Vec::new();
     for product in products {
-        let whole = product.left.shape[1];
+        let whole = product.left.shape[1].div_ceil(values);
         // A rest too small for a round of its own makes the others a little deeper.
-        let parts = (whole.saturating_sub(DEPTH / 3)).div_ceil(DEPTH).max(1);
+        let parts = (whole.saturating_sub(most / 3)).div_ceil(most).max(1);
         let each = whole.div_ceil(parts);
         for first in (0..whole).step_by(each.max(1)) {
             let depth = each.min(whole - first);
-            let segment = Segment { product, first, depth };
+            let end = ((first + depth) * values).min(product.left.shape[1]);
+            let segment = Segment { product, first: first * values, depth: end - first * values };
             match rounds.last_mut() {
-                Some(round) if round.depth + depth <= DEPTH + DEPTH / 3 => {
+                Some(round) if round.depth + depth <= most + most / 3 => {
                     round.depth += depth;
                     round.segments.push(segment);
                 }
@@ -78,11 +121,22 @@ fn rounds<'a>(products: &'a [Product<'a>]) -> Vec<Round<'a>> {
     rounds
 }
 
-/// The bytes that the packed right operand takes.
-pub(in crate::backend) fn workspace(products: &[Product<'_>]) -> usize {
-    let columns = products.first().map_or(0, |product| product.right.shape[1]);
-    let deepest = rounds(products).iter().map(|round| round.depth).max().unwrap_or(0);
-    columns.next_multiple_of(TILE[1]) * deepest * size_of::<f32>()
+fn rounds_of<'a, P: Packed>(products: &'a [Product<'a>]) -> Vec<Round<'a>> {
+    rounds(products, P::VALUES, if P::VALUES == 1 { DEPTH } else { PAIRS_DEPTH })
+}
+
+/// The bytes that the packed right operand takes, and sums that wait for their last round.
+pub(in crate::backend) fn workspace(out: DType, products: &[Product<'_>]) -> usize {
+    if on_pairs(products) { workspace_of::<u32>(out, products) } else { workspace_of::<f32>(out, products) }
+}
+
+fn workspace_of<P: Packed>(out: DType, products: &[Product<'_>]) -> usize {
+    let Some(first) = products.first() else { return 0 };
+    let (rows, columns) = (first.left.shape[0], first.right.shape[1]);
+    let rounds = rounds_of::<P>(products);
+    let deepest = rounds.iter().map(|round| round.depth).max().unwrap_or(0);
+    let waiting = if out == DType::Bf16 && rounds.len() > 1 { rows * columns } else { 0 };
+    (columns.next_multiple_of(P::tile()[1]) * deepest + waiting) * size_of::<u32>()
 }
 
 /// Rows of a task: what the second cache holds of them, but so few that there are tasks for all threads.
@@ -92,7 +146,21 @@ fn rows_of_task(m: usize, depth: usize, tall: usize) -> usize {
     m.div_ceil(tasks.next_multiple_of(2)).next_multiple_of(tall)
 }
 
-pub(super) fn gemm(out: &mut [f32], products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
+pub(super) fn gemm(out: ValuesMut<'_>, products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
+    match (on_pairs(products), out) {
+        (false, ValuesMut::F32(out)) => multiply::<f32, _>(out, products, accumulate, ends),
+        (false, ValuesMut::Bf16(out)) => multiply::<f32, _>(out, products, accumulate, ends),
+        (true, ValuesMut::F32(out)) => multiply::<u32, _>(out, products, accumulate, ends),
+        (true, ValuesMut::Bf16(out)) => multiply::<u32, _>(out, products, accumulate, ends),
+    }
+}
+
+fn multiply<P: Packed, E: Element>(
+    out: &mut [E],
+    products: &[Product<'_>],
+    accumulate: bool,
+    ends: Ends<'_>,
+) {
     let Some(first) = products.first() else { return };
     let (m, n) = (first.left.shape[0], first.right.shape[1]);
     if m == 0 || n == 0 {
@@ -103,8 +171,8 @@ pub(super) fn gemm(out: &mut [f32], products: &[Product<'_>], accumulate: bool, 
         let fits = left.is_inside() && right.is_inside() && left.shape[1] == right.shape[0];
         assert!(fits && [left.shape[0], right.shape[1]] == [m, n], "gemm: operands that do not fit");
     }
-    let [tall, wide] = *TILE;
-    let rounds = rounds(products);
+    let [tall, wide] = P::tile();
+    let rounds = rounds_of::<P>(products);
     let work: usize = rounds.iter().map(|round| round.depth).sum::<usize>() * m * n;
     let deepest = rounds.iter().map(|round| round.depth).max().unwrap_or(0);
     let height = if work <= SMALL { m.next_multiple_of(tall) } else { rows_of_task(m, deepest, tall) };
@@ -114,100 +182,150 @@ pub(super) fn gemm(out: &mut [f32], products: &[Product<'_>], accumulate: bool, 
     let width = n.div_ceil(across).next_multiple_of(wide);
     let across = n.div_ceil(width);
 
-    let out = Disjoint::new(out);
-    let Ends { bias, activation, before_activation } = ends;
-    let before = before_activation.map(Disjoint::new);
     let last = rounds.len() - 1;
-    let mut room = RIGHT.take();
+    let (mut room, mut all_sums) = (RIGHT.take(), ALL_SUMS.take());
+    // Where sums are collected: in the output if it is f32, in a place of the product's or of each task's own if not.
+    let waiting = if E::DTYPE != DType::F32 && last > 0 { m * n } else { 0 };
+    let waiting = Disjoint::new(all_sums.take::<f32>(waiting));
+    let Ends { bias, activation, before_activation } = ends;
+    let before = before_activation.map(|before| Disjoint::new(E::of_mut(before)));
+    let finish = Finish { out: Disjoint::new(out), columns: n, accumulate, bias, activation, before };
     for (index, round) in rounds.iter().enumerate() {
-        let right = room.take(n.next_multiple_of(wide) * round.depth);
-        round.pack_right(right, n, wide, work <= SMALL);
+        let right = room.take::<P>(n.next_multiple_of(wide) * round.depth);
+        round.pack_right(right, n, work <= SMALL);
         let right = &*right;
         (0..m.div_ceil(height) * across).into_par_iter().with_max_len(1).for_each(|task| {
             let (top, left) = (task / across * height, task % across * width);
             let (rows, columns) = (height.min(m - top), width.min(n - left));
             ROWS.with_borrow_mut(|room| {
-                let packed = room.take(rows.next_multiple_of(tall) * round.depth);
-                round.pack_left(packed, top, rows, tall);
-                for column in (left..left + columns).step_by(COLUMNS) {
-                    let columns = COLUMNS.min(left + columns - column);
-                    let start = top * n + column;
-                    let panels = Panels {
-                        left: packed,
-                        right: &right[column * round.depth..],
-                        depth: round.depth,
-                        out: out.pointer(start..start + (rows - 1) * n + columns),
-                        stride: n,
-                        shape: [rows, columns],
-                        adds: accumulate || index > 0,
-                    };
-                    #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-                    // SAFETY: the pointer is good for the shape by its assertion, and this task alone has this block.
-                    unsafe {
-                        panels.multiply();
-                    }
-                    if index < last {
-                        continue;
-                    }
-                    vectorised(
-                        #[inline(always)]
-                        || {
-                            for row in top..top + rows {
-                                let range = row * n + column..row * n + column + columns;
-                                #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-                                // SAFETY: this task alone writes this block of the output.
-                                let values = unsafe { out.slice(range.clone()) };
-                                if let Some(bias) = bias {
-                                    values.iter_mut().zip(&bias[column..]).for_each(|(x, bias)| *x += bias);
-                                }
-                                if let Some(before) = &before {
-                                    #[expect(
-                                        unsafe_code,
-                                        reason = "a block of columns is no chunk of a slice"
-                                    )]
-                                    // SAFETY: likewise.
-                                    unsafe { before.slice(range) }.copy_from_slice(values);
-                                }
-                                activate(activation, values);
+                SUMS.with_borrow_mut(|own| {
+                    let packed = room.take::<P>(rows.next_multiple_of(tall) * round.depth);
+                    round.pack_left(packed, top, rows);
+                    for column in (left..left + columns).step_by(COLUMNS) {
+                        let columns = COLUMNS.min(left + columns - column);
+                        let start = top * n + column;
+                        let range = start..start + (rows - 1) * n + columns;
+                        let (sums, stride) = if E::DTYPE == DType::F32 {
+                            (finish.out.pointer(range).cast::<f32>(), n)
+                        } else if last > 0 {
+                            (waiting.pointer(range), n)
+                        } else {
+                            (own.take::<f32>(rows * columns).as_mut_ptr(), columns)
+                        };
+                        let panels = Panels {
+                            left: packed,
+                            right: &right[column * round.depth..],
+                            depth: round.depth,
+                            out: sums,
+                            stride,
+                            shape: [rows, columns],
+                            adds: index > 0 || (accumulate && E::DTYPE == DType::F32),
+                        };
+                        #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
+                        // SAFETY: the pointer is good for the shape by its assertion or its length, and this task alone
+                        // has this block.
+                        unsafe {
+                            panels.multiply();
+                            if index == last {
+                                finish.block(top..top + rows, column..column + columns, sums, stride);
                             }
-                        },
-                    );
-                }
+                        }
+                    }
+                });
             });
         });
     }
     RIGHT.set(room);
+    ALL_SUMS.set(all_sums);
+}
+/// What is done to sums once they are whole.
+struct Finish<'a, E> {
+    out: Disjoint<'a, E>,
+    /// Of the output.
+    columns: usize,
+    /// Whether they are added to what is there. What is f32 was added before.
+    accumulate: bool,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    before: Option<Disjoint<'a, E>>,
+}
+
+impl<E: Element> Finish<'_, E> {
+    /// Takes `rows` and `columns` of the product from `sums`, whose rows are `stride` apart; f32 stays where it is.
+    ///
+    /// # Safety
+    /// `sums` must be good for that, and no one else may touch this block of it or of the outputs meanwhile.
+    #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
+    unsafe fn block(&self, rows: Range<usize>, columns: Range<usize>, sums: *mut f32, stride: usize) {
+        let rounds = E::DTYPE != DType::F32;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (index, row) in rows.enumerate() {
+                    let range = row * self.columns + columns.start..row * self.columns + columns.end;
+                    // SAFETY: the caller's.
+                    let values = unsafe {
+                        std::slice::from_raw_parts_mut(sums.wrapping_add(index * stride), columns.len())
+                    };
+                    if let Some(bias) = self.bias {
+                        values.iter_mut().zip(&bias[columns.start..]).for_each(|(x, bias)| *x += bias);
+                    }
+                    if rounds && self.accumulate {
+                        // SAFETY: likewise.
+                        let out = unsafe { self.out.slice(range.clone()) };
+                        values.iter_mut().zip(out).for_each(|(x, out)| *x += out.get());
+                    }
+                    if rounds && self.activation != Activation::Identity {
+                        // What is kept is what is activated.
+                        values.iter_mut().for_each(|x| *x = E::put(*x).get());
+                    }
+                    if let Some(before) = &self.before {
+                        // SAFETY: likewise.
+                        let before = unsafe { before.slice(range.clone()) };
+                        before.iter_mut().zip(values.iter()).for_each(|(before, x)| *before = E::put(*x));
+                    }
+                    activate(self.activation, values);
+                    if rounds {
+                        // SAFETY: likewise.
+                        let out = unsafe { self.out.slice(range) };
+                        out.iter_mut().zip(values.iter()).for_each(|(out, x)| *out = E::put(*x));
+                    }
+                }
+            },
+        );
+    }
 }
 
 impl Round<'_> {
-    /// All columns of the right operand, shared out; each tile of them is `wide`.
-    fn pack_right(&self, out: &mut [f32], columns: usize, wide: usize, alone: bool) {
+    /// All columns of the right operand, shared out; each tile of them is as wide as the kernel's.
+    fn pack_right<P: Packed>(&self, out: &mut [P], columns: usize, alone: bool) {
+        let wide = P::tile()[1];
         let tiles = if alone { columns.div_ceil(wide) } else { 4 };
         let width = tiles * wide;
         out.par_chunks_mut((width * self.depth).max(1)).enumerate().for_each(|(index, out)| {
             let first = index * width;
             if self.segments.is_empty() {
-                out.fill(0.0);
+                out.fill(P::zeroed());
             }
             let mut done = 0;
             for Segment { product, first: top, depth } in &self.segments {
                 let part = product.right.rows(*top, *depth).columns(first, width.min(columns - first));
                 pack(part.t(), 1.0, wide, [done, self.depth], out);
-                done += depth;
+                done += depth.div_ceil(P::VALUES);
             }
         });
     }
 
-    /// Some rows of the left operand, times their factor; each tile of them is `tall`.
-    fn pack_left(&self, out: &mut [f32], top: usize, rows: usize, tall: usize) {
+    /// Some rows of the left operand, times their factor; each tile of them is as tall as the kernel's.
+    fn pack_left<P: Packed>(&self, out: &mut [P], top: usize, rows: usize) {
         if self.segments.is_empty() {
-            out.fill(0.0);
+            out.fill(P::zeroed());
         }
         let mut done = 0;
         for Segment { product, first, depth } in &self.segments {
             let part = product.left.rows(top, rows).columns(*first, *depth);
-            pack(part, product.scale, tall, [done, self.depth], out);
-            done += depth;
+            pack(part, product.scale, P::tile()[0], [done, self.depth], out);
+            done += depth.div_ceil(P::VALUES);
         }
     }
 }
@@ -217,8 +335,26 @@ impl Round<'_> {
 /// # Safety
 /// No other task may touch these places of `out` meanwhile; it may touch those between them.
 #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-pub(super) unsafe fn block(
-    out: &Disjoint<'_>,
+pub(super) unsafe fn block<E: Element>(
+    out: &Disjoint<'_, E>,
+    start: usize,
+    stride: usize,
+    product: &Product<'_>,
+    adds: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if on_pairs(std::slice::from_ref(product)) {
+            block_of::<u32, E>(out, start, stride, product, adds);
+        } else {
+            block_of::<f32, E>(out, start, stride, product, adds);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
+unsafe fn block_of<P: Packed, E: Element>(
+    out: &Disjoint<'_, E>,
     start: usize,
     stride: usize,
     product: &Product<'_>,
@@ -236,114 +372,61 @@ pub(super) unsafe fn block(
     if depth == 0 {
         for row in (0..rows).filter(|_| !adds) {
             // SAFETY: the caller keeps others away.
-            unsafe { out.slice(start + row * stride..start + row * stride + columns) }.fill(0.0);
+            unsafe { out.slice(start + row * stride..start + row * stride + columns) }.fill(E::zeroed());
         }
         return;
     }
-    let [tall, wide] = *TILE;
+    let [tall, wide] = P::tile();
+    let units = depth.div_ceil(P::VALUES);
     ROWS.with_borrow_mut(|room| {
-        let heights = rows.next_multiple_of(tall) * depth;
-        let widths = columns.next_multiple_of(wide) * depth;
-        // The second begins at a cache line too.
-        let (packed_left, packed_right) =
-            room.take(heights.next_multiple_of(16) + widths).split_at_mut(heights.next_multiple_of(16));
-        pack(left, scale, tall, [0, depth], packed_left);
-        pack(right.t(), 1.0, wide, [0, depth], packed_right);
-        let panels = Panels {
-            left: &packed_left[..heights],
-            right: packed_right,
-            depth,
-            out: out.pointer(start..start + (rows - 1) * stride + columns),
-            stride,
-            shape: [rows, columns],
-            adds,
-        };
-        // SAFETY: the pointer is good for the shape by its assertion; the caller keeps others away.
-        unsafe {
-            panels.multiply();
-        }
+        SUMS.with_borrow_mut(|own| {
+            let heights = rows.next_multiple_of(tall) * units;
+            let widths = columns.next_multiple_of(wide) * units;
+            // The second begins at a cache line too.
+            let packed = room.take::<P>(heights.next_multiple_of(16) + widths);
+            let (packed_left, packed_right) = packed.split_at_mut(heights.next_multiple_of(16));
+            pack(left, scale, tall, [0, units], packed_left);
+            pack(right.t(), 1.0, wide, [0, units], packed_right);
+            let rounds = E::DTYPE != DType::F32;
+            let (sums, sums_stride) = if rounds {
+                (own.take::<f32>(rows * columns).as_mut_ptr(), columns)
+            } else {
+                (out.pointer(start..start + (rows - 1) * stride + columns).cast::<f32>(), stride)
+            };
+            let panels = Panels {
+                left: &packed_left[..heights],
+                right: packed_right,
+                depth: units,
+                out: sums,
+                stride: sums_stride,
+                shape: [rows, columns],
+                adds: adds && !rounds,
+            };
+            // SAFETY: the pointer is good for the shape by its assertion or its length; the caller keeps others away.
+            unsafe {
+                panels.multiply();
+            }
+            if rounds {
+                let sums = own.take::<f32>(rows * columns);
+                for (row, sums) in sums.chunks_exact(columns).enumerate() {
+                    let first = start + row * stride;
+                    // SAFETY: the caller keeps others away.
+                    let out = unsafe { out.slice(first..first + columns) };
+                    round_to(sums, adds, out);
+                }
+            }
+        });
     });
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Matrix;
-
-    #[test]
-    fn narrow_products_join_the_round_before_them() {
-        let data = vec![0.0; 3072];
-        let product = |depth| Product {
-            left: Matrix::new(&data, 1, depth),
-            right: Matrix::new(&data, depth, 1),
-            scale: 1.0,
-        };
-        let depths = |products: &[Product<'_>]| -> Vec<usize> {
-            rounds(products).iter().map(|round| round.depth).collect()
-        };
-        assert_eq!(depths(&[product(768), product(8)]), [776]);
-        assert_eq!(depths(&[product(1000)]), [1000]);
-        assert_eq!(depths(&[product(2048)]), [683, 683, 682]);
-        assert_eq!(depths(&[product(3072), product(16)]), [768, 768, 768, 784]);
-        assert_eq!(depths(&[product(0)]), [1]);
-    }
-
-    #[test]
-    fn products_of_every_layout_are_the_plain_sum() {
-        // Several rounds, tiles and blocks that end early, one row and one column, and a narrow second product.
-        for [m, n, depth] in [[131, 533, 1701], [1, 700, 900], [67, 1, 2100], [13, 17, 5], [97, 300, 1025]] {
-            let draw = |count: usize, seed: usize| -> Vec<f32> {
-                (0..count).map(|i| ((i * 7919 + seed * 104_729) % 23) as f32 / 11.0 - 1.0).collect()
-            };
-            let (left, right) = (draw(m * depth, 1), draw(depth * n, 2));
-            let (down, up) = (draw(m * 3, 3), draw(3 * n, 4));
-            let (bias, before) = (draw(n, 5), draw(m * n, 6));
-            for (left_t, right_t) in [(false, false), (true, false), (false, true), (true, true)] {
-                let view = |data, rows, columns, turned| match turned {
-                    true => Matrix::new(data, columns, rows).t(),
-                    false => Matrix::new(data, rows, columns),
-                };
-                let (a, b) = (view(&left, m, depth, left_t), view(&right, depth, n, right_t));
-                let (c, d) = (view(&down, m, 3, left_t), view(&up, 3, n, right_t));
-                let products =
-                    [Product { left: a, right: b, scale: 0.5 }, Product { left: c, right: d, scale: -2.0 }];
-                let mut out = before.clone();
-                gemm(&mut out, &products, true, Ends { bias: Some(&bias), ..Ends::default() });
-                let at = |matrix: Matrix<'_>, row: usize, column: usize| {
-                    f64::from(matrix.data[row * matrix.strides[0] + column * matrix.strides[1]])
-                };
-                for (index, got) in out.iter().enumerate().step_by(if m * n > 1000 { 37 } else { 1 }) {
-                    let (row, column) = (index / n, index % n);
-                    let sum = |left, right, depth| {
-                        (0..depth).map(|k| at(left, row, k) * at(right, k, column)).sum::<f64>()
-                    };
-                    let want = 0.5 * sum(a, b, depth) - 2.0 * sum(c, d, 3)
-                        + f64::from(bias[column])
-                        + f64::from(before[index]);
-                    let apart = (f64::from(*got) - want).abs();
-                    assert!(apart < 2e-3, "{m} x {n} x {depth} at [{row}, {column}]: {got}, expected {want}");
-                }
+/// `out (+)= values`, rounded.
+fn round_to<E: Element>(values: &[f32], adds: bool, out: &mut [E]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (out, value) in out.iter_mut().zip(values) {
+                *out = E::put(if adds { out.get() + value } else { *value });
             }
-        }
-    }
-
-    #[test]
-    fn a_row_alone_has_the_bits_it_has_among_others() {
-        let (rows, columns, depth) = (150, 130, 1500);
-        let draw = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.37).sin()).collect() };
-        let (left, right) = (draw(rows * depth), draw(depth * columns));
-        let run = |first: usize, count: usize| {
-            let mut out = vec![0.0; count * columns];
-            let left = Matrix::new(&left, rows, depth).rows(first, count);
-            let product = Product { left, right: Matrix::new(&right, depth, columns), scale: 1.0 };
-            gemm(&mut out, &[product], false, Ends::default());
-            out
-        };
-        let all = run(0, rows);
-        for row in [0, 5, 77, 149] {
-            let alone: Vec<u32> = run(row, 1).iter().map(|x| x.to_bits()).collect();
-            let among: Vec<u32> = all[row * columns..][..columns].iter().map(|x| x.to_bits()).collect();
-            assert_eq!(alone, among, "row {row}");
-        }
-    }
+        },
+    );
 }

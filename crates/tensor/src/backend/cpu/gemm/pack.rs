@@ -1,27 +1,41 @@
 //! Operands on their way into the innermost loops: laid out in the order in which these read.
 
+use super::kernel::Panels;
 use crate::backend::Matrix;
 use crate::backend::cpu::parallel::vectorised;
+use crate::dtype::{Element, with_values};
 
-/// A cache line of values, so that no vector that is read lies across two of them.
+/// What operands are packed as: a value of some depth, or as many of neighbouring depths as are multiplied in one go.
+pub(super) trait Packed: bytemuck::Pod + Send + Sync {
+    /// How many values it holds.
+    const VALUES: usize;
+    /// Rows and columns of a tile.
+    fn tile() -> [usize; 2];
+    /// The first value, or both of them, times `scale` if it is `SCALED`.
+    fn join<E: Element, const SCALED: bool>(first: E, second: E, scale: f32) -> Self;
+    /// Computes the panels.
+    fn multiply(panels: Panels<'_, Self>);
+}
+
+/// A cache line, so that no vector that is read lies across two of them.
 #[derive(Clone, Copy, Default)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct Line([u32; 16]);
 
 /// Room for packed values, which grows to the most that was asked for.
 #[derive(Default)]
 pub(super) struct Room(Vec<Line>);
 
 #[expect(unsafe_code, reason = "a line is plain values, and bytemuck's derive is not worth a dependency")]
-// SAFETY: sixteen f32 without padding; any bits are a value.
+// SAFETY: sixteen u32 without padding; any bits are a value.
 unsafe impl bytemuck::Zeroable for Line {}
 #[expect(unsafe_code, reason = "likewise")]
 // SAFETY: likewise.
 unsafe impl bytemuck::Pod for Line {}
 
 impl Room {
-    /// `len` values of whatever was there.
-    pub(super) fn take(&mut self, len: usize) -> &mut [f32] {
+    /// `len` values of 32 bits, of whatever was there.
+    pub(super) fn take<P: bytemuck::Pod>(&mut self, len: usize) -> &mut [P] {
         let lines = len.div_ceil(16);
         if self.0.len() < lines {
             self.0.resize(lines, Line::default());
@@ -30,87 +44,148 @@ impl Room {
     }
 }
 
-/// Packs the rows of `matrix` in tiles of `tall`: `out[tile, first + column, row of the tile] = scale * matrix`, where a
-/// tile is `depth` deep. Rows beyond the last become 0, so that every tile is whole. Columns of a matrix are the rows of
-/// its transpose.
-pub(super) fn pack(matrix: Matrix<'_>, scale: f32, tall: usize, [first, depth]: [usize; 2], out: &mut [f32]) {
-    // The tiles of each kind of vector, so that the loops over a tile's rows have no ends to look for.
-    match tall {
-        6 => tiles::<6>(matrix, scale, first, depth, out),
-        8 => tiles::<8>(matrix, scale, first, depth, out),
-        12 => tiles::<12>(matrix, scale, first, depth, out),
-        16 => tiles::<16>(matrix, scale, first, depth, out),
-        32 => tiles::<32>(matrix, scale, first, depth, out),
-        _ => {
-            for tile in (0..matrix.shape[0]).step_by(tall) {
-                let rows = tall.min(matrix.shape[0] - tile);
-                let out = &mut out[(tile * depth + first * tall)..];
-                line_by_line(matrix.rows(tile, rows), scale, tall, out);
+/// Packs the rows of `matrix` in tiles of `tall`: `out[tile, first + unit, row of the tile] = scale * matrix`, where a
+/// unit is a column, or two, and a tile is `depth` units deep. Rows beyond the last become 0, so that every tile is whole,
+/// and so does a column beyond the last. Columns of a matrix are the rows of its transpose.
+pub(super) fn pack<P: Packed>(
+    matrix: Matrix<'_>,
+    scale: f32,
+    tall: usize,
+    [first, depth]: [usize; 2],
+    out: &mut [P],
+) {
+    let place = Place { shape: matrix.shape, strides: matrix.strides, scale, first, depth };
+    with_values!(matrix.data, data => {
+        // Only what is scaled is rounded again.
+        if scale.to_bits() == 1.0f32.to_bits() {
+            place.tall::<P, _, false>(data, tall, out);
+        } else {
+            place.tall::<P, _, true>(data, tall, out);
+        }
+    });
+}
+
+/// Where a matrix lies, and where it goes.
+struct Place {
+    shape: [usize; 2],
+    strides: [usize; 2],
+    scale: f32,
+    first: usize,
+    depth: usize,
+}
+
+impl Place {
+    fn tall<P: Packed, E: Element, const SCALED: bool>(&self, data: &[E], tall: usize, out: &mut [P]) {
+        // The tiles of each kind of vector, so that the loops over a tile's rows have no ends to look for.
+        match tall {
+            6 => self.tiles::<P, E, SCALED, 6>(data, out),
+            8 => self.tiles::<P, E, SCALED, 8>(data, out),
+            12 => self.tiles::<P, E, SCALED, 12>(data, out),
+            16 => self.tiles::<P, E, SCALED, 16>(data, out),
+            32 => self.tiles::<P, E, SCALED, 32>(data, out),
+            _ => {
+                for tile in 0..self.shape[0].div_ceil(tall) {
+                    let out = &mut out[(tile * self.depth + self.first) * tall..];
+                    self.slow::<P, E, SCALED>(data, tile * tall, 0, tall, out);
+                }
+            }
+        }
+    }
+
+    fn tiles<P: Packed, E: Element, const SCALED: bool, const TALL: usize>(&self, data: &[E], out: &mut [P]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                let Place { shape: [rows, columns], strides: [down, right], scale, first, depth } = *self;
+                let whole = rows / TALL;
+                // Units of columns that are all there.
+                let units = columns / P::VALUES;
+                if down == 1 && whole > 0 {
+                    // All tiles of a unit before the next: what lies side by side is read at once.
+                    for unit in 0..units {
+                        let line = |value: usize| {
+                            data[(unit * P::VALUES + value) * right..][..whole * TALL].as_chunks::<TALL>().0
+                        };
+                        let (upper, lower) = (line(0), line(P::VALUES - 1));
+                        for tile in 0..whole {
+                            let (upper, lower) = (&upper[tile], &lower[tile]);
+                            let to = &mut out[(tile * depth + first + unit) * TALL..][..TALL];
+                            for row in 0..TALL {
+                                to[row] = P::join::<E, SCALED>(upper[row], lower[row], scale);
+                            }
+                        }
+                    }
+                }
+                for tile in 0..rows.div_ceil(TALL) {
+                    let top = tile * TALL;
+                    let to = &mut out[(tile * depth + first) * TALL..][..columns.div_ceil(P::VALUES) * TALL];
+                    let mut done = 0;
+                    if tile < whole && down == 1 {
+                        done = units;
+                    } else if tile < whole && right == 1 {
+                        across::<P, E, SCALED, TALL>(
+                            &data[top * down..],
+                            down,
+                            scale,
+                            &mut to[..units * TALL],
+                        );
+                        done = units;
+                    }
+                    self.slow::<P, E, SCALED>(data, top, done, TALL, &mut to[done * TALL..]);
+                }
+            },
+        );
+    }
+
+    /// The units from `unit` on of the rows from `top` on, value by value.
+    fn slow<P: Packed, E: Element, const SCALED: bool>(
+        &self,
+        data: &[E],
+        top: usize,
+        unit: usize,
+        tall: usize,
+        out: &mut [P],
+    ) {
+        let Place { shape: [rows, columns], strides: [down, right], scale, .. } = *self;
+        let units = columns.div_ceil(P::VALUES);
+        for (unit, to) in (unit..units).zip(out.chunks_exact_mut(tall)) {
+            for (row, to) in to.iter_mut().enumerate() {
+                let value = |column: usize| match top + row < rows && column < columns {
+                    true => data[(top + row) * down + column * right],
+                    false => E::zeroed(),
+                };
+                let column = unit * P::VALUES;
+                *to = P::join::<E, SCALED>(value(column), value(column + P::VALUES - 1), scale);
             }
         }
     }
 }
 
-fn tiles<const TALL: usize>(matrix: Matrix<'_>, scale: f32, first: usize, depth: usize, out: &mut [f32]) {
-    vectorised(
-        #[inline(always)]
-        || {
-            let Matrix { data, shape: [rows, columns], strides: [down, right] } = matrix;
-            let whole = rows / TALL;
-            if down == 1 {
-                // All tiles of a column before the next: what lies side by side is read at once.
-                for column in 0..columns {
-                    let from = &data[column * right..][..whole * TALL];
-                    for (tile, from) in from.as_chunks::<TALL>().0.iter().enumerate() {
-                        let to = &mut out[(tile * depth + first + column) * TALL..][..TALL];
-                        for row in 0..TALL {
-                            to[row] = from[row] * scale;
-                        }
-                    }
-                }
-            }
-            let done = if down == 1 { whole } else { 0 };
-            for tile in done..rows.div_ceil(TALL) {
-                let top = tile * TALL;
-                let to = &mut out[(tile * depth + first) * TALL..][..columns * TALL];
-                if right == 1 && tile < whole {
-                    across::<TALL>(&data[top * down..], down, scale, to);
-                } else {
-                    line_by_line(matrix.rows(top, TALL.min(rows - top)), scale, TALL, to);
-                }
-            }
-        },
-    );
-}
-
-/// Rows that lie in memory as rows: turned eight columns at a time, so that what is read and written stays near.
+/// Rows that lie in memory as rows: turned eight units at a time, so that what is read and written stays near.
 #[inline(always)]
-fn across<const TALL: usize>(data: &[f32], down: usize, scale: f32, tile: &mut [f32]) {
+fn across<P: Packed, E: Element, const SCALED: bool, const TALL: usize>(
+    data: &[E],
+    down: usize,
+    scale: f32,
+    tile: &mut [P],
+) {
     let (tile, _) = tile.as_chunks_mut::<TALL>();
     let whole = tile.len() / 8 * 8;
     let (chunks, rest) = tile.split_at_mut(whole);
     let (chunks, _) = chunks.as_chunks_mut::<8>();
     for (index, to) in chunks.iter_mut().enumerate() {
         for row in 0..TALL {
-            let from = &data[row * down + index * 8..][..8];
-            for column in 0..8 {
-                to[column][row] = from[column] * scale;
+            let from = &data[row * down + index * 8 * P::VALUES..][..8 * P::VALUES];
+            for unit in 0..8 {
+                let (first, second) = (from[unit * P::VALUES], from[unit * P::VALUES + P::VALUES - 1]);
+                to[unit][row] = P::join::<E, SCALED>(first, second, scale);
             }
         }
     }
-    for (column, to) in rest.iter_mut().enumerate() {
+    for (unit, to) in rest.iter_mut().enumerate() {
         for row in 0..TALL {
-            to[row] = data[row * down + whole + column] * scale;
-        }
-    }
-}
-
-/// Few rows, or rows of any strides: one tile, value by value.
-fn line_by_line(matrix: Matrix<'_>, scale: f32, tall: usize, tile: &mut [f32]) {
-    let Matrix { data, shape: [rows, columns], strides: [down, right] } = matrix;
-    for (column, to) in tile.chunks_exact_mut(tall).take(columns).enumerate() {
-        for (row, to) in to.iter_mut().enumerate() {
-            *to = if row < rows { data[row * down + column * right] * scale } else { 0.0 };
+            let from = &data[row * down + (whole + unit) * P::VALUES..];
+            to[row] = P::join::<E, SCALED>(from[0], from[P::VALUES - 1], scale);
         }
     }
 }

@@ -1,0 +1,135 @@
+use super::*;
+use crate::backend::Matrix;
+use crate::dtype::{Values, bf16, with_values};
+
+#[test]
+fn narrow_products_join_the_round_before_them() {
+    let data = vec![0.0; 3072];
+    let product = |depth| Product {
+        left: Matrix::new(&data, 1, depth),
+        right: Matrix::new(&data, depth, 1),
+        scale: 1.0,
+    };
+    let depths = |products: &[Product<'_>]| -> Vec<usize> {
+        rounds(products, 1, DEPTH).iter().map(|round| round.depth).collect()
+    };
+    assert_eq!(depths(&[product(768), product(8)]), [776]);
+    assert_eq!(depths(&[product(1000)]), [1000]);
+    assert_eq!(depths(&[product(2048)]), [683, 683, 682]);
+    assert_eq!(depths(&[product(3072), product(16)]), [768, 768, 768, 784]);
+    assert_eq!(depths(&[product(0)]), [1]);
+}
+
+#[test]
+fn products_of_every_layout_are_the_plain_sum() {
+    // Several rounds, tiles and blocks that end early, one row and one column, and a narrow second product.
+    for [m, n, depth] in [[131, 533, 1701], [1, 700, 900], [67, 1, 2100], [13, 17, 5], [97, 300, 1025]] {
+        let draw = |count: usize, seed: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 23) as f32 / 11.0 - 1.0).collect()
+        };
+        let (left, right) = (draw(m * depth, 1), draw(depth * n, 2));
+        let (down, up) = (draw(m * 3, 3), draw(3 * n, 4));
+        let (bias, before) = (draw(n, 5), draw(m * n, 6));
+        for (left_t, right_t) in [(false, false), (true, false), (false, true), (true, true)] {
+            let view = |data, rows, columns, turned| match turned {
+                true => Matrix::new(data, columns, rows).t(),
+                false => Matrix::new(data, rows, columns),
+            };
+            let (a, b) = (view(&left, m, depth, left_t), view(&right, depth, n, right_t));
+            let (c, d) = (view(&down, m, 3, left_t), view(&up, 3, n, right_t));
+            let products =
+                [Product { left: a, right: b, scale: 0.5 }, Product { left: c, right: d, scale: -2.0 }];
+            let mut out = before.clone();
+            gemm((&mut out).into(), &products, true, Ends { bias: Some(&bias), ..Ends::default() });
+            let at = |matrix: Matrix<'_>, row: usize, column: usize| {
+                let place = row * matrix.strides[0] + column * matrix.strides[1];
+                with_values!(matrix.data, data => f64::from(data[place].get()))
+            };
+            for (index, got) in out.iter().enumerate().step_by(if m * n > 1000 { 37 } else { 1 }) {
+                let (row, column) = (index / n, index % n);
+                let sum = |left, right, depth| {
+                    (0..depth).map(|k| at(left, row, k) * at(right, k, column)).sum::<f64>()
+                };
+                let want = 0.5 * sum(a, b, depth) - 2.0 * sum(c, d, 3)
+                    + f64::from(bias[column])
+                    + f64::from(before[index]);
+                let apart = (f64::from(*got) - want).abs();
+                assert!(apart < 2e-3, "{m} x {n} x {depth} at [{row}, {column}]: {got}, expected {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_alone_has_the_bits_it_has_among_others() {
+    let (rows, columns, depth) = (150, 130, 1500);
+    let draw = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.37).sin()).collect() };
+    let (left, right) = (draw(rows * depth), draw(depth * columns));
+    let run = |first: usize, count: usize| {
+        let mut out = vec![0.0f32; count * columns];
+        let left = Matrix::new(&left, rows, depth).rows(first, count);
+        let product = Product { left, right: Matrix::new(&right, depth, columns), scale: 1.0 };
+        gemm((&mut out).into(), &[product], false, Ends::default());
+        out
+    };
+    let all = run(0, rows);
+    for row in [0, 5, 77, 149] {
+        let alone: Vec<u32> = run(row, 1).iter().map(|x| x.to_bits()).collect();
+        let among: Vec<u32> = all[row * columns..][..columns].iter().map(|x| x.to_bits()).collect();
+        assert_eq!(alone, among, "row {row}");
+    }
+}
+
+/// Values of bf16, and what they are.
+fn halves(count: usize, seed: usize) -> Vec<bf16> {
+    (0..count).map(|i| bf16::from_f32(((i * 7919 + seed * 104_729) % 23) as f32 / 11.0 - 1.0)).collect()
+}
+
+#[test]
+fn pairs_of_every_layout_and_type_are_the_plain_sum() {
+    // Odd depths, several rounds, ends of tiles; operands of both types, on pairs wherever the test runs, and widened.
+    for [m, n, depth] in [[131, 133, 4701], [1, 70, 901], [67, 1, 333], [13, 17, 5], [24, 64, 64]] {
+        let (left, right) = (halves(m * depth, 1), halves(depth * n, 2));
+        let wide: Vec<f32> = right.iter().map(|x| x.to_f32()).collect();
+        let bias: Vec<f32> = (0..n).map(|i| i as f32 / 8.0).collect();
+        let before = halves(m * n, 3);
+        for (left_t, right_t) in [(false, false), (true, false), (false, true), (true, true)] {
+            let view = |data: Values<'static>, rows, columns, turned| match turned {
+                true => Matrix::new(data, columns, rows).t(),
+                false => Matrix::new(data, rows, columns),
+            };
+            // Leaked, so that one closure serves all: this is a test.
+            let leak = |values: &[bf16]| Values::Bf16(Box::leak(values.to_vec().into_boxed_slice()));
+            let a = view(leak(&left), m, depth, left_t);
+            let b = if right_t {
+                view(leak(&right), depth, n, true)
+            } else {
+                view(Values::F32(Box::leak(wide.clone().into_boxed_slice())), depth, n, false)
+            };
+            let at = |matrix: Matrix<'_>, row: usize, column: usize| {
+                let place = row * matrix.strides[0] + column * matrix.strides[1];
+                with_values!(matrix.data, data => f64::from(data[place].get()))
+            };
+            let products = [Product { left: a, right: b, scale: 0.5 }];
+            let ends = || Ends { bias: Some(&bias), ..Ends::default() };
+            let mut on_pairs = vec![0.0f32; m * n];
+            multiply::<u32, f32>(&mut on_pairs, &products, false, ends());
+            let mut widened = vec![0.0f32; m * n];
+            multiply::<f32, f32>(&mut widened, &products, false, ends());
+            let mut rounded = before.clone();
+            multiply::<u32, bf16>(&mut rounded, &products, true, ends());
+            for index in (0..m * n).step_by(if m * n > 1000 { 41 } else { 1 }) {
+                let (row, column) = (index / n, index % n);
+                let sum: f64 = (0..depth).map(|k| at(a, row, k) * at(b, k, column)).sum();
+                let want = 0.5 * sum + f64::from(bias[column]);
+                for got in [on_pairs[index], widened[index]] {
+                    // The halves of the left operand are rounded once more, as they are scaled: exactly here.
+                    let apart = (f64::from(got) - want).abs();
+                    assert!(apart < 4e-3 + 3e-5 * want.abs(), "[{row}, {column}]: {got}, expected {want}");
+                }
+                let (got, want) = (rounded[index].to_f64(), want + before[index].to_f64());
+                assert!((got - want).abs() <= want.abs() / 256.0 + 4e-3, "{got}, expected {want}");
+            }
+        }
+    }
+}
