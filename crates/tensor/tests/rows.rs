@@ -9,7 +9,7 @@ use draw::draw;
 use retune_tensor::backend::{Activation, AdamW, Layout};
 use retune_tensor::ops::{Linear, Lookup, add, embedding, linear};
 use retune_tensor::random::Key;
-use retune_tensor::{Device, Gradient, Gradients, ParamId, Parameters, Sink, Tape, Tensor, Var};
+use retune_tensor::{DType, Device, Gradient, Gradients, ParamId, Parameters, Sink, Tape, Tensor, Var};
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
@@ -42,7 +42,7 @@ fn look_up(gradients: &mut Gradients, (parameters, id): &(Parameters, ParamId), 
         });
     }
     let lookup = Lookup { table: &table, ids: ids.into(), padding_idx: Some(1) };
-    let out = embedding(&tape, &[lookup]).unwrap();
+    let out = embedding(&tape, &[lookup], DType::F32).unwrap();
     let loss = weighted(&tape, &out, &draw("dy", out.value().shape()));
     tape.backward(&loss, gradients).unwrap();
 }
@@ -132,7 +132,7 @@ fn a_product_with_a_table_that_was_looked_up_gives_all_of_it() {
         let layer = Linear { weight, bias: None, low_rank: None, activation: Activation::Identity };
         let product = linear(&tape, &x, &layout, layer).unwrap();
         let [ids] = ids.map(Into::into);
-        let found = embedding(&tape, &[Lookup { table: &var, ids, padding_idx: None }]).unwrap();
+        let found = embedding(&tape, &[Lookup { table: &var, ids, padding_idx: None }], DType::F32).unwrap();
         let out = add(&tape, &product, &found, &layout, None).unwrap();
         let loss = weighted(&tape, &out, &draw("dy", &[5, 5]));
         let mut gradients = Gradients::new();
@@ -232,7 +232,7 @@ fn a_tape_that_ends_at_the_first_lookup_tells_what_it_would_read() {
         let frozen = Var::constant(table.value().clone());
         let ids: Arc<[u32]> = ids.into();
         let lookup = |table| Lookup { table, ids: ids.clone(), padding_idx: None };
-        embedding(tape, &[lookup(&frozen), lookup(&table)])
+        embedding(tape, &[lookup(&frozen), lookup(&table)], DType::F32)
     };
     let tape = Tape::until_lookup();
     let ended = pass(&tape, &[3, 0, 3]);
