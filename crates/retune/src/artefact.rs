@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::recipe::Prepared;
-use crate::{Error, Origin, Result, Source, TextModel};
+use crate::{Error, Origin, Result, Source, TextModel, inputs};
 
 /// `retune.json`: what the result is, what it was made of and how good it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct Card {
 pub struct DataCard {
     /// Where it was: a path, or the id of a model on the hub.
     pub path: PathBuf,
+    /// The files with rows, where they are not one.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub files: Vec<PathBuf>,
     /// The commit of a model on the hub.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub revision: Option<String>,
@@ -93,9 +96,11 @@ impl Card {
     /// What is known of the result before it is there: taken before the training, as the files may change meanwhile.
     pub(crate) fn of(prepared: &Prepared<'_>) -> Result<Self> {
         let Prepared { task, resolved, examples, model, max_length, .. } = prepared;
-        let file = |path: &Path, rows| {
-            let sha256 = hash_file(path)?;
-            Ok::<_, Error>(DataCard { path: absolute(path), revision: None, sha256, rows: Some(rows) })
+        let rows = |named: &[PathBuf], rows| {
+            let (mut files, sha256) = inputs::hash(named)?;
+            // One file is its own path; of several, what was named is said, and which files that was.
+            let path = if files.len() == 1 { files.remove(0) } else { inputs::together(named) };
+            Ok::<_, Error>(DataCard { path, files, revision: None, sha256, rows: Some(rows) })
         };
         let base = &model.source.base;
         let (path, revision) = named(&model.source);
@@ -109,9 +114,9 @@ impl Card {
             thresholds: resolved.set_thresholds(examples)?,
             max_length: *max_length,
             columns: examples.columns.clone(),
-            base: DataCard { path, revision, sha256: hash_weights(base)?, rows: None },
-            train: file(resolved.train_path(), examples.train.len())?,
-            eval: examples.eval_path.as_deref().map(|path| file(path, examples.eval.len())).transpose()?,
+            base: DataCard { path, files: Vec::new(), revision, sha256: hash_weights(base)?, rows: None },
+            train: rows(resolved.train(), examples.train.len())?,
+            eval: resolved.eval().map(|named| rows(named, examples.eval.len())).transpose()?,
             settings: resolved.as_json(*max_length),
             receipt: None,
         })

@@ -1,15 +1,15 @@
 //! Step two: from files to rows with labels and tokens, and what is to be said about them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use retune_adapt::tasks::{self, ColumnNames, LossOptions, Task, TaskRows, WantedProblemType};
 use retune_data::{
-    DataProfile, Example, LabelMap, ProblemType, Strata, duplicate_groups, stratified_sample,
+    DataProfile, Example, LabelMap, ProblemType, Strata, duplicate_groups, named_files, stratified_sample,
     stratified_split,
 };
 
 use crate::artefact::absolute;
-use crate::{Error, Result, TextModel, TrainSettings};
+use crate::{Error, Result, TextModel, TrainSettings, inputs};
 
 /// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
 const ENOUGH_TO_SPLIT: usize = 50;
@@ -20,8 +20,6 @@ pub(crate) struct Examples {
     pub task: &'static dyn Task,
     pub train: Vec<Example>,
     pub eval: Vec<Example>,
-    /// The evaluation's own file, if it has one.
-    pub eval_path: Option<PathBuf>,
     /// What the evaluation rows are, in words.
     pub eval_is: String,
     pub labels: LabelMap,
@@ -37,7 +35,9 @@ pub(crate) fn task(settings: &TrainSettings) -> Result<(&'static dyn Task, Optio
     if let Some(name) = &settings.task {
         return Ok((tasks::find(name)?, None));
     }
-    let Some(path) = settings.train.as_deref().filter(|path| path.is_file()) else {
+    // Whatever is wrong with what is named, reading it will say.
+    let files = named_files(settings.train.as_deref().unwrap_or_default()).unwrap_or_default();
+    let Some(path) = files.first().filter(|path| path.is_file()) else {
         return Ok((tasks::USUAL, None));
     };
     let reading = settings.file.reading(None, WantedProblemType::default(), true)?;
@@ -55,26 +55,21 @@ pub(crate) fn load(
     known: Option<Vec<String>>,
     head: Option<ProblemType>,
 ) -> Result<Examples> {
-    let Some(path) = &settings.train else {
-        let message = "which rows? give a CSV, TSV or JSONL file with a text and a label column";
+    let Some(named) = settings.train.as_deref().filter(|named| !named.is_empty()) else {
+        let message =
+            "which rows? give a file with a text and a label column: CSV, TSV, JSONL, JSON or Parquet";
         return Err(Error::Setting { flag: "train", message: message.into() });
     };
-    for path in [Some(path), settings.eval.as_ref()].into_iter().flatten() {
-        // Its hash goes into the result, so it is read twice; a pipe would be empty by then.
-        if path.exists() && !path.is_file() && !path.is_dir() {
-            return Err(Error::place(
-                path,
-                "expected a file, got a pipe or a device; save its rows in a file first",
-            ));
-        }
-    }
+    inputs::check_lasting(named)?;
+    settings.eval.as_deref().map(inputs::check_lasting).transpose()?;
+    let path = &inputs::together(named);
     let asked = settings.model.asked_problem_type()?;
     if let Some(asked) = asked.filter(|_| !task.has_problem_types()) {
         let message = format!("{asked} is a kind of text classification, and the task is {}", task.name());
         return Err(Error::Setting { flag: "problem-type", message });
     }
     let wanted = WantedProblemType::Found { asked, head };
-    let file = task.read(path, &settings.file.reading(None, wanted, true)?)?;
+    let file = task.read(named, &settings.file.reading(None, wanted, true)?)?;
     let mut said = file.said;
     let problem_type = file.problem_type.unwrap_or_default();
     let found = file.file.labels(&file.examples)?;
@@ -97,20 +92,20 @@ pub(crate) fn load(
         said.push(format!("--limit: {} of {} rows, {}", chosen.len(), train.len(), strata.by));
         train = pick(&train, &chosen);
     }
-    let (eval, eval_path, eval_is) = match (&settings.eval, settings.eval_split) {
+    let (eval, eval_is) = match (&settings.eval, settings.eval_split) {
         (Some(_), Some(share)) if share > 0.0 => {
             let message = "it holds training rows back, and --eval names rows already; give one of them";
             return Err(Error::Setting { flag: "eval-split", message: message.into() });
         }
-        (Some(path), _) => {
+        (Some(named), _) => {
             // The same columns as training's, so that one file's odd names are not guessed differently.
             let mut same = settings.file.clone();
             same.text_column = same.text_column.or(Some(columns.text.clone()));
             same.label_column = same.label_column.or(columns.label.clone());
             same.pair_column = same.pair_column.or(columns.pair.clone());
             let known = WantedProblemType::Known(problem_type);
-            let eval = task.read(path, &same.reading(Some(&columns), known, true)?)?.examples;
-            (eval, Some(path.clone()), absolute(path).display().to_string())
+            let eval = task.read(named, &same.reading(Some(&columns), known, true)?)?.examples;
+            (eval, absolute(&inputs::together(named)).display().to_string())
         }
         (None, share) => {
             let usual = if train.len() < ENOUGH_TO_SPLIT { 0.0 } else { 0.1 };
@@ -137,10 +132,10 @@ pub(crate) fn load(
             }
             train = kept;
             let eval_is = format!("{} rows held back from {}", held.len(), absolute(path).display());
-            (held, None, eval_is)
+            (held, eval_is)
         }
     };
-    Ok(Examples { task, train, eval, eval_path, eval_is, labels, problem_type, columns, said })
+    Ok(Examples { task, train, eval, eval_is, labels, problem_type, columns, said })
 }
 
 fn split(

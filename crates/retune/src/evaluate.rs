@@ -1,6 +1,6 @@
 //! How good a model is on a file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use retune_adapt::tasks::{
@@ -13,7 +13,7 @@ use retune_tensor::{Parameters, Tape};
 use retune_train::Batching;
 use serde::Serialize;
 
-use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset};
+use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset, inputs};
 
 /// Tokens that are computed at once: enough to fill the machine, little enough to need no memory to speak of.
 const TOKENS: usize = 2048;
@@ -77,14 +77,14 @@ impl Evaluation {
     }
 }
 
-/// Evaluates the model at `settings` on the file `data`, with confidence intervals; and the model at `other` on the same
+/// Evaluates the model at `settings` on the rows of `data`, with confidence intervals; and the model at `other` on the same
 /// rows, to compare the two row by row.
 ///
 /// Errors if a model or the file cannot be read, if answers are no numbers, or if the two answer in different forms.
 pub fn evaluate(
     settings: &ModelSettings,
     other: Option<&ModelSettings>,
-    data: &Path,
+    data: &[PathBuf],
     file: &FileSettings,
     max_length: Option<usize>,
 ) -> Result<Evaluation> {
@@ -108,7 +108,7 @@ pub fn evaluate(
     let resamples = (200_000_000 / first.len().max(1)).clamp(1000, 10_000);
     let bootstrap = Bootstrap { resamples, ..Bootstrap::default() };
     let paired = paired(&first, &second, form.decided, &bootstrap)
-        .map_err(|error| Error::place(data, error.to_string()))?;
+        .map_err(|error| Error::place(&inputs::together(data), error.to_string()))?;
     evaluation.comparison = Some(Comparison { other: folder, metric: form.decides, paired });
     Ok(evaluation)
 }
@@ -116,7 +116,7 @@ pub fn evaluate(
 /// One model's evaluation, and each row's part in the metric that decides.
 fn tallied(
     settings: &ModelSettings,
-    data: &Path,
+    data: &[PathBuf],
     file: &FileSettings,
     max_length: Option<usize>,
 ) -> Result<(TextModel, Evaluation, Vec<Tally>)> {
@@ -124,8 +124,9 @@ fn tallied(
     let max_length = model.max_length(max_length)?;
     let known = WantedProblemType::Known(model.form.spec().problem_type.unwrap_or_default());
     let read = model.task.read(data, &file.reading(model.trained_columns(), known, true)?)?;
-    model.check_columns(&read.columns, file, data)?;
-    let rows = dataset::rows(&read.examples, data, &model, max_length, LossOptions::default())?;
+    let path = inputs::together(data);
+    model.check_columns(&read.columns, file, &path)?;
+    let rows = dataset::rows(&read.examples, &path, &model, max_length, LossOptions::default())?;
     let bootstrap = Some(Bootstrap::default());
     let (mut evaluation, tallies) =
         score(&model, &model.parameters, &rows, bootstrap, Scoring { tallies: true })?;

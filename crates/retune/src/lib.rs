@@ -14,6 +14,7 @@ pub mod evaluate;
 mod every;
 #[cfg(test)]
 mod fuzz;
+mod inputs;
 pub mod inspect;
 mod labelling;
 mod layer_rates;
@@ -36,6 +37,7 @@ mod workshop;
 pub use artefact::{Card, DataCard, Receipt};
 pub use doctor::{Diagnosis, Finding, Machine, doctor, doctor_on};
 pub use error::{Error, Result};
+pub use inputs::Rename;
 pub use listener::Listener;
 pub use located::{Origin, fetch};
 pub use model::TextModel;

@@ -12,7 +12,7 @@ use retune_tensor::Tape;
 use serde::Serialize;
 
 use crate::evaluate::batches;
-use crate::{Error, FileSettings, ModelSettings, Result, TextModel};
+use crate::{Error, FileSettings, ModelSettings, Result, TextModel, inputs};
 
 /// The answer for one row.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,13 +64,13 @@ pub struct Writing {
 /// Errors if there is an output that may not be replaced.
 pub fn file(
     settings: &ModelSettings,
-    input: &Path,
+    input: &[PathBuf],
     output: &Path,
     file: &FileSettings,
     max_length: Option<usize>,
     Writing { logits, overwrite }: Writing,
 ) -> Result<Done> {
-    if output.canonicalize().is_ok_and(|output| input.canonicalize().is_ok_and(|input| input == output)) {
+    if inputs::is_among(output, input) {
         let message = format!("{} is the input, which it would replace; give another file", output.display());
         return Err(Error::Setting { flag: "output", message });
     }
@@ -85,7 +85,7 @@ pub fn file(
     let model = TextModel::open(settings)?;
     let reading = file.reading(model.trained_columns(), WantedProblemType::default(), false)?;
     let read = model.task.read(input, &reading)?;
-    model.check_columns(&read.columns, file, input)?;
+    model.check_columns(&read.columns, file, &inputs::together(input))?;
     let (predictions, mut done) = run(&model, &read.examples, max_length, logits)?;
     done.said.splice(0..0, read.said);
     done.said.extend(predictions.first().and_then(|first| read.file.said_of(first)));

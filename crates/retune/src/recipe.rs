@@ -18,7 +18,9 @@ use crate::resolved::Resolved;
 use crate::resume::{self, Record};
 use crate::run_folder::{self, RunFolder, Told};
 use crate::workshop::TaskWorkshop;
-use crate::{Card, Device, Result, Source, TextModel, TrainSettings, artefact, doctor, stopped, workshop};
+use crate::{
+    Card, Device, Result, Source, TextModel, TrainSettings, artefact, doctor, inputs, stopped, workshop,
+};
 
 /// What a training came to: the JSON of `train`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -107,9 +109,10 @@ pub(crate) fn prepare<'a>(
     let model = adjust(source, device, &resolved, &examples, keep_head)?;
     let max_length = model.max_length(settings.max_length)?;
     let encode = |rows, path, loss| dataset::rows(rows, path, &model, max_length, loss);
-    let train_rows = encode(&examples.train, resolved.train_path(), resolved.loss)?;
-    let eval_path = examples.eval_path.as_deref().unwrap_or(resolved.train_path());
-    let eval_rows = encode(&examples.eval, eval_path, LossOptions::default())?;
+    let train_path = resolved.train_path();
+    let eval_path = resolved.eval().map_or_else(|| train_path.clone(), inputs::together);
+    let train_rows = encode(&examples.train, &train_path, resolved.loss)?;
+    let eval_rows = encode(&examples.eval, &eval_path, LossOptions::default())?;
     let profile = dataset::profile(&examples, &train_rows, max_length)?;
     profile.lines().iter().for_each(|sentence| listener.say(sentence));
     train_rows.targets.said().iter().for_each(|sentence| listener.say(sentence));

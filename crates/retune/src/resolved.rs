@@ -1,6 +1,6 @@
 //! Settings with nothing left open: each is what was given, or what is chosen where nothing was.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::Method;
 use retune_adapt::tasks::{Form, FormSettings, LossOptions, TaskRows};
@@ -16,7 +16,7 @@ use crate::every::{eval_every, save_every};
 use crate::labelling::AskedThresholds;
 use crate::layer_rates::LayerRates;
 use crate::listener::Listener;
-use crate::{Error, Result, Source, TrainSettings, choices, labelling};
+use crate::{Error, Result, Source, TrainSettings, choices, inputs, labelling};
 
 pub(crate) struct Resolved<'a> {
     given: &'a TrainSettings,
@@ -157,9 +157,19 @@ impl<'a> Resolved<'a> {
         })
     }
 
-    /// The file with the training rows, which loading has found.
-    pub fn train_path(&self) -> &Path {
-        self.given.train.as_deref().unwrap_or(Path::new(""))
+    /// What is named as training rows.
+    pub fn train(&self) -> &[PathBuf] {
+        self.given.train.as_deref().unwrap_or_default()
+    }
+
+    /// The same in words.
+    pub fn train_path(&self) -> PathBuf {
+        inputs::together(self.train())
+    }
+
+    /// What is named as evaluation rows.
+    pub fn eval(&self) -> Option<&[PathBuf]> {
+        self.given.eval.as_deref()
     }
 
     /// The folder for the result, where one is named.
@@ -342,6 +352,7 @@ impl<'a> Resolved<'a> {
             "limit": self.given.limit,
             "on_spike": on_spike,
             "save_every": rewinds_to,
+            "rename": self.given.file.rename,
             "format": self.given.file.format,
             "encoding": self.given.file.encoding,
             "max_length": max_length,

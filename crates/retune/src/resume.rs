@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use retune_adapt::{peft, tasks};
+use retune_data::named_files;
 use retune_model::formats::write_atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::located::Located;
 use crate::run_folder::{CHECKPOINTS, EVENTS};
-use crate::{Card, Error, Report, Result, TrainSettings, artefact};
+use crate::{Card, Error, Report, Result, TrainSettings, artefact, inputs};
 
 /// What a run was begun with: `checkpoints/run.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,12 +85,13 @@ impl Record {
         if std::env::current_dir().is_ok_and(|here| here == self.folder) {
             return settings;
         }
-        let paths =
-            [&mut settings.model.model, &mut settings.model.base, &mut settings.train, &mut settings.eval];
-        for path in paths.into_iter().flatten() {
+        let models = [&mut settings.model.model, &mut settings.model.base].into_iter().flatten();
+        let rows = [&mut settings.train, &mut settings.eval].into_iter().flatten().flatten();
+        for path in models.chain(rows) {
             let from_there = self.folder.join(&path);
             // What is no path, such as a name in a hub, stays.
-            if from_there.exists() {
+            if from_there.exists() || !path.exists() && named_files(std::slice::from_ref(&from_there)).is_ok()
+            {
                 *path = from_there;
             }
         }
@@ -295,15 +297,16 @@ pub(crate) fn finished(given: &TrainSettings, output: &Path) -> Result<Option<Re
 /// Which of the inputs that are given are not those of the card, in words: by their bytes where they are there, else by
 /// their names.
 fn other_inputs(given: &TrainSettings, card: &Card) -> Result<Vec<String>> {
-    let model = given.model.model.as_deref();
-    let inputs = [
+    let model = given.model.model.as_ref().map(std::slice::from_ref);
+    let given_inputs = [
         ("train", given.train.as_deref(), Some(&card.train)),
         ("eval", given.eval.as_deref(), card.eval.as_ref()),
         ("model", model, Some(&card.base)),
     ];
     let mut differences = Vec::new();
-    for (flag, path, then) in inputs {
-        let Some(path) = path else { continue };
+    for (flag, named, then) in given_inputs {
+        let Some(named) = named else { continue };
+        let path = inputs::together(named);
         let now = path.display();
         let Some(then) = then else {
             differences.push(format!("--{flag} was not given and is {now}"));
@@ -312,16 +315,17 @@ fn other_inputs(given: &TrainSettings, card: &Card) -> Result<Vec<String>> {
         let sha256 = if flag == "model" && path.exists() {
             // Of an adapter, the card has the base.
             Some(artefact::hash_weights(&Located::find(&given.model, &mut ())?.base)?)
-        } else if path.is_file() {
-            Some(artefact::hash_file(path)?)
-        } else {
+        } else if flag == "model" || named.iter().any(|path| named_files(std::slice::from_ref(path)).is_err())
+        {
             None
+        } else {
+            inputs::hash(named).map(|(_, sha256)| sha256).ok()
         };
-        let named = path == then.path || std::path::absolute(path).is_ok_and(|path| path == then.path);
+        let named = path == then.path || std::path::absolute(&path).is_ok_and(|path| path == then.path);
         match sha256 {
             Some(sha256) if sha256 == then.sha256 => {}
             None if named => {}
-            Some(_) if artefact::absolute(path) == then.path => {
+            Some(_) if artefact::absolute(&path) == then.path => {
                 differences.push(format!("{now} of --{flag} has changed since"));
             }
             _ => differences.push(format!("--{flag} was {} and is {now}", then.path.display())),

@@ -7,6 +7,8 @@ use retune_data::ReadOptions;
 use retune_model::hub::HubSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::inputs::{Rename, one_or_more};
+
 /// Where a model is.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -80,6 +82,12 @@ pub struct FileSettings {
         arg(long, value_name = "TEXT", help_heading = "Data", hide_short_help = true)
     )]
     pub label_separator: Option<String>,
+    /// Other names for columns of the files, such as utterance=text,intent=label
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "OLD=NEW,...", help_heading = "Data", hide_short_help = true)
+    )]
+    pub rename: Option<Rename>,
     /// csv, tsv, jsonl, json or parquet, where the content does not tell
     #[cfg_attr(
         feature = "clap",
@@ -103,12 +111,15 @@ pub struct TrainSettings {
     #[serde(flatten)]
     #[cfg_attr(feature = "clap", command(flatten))]
     pub model: ModelSettings,
-    /// The rows to learn from: CSV, TSV or JSONL with a text and a label column
+    /// The rows to learn from: a file (CSV, TSV, JSONL, JSON or Parquet, as it is or in gzip or zstd), a folder of them or a
+    /// pattern such as "part-*.csv"; may be given several times
+    #[serde(with = "one_or_more")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "FILE", help_heading = "Data"))]
-    pub train: Option<PathBuf>,
+    pub train: Option<Vec<PathBuf>>,
     /// Rows to evaluate on while training; they choose the best weights, so keep a test file for `evaluate`
+    #[serde(with = "one_or_more")]
     #[cfg_attr(feature = "clap", arg(long, value_name = "FILE", help_heading = "Data"))]
-    pub eval: Option<PathBuf>,
+    pub eval: Option<Vec<PathBuf>>,
     /// Share of the training rows held back for that where no --eval is given; 0 trains on all of them [default: 0.1]
     #[cfg_attr(
         feature = "clap",
@@ -297,7 +308,8 @@ impl TrainSettings {
 impl FileSettings {
     fn read_options(&self) -> crate::Result<ReadOptions> {
         let format = self.format.as_deref().map(str::parse).transpose()?;
-        Ok(ReadOptions { format, encoding: self.encoding.clone(), ..ReadOptions::default() })
+        let rename = self.rename.clone().unwrap_or_default().0;
+        Ok(ReadOptions { format, encoding: self.encoding.clone(), rename })
     }
 
     /// What is known of a file before it is read; `trained` is what a model was trained on.

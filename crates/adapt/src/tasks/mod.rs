@@ -14,7 +14,7 @@ mod text_classification;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use retune_data::{LabelMap, ProblemType};
 use retune_model::families::HeadKind;
@@ -60,8 +60,9 @@ pub trait Task: Debug + Send + Sync {
         None
     }
 
-    /// Reads the file at `path`. Errors with its place if it is none of the task's, or rows lack what is asked for.
-    fn read(&self, path: &Path, reading: &Reading<'_>) -> Result<Corpus, AdaptError>;
+    /// Reads all files that are named, as [`read_tables`](retune_data::read_tables) finds them. Errors with the place if one is
+    /// none of the task's, or rows lack what is asked for.
+    fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError>;
 
     /// What its logits mean. Errors if a setting does not belong to it.
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError>;

@@ -1,11 +1,11 @@
 //! A text, or two: a linear layer over the pooled hidden state. What its outputs mean is the form: one of several
 //! classes, several labels, a number.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use retune_data::{
     Columns, DataError, FoundProblemType, LabelReading, ProblemType, Table, Wanted, choose_wanted_columns,
-    labelled_examples, read_table, unlabelled_examples,
+    labelled_examples, read_tables, unlabelled_examples,
 };
 use retune_model::families::HeadKind;
 
@@ -35,8 +35,8 @@ impl Task for TextClassification {
         &FORMS
     }
 
-    fn read(&self, path: &Path, reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
-        let table = read_table(path, &reading.options)?;
+    fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
+        let table = read_tables(named, &reading.options)?;
         if reading.label_separator == Some("") {
             let message = "expected what stands between labels, such as ;, got nothing".into();
             return Err(AdaptError::Option { option: "label-separator".into(), message });

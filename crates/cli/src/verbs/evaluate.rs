@@ -18,9 +18,9 @@ examples:
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelSettings,
-    /// Rows with texts and labels
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    /// Rows with texts and labels: a file, a folder or a pattern; may be given several times
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
     #[command(flatten)]
     file: FileSettings,
     /// Another model, for the same rows: how far apart the two are, and whether that may be chance

@@ -19,9 +19,9 @@ examples:
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelSettings,
-    /// Rows to predict
+    /// Rows to predict: a file, a folder or a pattern; may be given several times
     #[arg(long, value_name = "FILE", requires = "output")]
-    input: Option<PathBuf>,
+    input: Vec<PathBuf>,
     /// The rows with their columns and, behind them, the prediction's; order kept: CSV or TSV if the name ends so, else JSONL
     #[arg(long, value_name = "FILE", requires = "input", conflicts_with = "text")]
     output: Option<PathBuf>,
@@ -58,8 +58,8 @@ struct Answer {
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     verbs::use_threads(args.threads)?;
     let local = retune::fetch(&args.model, &mut Progress::new(output))?;
-    let answer = match (&args.input, &args.output) {
-        (Some(from), Some(to)) => {
+    let answer = match (args.input.as_slice(), &args.output) {
+        (from @ [_, ..], Some(to)) => {
             let writing = Writing { logits: args.logits, overwrite: args.overwrite };
             let done = predict::file(&local, from, to, &args.file, args.max_length, writing)?;
             done.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));

@@ -33,7 +33,7 @@ impl Listener for Impatient {
 
 fn settings(tiny: &Tiny, output: &str, save_every: &str) -> TrainSettings {
     let mut settings = TrainSettings {
-        train: Some(tiny.path("train.csv")),
+        train: Some(vec![tiny.path("train.csv")]),
         output: Some(tiny.path(output)),
         method: Some("full".into()),
         epochs: Some(2.0),

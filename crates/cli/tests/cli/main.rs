@@ -13,6 +13,7 @@ mod faults;
 mod help;
 mod json;
 mod layers;
+mod malformed;
 mod plan;
 mod real_model;
 #[cfg(unix)]

@@ -17,7 +17,7 @@ fn records() {
     let output = folder.path();
     std::fs::create_dir(output.join(CHECKPOINTS)).unwrap();
     let mut settings = TrainSettings {
-        train: Some("rows.csv".into()),
+        train: Some(vec!["rows.csv".into()]),
         epochs: Some(2.0),
         save_every: Some("3".into()),
         learning_rate: Some(1e-3),

@@ -93,32 +93,34 @@ fn a_setting_that_cannot_be() {
 #[test]
 fn rows_that_cannot_be_learnt_from() {
     all_refused(&[
-        (|s, t| s.train = Some(t.path("no.csv")), "no.csv: "),
-        (|s, t| s.train = Some(t.write("empty.csv", "")), "empty.csv: "),
-        (|s, t| s.train = Some(t.write("header.csv", "text,label\n")), "header.csv: "),
+        (|s, t| s.train = Some(vec![t.path("no.csv")]), "no.csv: "),
+        (|s, t| s.train = Some(vec![t.write("empty.csv", "")]), "empty.csv: "),
+        (|s, t| s.train = Some(vec![t.write("header.csv", "text,label\n")]), "header.csv: "),
         (
             |s, _| s.file.label_column = Some("lable".into()),
             "train.csv: no column `lable` for the label (did you mean `label`?): the columns are `text`, `label`",
         ),
         (
-            |s, t| s.train = Some(t.write("one.csv", "text,label\na,pay\nb,pay\nc,pay\n")),
+            |s, t| s.train = Some(vec![t.write("one.csv", "text,label\na,pay\nb,pay\nc,pay\n")]),
             "expected at least two classes in column `label`, got only `pay` in all 3 rows",
         ),
         (
-            |s, t| s.train = Some(t.write("gaps.csv", "text,label\na,x\nb,\n,y\nd,y\n")),
+            |s, t| s.train = Some(vec![t.write("gaps.csv", "text,label\na,x\nb,\n,y\nd,y\n")]),
             "1 row has nothing in column `label` (line 3); 1 row has nothing in column `text` (line 4)",
         ),
         (
-            |s, t| s.eval = Some(t.write("other.csv", "text,label\nmy card,pay\nlost,verloren\n")),
+            |s, t| s.eval = Some(vec![t.write("other.csv", "text,label\nmy card,pay\nlost,verloren\n")]),
             "other.csv: line 3: expected one of training's 3 labels, got `verloren` (1 row, first on line 3, nearest \
              known `verloren é`)",
         ),
         (
-            |s, t| s.eval = Some(t.write("short.csv", "sentence,label\na,pay\n")),
+            |s, t| s.eval = Some(vec![t.write("short.csv", "sentence,label\na,pay\n")]),
             "no column `text` for the text",
         ),
         (
-            |s, t| s.train = Some(t.write("latin.csv", b"text,label\nmy card,pay\nverloren \xe9,lost\n")),
+            |s, t| {
+                s.train = Some(vec![t.write("latin.csv", b"text,label\nmy card,pay\nverloren \xe9,lost\n")])
+            },
             "latin.csv: line 3, byte 32: ",
         ),
         (|s, _| s.file.encoding = Some("klingon".into()), "klingon"),
@@ -196,13 +198,14 @@ fn a_model_that_cannot_be_read() {
                     drop(config.insert("type_vocab_size".into(), 1.into()))
                 };
                 s.model = model(t.model("single", 1, change));
-                s.train = Some(t.write("pairs.csv", csv(0..72).replacen("text,label", "premise,label", 1)));
+                s.train =
+                    Some(vec![t.write("pairs.csv", csv(0..72).replacen("text,label", "premise,label", 1))]);
                 let pairs: String =
                     csv(0..72).lines().enumerate().fold(String::new(), |all, (row, line)| match row {
                         0 => "premise,label,hypothesis\n".to_string(),
                         _ => format!("{all}{line},my card\n"),
                     });
-                s.train = Some(t.write("pairs.csv", pairs));
+                s.train = Some(vec![t.write("pairs.csv", pairs)]);
                 s.eval = None;
             },
             "line 2 of the data has two texts, and the model was made for one",
@@ -242,7 +245,7 @@ fn files_in_other_encodings_are_read_when_told() {
     let latin: Vec<u8> = rows.chars().filter(|c| u32::from(*c) < 256).map(|c| u32::from(c) as u8).collect();
     tiny.write("latin.csv", latin);
     let told = TrainSettings {
-        train: Some(tiny.path("latin.csv")),
+        train: Some(vec![tiny.path("latin.csv")]),
         eval: None,
         file: FileSettings { encoding: Some("latin1".into()), ..FileSettings::default() },
         ..settings(&tiny, "full", "result")

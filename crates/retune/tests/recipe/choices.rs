@@ -34,7 +34,7 @@ fn rows_are_held_back_where_no_file_is_given() {
     }
     // A tenth of few rows would say little.
     tiny.write("few.csv", csv(0..49));
-    let few = TrainSettings { train: Some(tiny.path("few.csv")), ..own(None, "few") };
+    let few = TrainSettings { train: Some(vec![tiny.path("few.csv")]), ..own(None, "few") };
     assert_eq!(train(&few).unwrap().0.eval_rows, 0);
 }
 
@@ -193,7 +193,7 @@ fn rows_that_cannot_be_parted_are_all_trained_on() {
     let tiny = Tiny::new();
     tiny.write("same.csv", format!("text,label\n{}", "pay,pay\nmy card is lost,lost\n".repeat(30)));
     let same = |share| TrainSettings {
-        train: Some(tiny.path("same.csv")),
+        train: Some(vec![tiny.path("same.csv")]),
         eval: None,
         eval_split: share,
         ..settings(&tiny, "head", "result")

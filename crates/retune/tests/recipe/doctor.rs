@@ -333,18 +333,21 @@ fn faults_of_the_rows_are_found() {
     tiny.write("rare.csv", format!("text,label\n{}{}", many(LABELS[0], 36), many(LABELS[1], 1)));
     let sorted = TrainSettings { shuffle: Some(false), eval_split: Some(0.0), eval: None, ..healthy(&tiny) };
     for (fault, settings) in [
-        ("order-of-rows", TrainSettings { train: Some(tiny.path("sorted.csv")), ..sorted.clone() }),
-        ("imbalance", TrainSettings { train: Some(tiny.path("rare.csv")), ..sorted }),
-        ("conflicting-labels", TrainSettings { train: Some(tiny.path("unlike.csv")), ..healthy(&tiny) }),
+        ("order-of-rows", TrainSettings { train: Some(vec![tiny.path("sorted.csv")]), ..sorted.clone() }),
+        ("imbalance", TrainSettings { train: Some(vec![tiny.path("rare.csv")]), ..sorted }),
+        (
+            "conflicting-labels",
+            TrainSettings { train: Some(vec![tiny.path("unlike.csv")]), ..healthy(&tiny) },
+        ),
         (
             "unknown-tokens",
-            TrainSettings { train: Some(tiny.path("foreign.csv")), eval: None, ..healthy(&tiny) },
+            TrainSettings { train: Some(vec![tiny.path("foreign.csv")]), eval: None, ..healthy(&tiny) },
         ),
-        ("label-in-text", TrainSettings { train: Some(tiny.path("own.csv")), ..healthy(&tiny) }),
-        ("duplicates", TrainSettings { train: Some(tiny.path("twice.csv")), ..healthy(&tiny) }),
-        ("leak", TrainSettings { eval: Some(tiny.path("train.csv")), ..healthy(&tiny) }),
+        ("label-in-text", TrainSettings { train: Some(vec![tiny.path("own.csv")]), ..healthy(&tiny) }),
+        ("duplicates", TrainSettings { train: Some(vec![tiny.path("twice.csv")]), ..healthy(&tiny) }),
+        ("leak", TrainSettings { eval: Some(vec![tiny.path("train.csv")]), ..healthy(&tiny) }),
         ("truncation", TrainSettings { max_length: Some(4), ..healthy(&tiny) }),
-        ("shuffled-labels", TrainSettings { train: Some(tiny.path("shuffled.csv")), ..healthy(&tiny) }),
+        ("shuffled-labels", TrainSettings { train: Some(vec![tiny.path("shuffled.csv")]), ..healthy(&tiny) }),
         ("learning-rate", TrainSettings { learning_rate: Some(0.02), ..healthy(&tiny) }),
         ("steps", TrainSettings { epochs: Some(0.5), ..healthy(&tiny) }),
     ] {

@@ -155,7 +155,7 @@ fn the_labels_keep_their_order_and_data_with_some_of_them_is_enough() {
         tiny.write("two.csv", two.join("\n"));
         let next = format!("{method}-next");
         let settings =
-            TrainSettings { train: Some(tiny.path("two.csv")), ..onward(&tiny, None, method, &next) };
+            TrainSettings { train: Some(vec![tiny.path("two.csv")]), ..onward(&tiny, None, method, &next) };
         let settings = TrainSettings { method: Some(method.into()), ..settings };
         let (after, _) = train(&settings).unwrap();
         assert_eq!(after.labels, report.labels, "{method}");
@@ -170,7 +170,7 @@ fn other_labels_make_a_whole_models_head_anew_and_are_no_adapters() {
     let other = csv(0..72).replace("pay\n", "zahlen\n");
     tiny.write("other.csv", other);
     let onto = |method: &str, output: &str| TrainSettings {
-        train: Some(tiny.path("other.csv")),
+        train: Some(vec![tiny.path("other.csv")]),
         eval: None,
         ..onward(&tiny, Some(method), method, output)
     };

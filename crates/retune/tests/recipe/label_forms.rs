@@ -82,7 +82,7 @@ fn one_step(tiny: &Tiny, output: &str, settings: TrainSettings) -> (f64, Vec<Pre
     let (_, ear) = train(&settings).unwrap();
     let out = tiny.path("all.jsonl");
     let file = FileSettings::default();
-    predict::file(&model(tiny.path(output)), &tiny.path("train.csv"), &out, &file, None, LOGITS).unwrap();
+    predict::file(&model(tiny.path(output)), &[tiny.path("train.csv")], &out, &file, None, LOGITS).unwrap();
     let rows = std::fs::read_to_string(out).unwrap();
     let texts: Vec<String> = rows
         .lines()
@@ -133,7 +133,7 @@ fn several_labels_are_learnt_and_given() {
         // The file with predictions reads as one with labels.
         let out = tiny.path("out.csv");
         let file = FileSettings::default();
-        predict::file(&result, &tiny.path("test.csv"), &out, &file, None, LOGITS).unwrap();
+        predict::file(&result, &[tiny.path("test.csv")], &out, &file, None, LOGITS).unwrap();
         let (ours, gold) = (column(&tiny, "out.csv", 2), column(&tiny, "out.csv", 1));
         let sets = |fields: &[String]| -> Vec<Vec<String>> {
             let mut sets: Vec<Vec<String>> =
@@ -182,8 +182,8 @@ fn labels_may_be_parted_by_a_separator() {
     tiny.write("split.csv", several(0..72, |names| names.join("; ")));
     tiny.write("split-test.csv", several(100..140, |names| names.join(";")));
     let split = TrainSettings {
-        train: Some(tiny.path("split.csv")),
-        eval: Some(tiny.path("split-test.csv")),
+        train: Some(vec![tiny.path("split.csv")]),
+        eval: Some(vec![tiny.path("split-test.csv")]),
         file: FileSettings { label_separator: Some(";".into()), ..FileSettings::default() },
         output: Some(tiny.path("split")),
         ..lists
@@ -213,7 +213,7 @@ fn numbers_are_learnt_and_given() {
         assert_eq!(evaluation.loss.to_bits(), metrics["mse"].to_bits());
 
         let file = FileSettings::default();
-        predict::file(&result, &tiny.path("test.csv"), &tiny.path("out.csv"), &file, None, LOGITS).unwrap();
+        predict::file(&result, &[tiny.path("test.csv")], &tiny.path("out.csv"), &file, None, LOGITS).unwrap();
         let header = std::fs::read_to_string(tiny.path("out.csv")).unwrap();
         assert!(header.starts_with("text,score,predicted_score,logits\n"), "{header}");
         let scores: Vec<f64> =
@@ -235,7 +235,7 @@ fn numbers_are_learnt_and_given() {
     bare.as_object_mut().unwrap().remove("problem_type");
     tiny.write("full/config.json", bare.to_string());
     let again =
-        evaluate(&model(tiny.path("full")), None, &tiny.path("test.csv"), &FileSettings::default(), None);
+        evaluate(&model(tiny.path("full")), None, &[tiny.path("test.csv")], &FileSettings::default(), None);
     assert!(again.unwrap().metrics.get("pearson").unwrap() > 0.9);
     let on = TrainSettings { model: model(tiny.path("full")), ..regression(&tiny, "full", "on") };
     let (_, ear) = train(&on).unwrap();
@@ -306,7 +306,7 @@ fn pairs_are_found_learnt_and_given() {
     assert_eq!(evaluation.metrics.values, report.metrics.unwrap());
 
     let file = FileSettings::default();
-    predict::file(&result, &tiny.path("test.csv"), &tiny.path("out.jsonl"), &file, None, LOGITS).unwrap();
+    predict::file(&result, &[tiny.path("test.csv")], &tiny.path("out.jsonl"), &file, None, LOGITS).unwrap();
     let lines = std::fs::read_to_string(tiny.path("out.jsonl")).unwrap();
     let pairs: Vec<(String, String)> = [(0, 0), (0, 1)]
         .map(|(first, second)| (format!("my {}", WORDS[first]), format!("{}, card", WORDS[second])))
@@ -352,16 +352,16 @@ fn what_has_no_meaning_is_refused() {
         ),
         (
             |s, t| {
-                s.train = Some(t.write(
+                s.train = Some(vec![t.write(
                     "words.csv",
                     numbers(0..72).replacen("my lost card,1.625", "my lost card,much", 1),
-                ))
+                )])
             },
             "column `score`: expected a number such as 3.5, got `much`",
         ),
         (
             |s, t| {
-                s.train = Some(t.write("lists.csv", several(0..72, as_json)));
+                s.train = Some(vec![t.write("lists.csv", several(0..72, as_json))]);
                 s.eval = None;
                 s.label_smoothing = Some(0.1);
             },
@@ -369,7 +369,7 @@ fn what_has_no_meaning_is_refused() {
         ),
         (
             |s, t| {
-                s.train = Some(t.write("lists.csv", several(0..72, as_json)));
+                s.train = Some(vec![t.write("lists.csv", several(0..72, as_json))]);
                 (s.eval, s.eval_split) = (None, Some(0.0));
                 s.model.thresholds = Some("tuned".into());
             },
@@ -377,7 +377,7 @@ fn what_has_no_meaning_is_refused() {
         ),
         (
             |s, t| {
-                s.train = Some(t.write("lists.csv", several(0..72, as_json)));
+                s.train = Some(vec![t.write("lists.csv", several(0..72, as_json))]);
                 s.eval = None;
                 s.model.thresholds = Some("1.5".into());
             },

@@ -20,7 +20,8 @@ fn another_run_is_not_replaced_unasked() {
     let wrong = TrainSettings { accumulation: Some(0), ..settings(&tiny, "lora", "result") };
     assert!(refused(&wrong).starts_with("--accumulation: "));
     tiny.write("odd.csv", "text,label\nmy card,pay\n");
-    let wrong = TrainSettings { train: Some(tiny.path("odd.csv")), ..settings(&tiny, "lora", "result") };
+    let wrong =
+        TrainSettings { train: Some(vec![tiny.path("odd.csv")]), ..settings(&tiny, "lora", "result") };
     assert!(refused(&wrong).contains("odd.csv: expected at least two classes"));
     assert!(tiny.files("result") == before);
 

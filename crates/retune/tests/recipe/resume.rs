@@ -303,7 +303,7 @@ fn a_spike_that_stops_it_names_the_line_and_can_be_passed() {
     rows += "pay money,lost\nmy card is lost,lost\npay money,pay\n";
     tiny.write("rows.csv", rows);
     let spiky = |what: &str, output: &str| TrainSettings {
-        train: Some(tiny.path("rows.csv")),
+        train: Some(vec![tiny.path("rows.csv")]),
         eval: None,
         eval_split: Some(0.0),
         shuffle: Some(false),

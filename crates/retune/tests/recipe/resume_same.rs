@@ -34,8 +34,8 @@ fn a_finished_run_gives_its_report_and_changes_nothing() {
     tiny.write("other.csv", "text,label\npay,pay\n");
     fs::copy(tiny.path("train.csv"), tiny.path("copy.csv")).unwrap();
     let inputs = |train: &str, eval: &str, base: &str| TrainSettings {
-        train: Some(tiny.path(train)),
-        eval: Some(tiny.path(eval)),
+        train: Some(vec![tiny.path(train)]),
+        eval: Some(vec![tiny.path(eval)]),
         model: model(tiny.path(base)),
         ..resume(&tiny, "result")
     };
@@ -56,7 +56,7 @@ fn a_finished_run_gives_its_report_and_changes_nothing() {
     let held = TrainSettings { eval: None, eval_split: Some(0.2), ..saved(&tiny, "head", "held") };
     let (expected, _) = train(&held).unwrap();
     assert_eq!(told(&train(&resume(&tiny, "held")).unwrap().0), told(&expected));
-    let error = refused(&TrainSettings { eval: Some(tiny.path("test.csv")), ..resume(&tiny, "held") });
+    let error = refused(&TrainSettings { eval: Some(vec![tiny.path("test.csv")]), ..resume(&tiny, "held") });
     assert!(error.contains("--eval was not given and is "), "{error}");
 }
 

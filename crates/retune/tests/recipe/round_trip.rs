@@ -93,7 +93,7 @@ fn predictions_are_those_that_were_counted() {
     let to = |name: &str| {
         let file = FileSettings::default();
         let done =
-            predict::file(&result, &tiny.path("test.csv"), &tiny.path(name), &file, None, LOGITS).unwrap();
+            predict::file(&result, &[tiny.path("test.csv")], &tiny.path(name), &file, None, LOGITS).unwrap();
         assert_eq!((done.rows, done.tokens, done.truncated), (31, evaluation.tokens, 0));
         std::fs::read_to_string(tiny.path(name)).unwrap()
     };
@@ -147,7 +147,7 @@ fn rows_to_predict_need_no_label_and_may_be_empty() {
     let file = FileSettings::default();
     let done = predict::file(
         &model(tiny.path("result")),
-        &tiny.path("new.csv"),
+        &[tiny.path("new.csv")],
         &out,
         &file,
         None,
@@ -173,7 +173,7 @@ fn predictions_do_not_replace_their_input() {
     let into = tiny.path("result/../test.csv");
     let error = predict::file(
         &model(tiny.path("result")),
-        &tiny.path("test.csv"),
+        &[tiny.path("test.csv")],
         &into,
         &file,
         None,
@@ -192,7 +192,7 @@ fn a_row_keeps_all_that_it_had() {
     let result = model(tiny.path("result"));
     let file = FileSettings { text_column: Some("say it".into()), ..FileSettings::default() };
     let rows = "{\"id\": 7.50, \"say it\": \"my card\", \"score\": {\"é\": [1]}}\n{\"label\": \"12\", \"say it\": \"丢\"}\n";
-    let from = tiny.write("new.jsonl", rows);
+    let from = [tiny.write("new.jsonl", rows)];
     let write = |to: &str, writing: Writing| {
         let done = predict::file(&result, &from, &tiny.path(to), &file, None, writing);
         done.map(|done| (std::fs::read_to_string(tiny.path(to)).unwrap(), done.said))

@@ -68,8 +68,8 @@ pub(crate) fn settings(tiny: &Tiny, method: &str, output: &str) -> TrainSettings
     TrainSettings {
         method_options,
         model: ModelSettings { model: Some(tiny.path("base")), ..ModelSettings::default() },
-        train: Some(tiny.path("train.csv")),
-        eval: Some(tiny.path("test.csv")),
+        train: Some(vec![tiny.path("train.csv")]),
+        eval: Some(vec![tiny.path("test.csv")]),
         output: Some(tiny.path(output)),
         method: Some(method.to_string()),
         epochs: Some(2.0),
@@ -96,7 +96,7 @@ pub(crate) fn model(folder: impl Into<PathBuf>) -> ModelSettings {
 }
 
 pub(crate) fn score(model: &ModelSettings, tiny: &Tiny, data: &str) -> Result<Evaluation, Error> {
-    evaluate(model, None, &tiny.path(data), &FileSettings::default(), None)
+    evaluate(model, None, &[tiny.path(data)], &FileSettings::default(), None)
 }
 
 /// Predictions, logits included, for texts that no training saw.
