@@ -68,6 +68,13 @@ pub struct Ends<'a> {
     pub before_activation: Option<ValuesMut<'a>>,
 }
 
+impl Ends<'_> {
+    /// Whether nothing is applied.
+    pub(super) fn are_none(&self) -> bool {
+        self.bias.is_none() && self.activation == Activation::Identity && self.before_activation.is_none()
+    }
+}
+
 /// A function applied to each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activation {

@@ -227,11 +227,13 @@ pub(super) fn gated_backward<E: Element>(
 
 /// Rows in sixteen parts, each summed in order, then the parts: what is read lies side by side.
 pub(super) fn sum_rows<E: Element>(values: &[E], out: &mut [f32], accumulate: bool) {
-    sum_over_rows(values.len(), out, accumulate, |range, sums| {
+    let columns = out.len();
+    sum_in_parts(values.len() / columns.max(1), out, accumulate, |range, sums| {
         vectorised(
             #[inline(always)]
             || {
-                for row in values[range].chunks_exact(sums.len()) {
+                let values = &values[range.start * columns..range.end * columns];
+                for row in values.chunks_exact(columns) {
                     for (sum, x) in sums.iter_mut().zip(row) {
                         *sum += x.get();
                     }
@@ -241,27 +243,27 @@ pub(super) fn sum_rows<E: Element>(values: &[E], out: &mut [f32], accumulate: bo
     });
 }
 
-/// `out (+)= ` what `add` adds up over ranges of whole rows, of `len` values in all.
-pub(super) fn sum_over_rows(
-    len: usize,
+/// `out (+)= ` what `add` adds up over sixteen ranges of `rows`, each into sums of its own.
+pub(super) fn sum_in_parts(
+    rows: usize,
     out: &mut [f32],
     accumulate: bool,
     add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
 ) {
     const PARTS: usize = 16;
-    let columns = out.len();
-    if columns == 0 {
+    let len = out.len();
+    if len == 0 {
         return;
     }
-    let each = (len / columns).div_ceil(PARTS).max(1) * columns;
-    let mut parts = vec![0.0; len.div_ceil(each).max(1) * columns];
-    parts.par_chunks_mut(columns).enumerate().with_max_len(1).for_each(|(part, sums)| {
-        add(part * each..((part + 1) * each).min(len), sums);
+    let each = rows.div_ceil(PARTS).max(1);
+    let mut parts = vec![0.0; rows.div_ceil(each).max(1) * len];
+    parts.par_chunks_mut(len).enumerate().with_max_len(1).for_each(|(part, sums)| {
+        add(part * each..((part + 1) * each).min(rows), sums);
     });
     if !accumulate {
         out.fill(0.0);
     }
-    for part in parts.chunks_exact(columns) {
+    for part in parts.chunks_exact(len) {
         vectorised(
             #[inline(always)]
             || {

@@ -118,12 +118,13 @@ pub(super) fn backward<E: Element>(
 
 /// `out (+)= sum over rows of left * right`
 fn sum_products<E: Element>(left: &[E], right: &[E], out: &mut [f32], accumulate: bool) {
-    super::elementwise::sum_over_rows(left.len(), out, accumulate, |range, sums| {
+    let columns = out.len();
+    super::elementwise::sum_in_parts(left.len() / columns.max(1), out, accumulate, |range, sums| {
         vectorised(
             #[inline(always)]
             || {
-                let columns = sums.len();
-                let (left, right) = (&left[range.clone()], &right[range]);
+                let values = range.start * columns..range.end * columns;
+                let (left, right) = (&left[values.clone()], &right[values]);
                 for (left, right) in left.chunks_exact(columns).zip(right.chunks_exact(columns)) {
                     for ((sum, a), b) in sums.iter_mut().zip(left).zip(right) {
                         *sum += a.get() * b.get();

@@ -11,6 +11,7 @@ mod kernel;
 mod pack;
 #[cfg(test)]
 mod tests;
+mod thin;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -139,19 +140,41 @@ fn workspace_of<P: Packed>(out: DType, products: &[Product<'_>]) -> usize {
     (columns.next_multiple_of(P::tile()[1]) * deepest + waiting) * size_of::<u32>()
 }
 
-/// Rows of a task: what the second cache holds of them, but so few that there are tasks for all threads.
-fn rows_of_task(m: usize, depth: usize, tall: usize) -> usize {
-    let most = (LEFT / depth.max(1)).clamp(tall, 192);
-    let tasks = m.div_ceil(most).max(m.div_ceil(4 * tall).min(8));
-    m.div_ceil(tasks.next_multiple_of(2)).next_multiple_of(tall)
+/// How many tasks share `tiles` of rows: so many that the second cache holds what each packs and there is work for all
+/// threads.
+fn tasks_of(tiles: usize, depth: usize, tall: usize) -> usize {
+    let most = (LEFT / depth.max(1) / tall).clamp(1, 16);
+    let tasks = tiles.div_ceil(most).max(tiles.div_ceil(4).min(8));
+    tasks.next_multiple_of(2).min(tiles)
 }
 
 pub(super) fn gemm(out: ValuesMut<'_>, products: &[Product<'_>], accumulate: bool, ends: Ends<'_>) {
+    let out = match (out, products) {
+        (ValuesMut::F32(out), [product]) if ends.are_none() => {
+            check(out.len(), products);
+            if thin::multiply(out, product, accumulate) {
+                return;
+            }
+            ValuesMut::F32(out)
+        }
+        (out, _) => out,
+    };
     match (on_pairs(products), out) {
         (false, ValuesMut::F32(out)) => multiply::<f32, _>(out, products, accumulate, ends),
         (false, ValuesMut::Bf16(out)) => multiply::<f32, _>(out, products, accumulate, ends),
         (true, ValuesMut::F32(out)) => multiply::<u32, _>(out, products, accumulate, ends),
         (true, ValuesMut::Bf16(out)) => multiply::<u32, _>(out, products, accumulate, ends),
+    }
+}
+
+/// Panics where operands and output do not fit: an op has checked that they do.
+fn check(out: usize, products: &[Product<'_>]) {
+    let Some(first) = products.first() else { return };
+    let (m, n) = (first.left.shape[0], first.right.shape[1]);
+    assert!(out >= m * n, "gemm: the output is smaller than the product");
+    for Product { left, right, .. } in products {
+        let fits = left.is_inside() && right.is_inside() && left.shape[1] == right.shape[0];
+        assert!(fits && [left.shape[0], right.shape[1]] == [m, n], "gemm: operands that do not fit");
     }
 }
 
@@ -166,19 +189,16 @@ fn multiply<P: Packed, E: Element>(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(out.len() >= m * n, "gemm: the output is smaller than the product");
-    for Product { left, right, .. } in products {
-        let fits = left.is_inside() && right.is_inside() && left.shape[1] == right.shape[0];
-        assert!(fits && [left.shape[0], right.shape[1]] == [m, n], "gemm: operands that do not fit");
-    }
+    check(out.len(), products);
     let [tall, wide] = P::tile();
     let rounds = rounds_of::<P>(products);
     let work: usize = rounds.iter().map(|round| round.depth).sum::<usize>() * m * n;
     let deepest = rounds.iter().map(|round| round.depth).max().unwrap_or(0);
-    let height = if work <= SMALL { m.next_multiple_of(tall) } else { rows_of_task(m, deepest, tall) };
+    // Tiles of rows are shared out evenly: the last task is as long as the first.
+    let tiles = m.div_ceil(tall);
+    let down = if work <= SMALL { 1 } else { tasks_of(tiles, deepest, tall) };
     // Few rows leave threads without work unless columns are shared out too.
-    let across =
-        if work <= SMALL { 1 } else { 8usize.div_ceil(m.div_ceil(height)).min(n.div_ceil(4 * wide)) };
+    let across = if work <= SMALL { 1 } else { 8usize.div_ceil(down).min(n.div_ceil(4 * wide)) };
     let width = n.div_ceil(across).next_multiple_of(wide);
     let across = n.div_ceil(width);
 
@@ -194,9 +214,10 @@ fn multiply<P: Packed, E: Element>(
         let right = room.take::<P>(n.next_multiple_of(wide) * round.depth);
         round.pack_right(right, n, work <= SMALL);
         let right = &*right;
-        (0..m.div_ceil(height) * across).into_par_iter().with_max_len(1).for_each(|task| {
-            let (top, left) = (task / across * height, task % across * width);
-            let (rows, columns) = (height.min(m - top), width.min(n - left));
+        (0..down * across).into_par_iter().with_max_len(1).for_each(|task| {
+            let (index_down, left) = (task / across, task % across * width);
+            let [top, bottom] = [index_down, index_down + 1].map(|task| (task * tiles / down * tall).min(m));
+            let (rows, columns) = (bottom - top, width.min(n - left));
             ROWS.with_borrow_mut(|room| {
                 SUMS.with_borrow_mut(|own| {
                     let packed = room.take::<P>(rows.next_multiple_of(tall) * round.depth);
@@ -300,7 +321,7 @@ impl Round<'_> {
     /// All columns of the right operand, shared out; each tile of them is as wide as the kernel's.
     fn pack_right<P: Packed>(&self, out: &mut [P], columns: usize, alone: bool) {
         let wide = P::tile()[1];
-        let tiles = if alone { columns.div_ceil(wide) } else { 4 };
+        let tiles = if alone { columns.div_ceil(wide) } else { 2 };
         let width = tiles * wide;
         out.par_chunks_mut((width * self.depth).max(1)).enumerate().for_each(|(index, out)| {
             let first = index * width;

@@ -133,3 +133,39 @@ fn pairs_of_every_layout_and_type_are_the_plain_sum() {
         }
     }
 }
+
+#[test]
+fn narrow_products_of_every_layout_are_the_plain_sum() {
+    for [m, n, k] in
+        [[301, 8, 45], [301, 5, 768], [45, 8, 301], [8, 45, 301], [2, 33, 17], [3, 1, 19], [37, 16, 1]]
+    {
+        let (left, right) = (halves(m * k, 1), halves(k * n, 2));
+        let wide: Vec<f32> = left.iter().map(|x| x.to_f32()).collect();
+        for (left_t, right_t) in [(false, false), (true, false), (false, true), (true, true)] {
+            let view = |rows, columns, turned| -> [[usize; 2]; 2] {
+                if turned { [[rows, columns], [1, rows]] } else { [[rows, columns], [columns, 1]] }
+            };
+            let ([a_shape, a_strides], [b_shape, b_strides]) = (view(m, k, left_t), view(k, n, right_t));
+            for data in [Values::F32(&wide), Values::Bf16(&left)] {
+                let a = Matrix { data, shape: a_shape, strides: a_strides };
+                let b = Matrix { data: Values::Bf16(&right), shape: b_shape, strides: b_strides };
+                let at = |matrix: Matrix<'_>, row: usize, column: usize| {
+                    let place = row * matrix.strides[0] + column * matrix.strides[1];
+                    with_values!(matrix.data, data => f64::from(data[place].get()))
+                };
+                for adds in [false, true] {
+                    let mut out = vec![1.0f32; m * n];
+                    let product = Product { left: a, right: b, scale: 0.5 };
+                    gemm((&mut out).into(), &[product], adds, Ends::default());
+                    for (index, got) in out.iter().enumerate() {
+                        let (row, column) = (index / n, index % n);
+                        let sum: f64 = (0..k).map(|k| at(a, row, k) * at(b, k, column)).sum();
+                        let want = 0.5 * sum + if adds { 1.0 } else { 0.0 };
+                        let apart = (f64::from(*got) - want).abs();
+                        assert!(apart < 1e-3, "{m} x {n} x {k} at [{row}, {column}]: {got}, expected {want}");
+                    }
+                }
+            }
+        }
+    }
+}
