@@ -5,6 +5,15 @@ use crate::tiny::Tiny;
 
 #[test]
 fn a_plan_holds_what_each_method_holds() {
+    holds("f32");
+}
+
+#[test]
+fn a_plan_holds_what_each_method_holds_in_bf16() {
+    holds("bf16");
+}
+
+fn holds(precision: &str) {
     let tiny = Tiny::new();
     let path = |name: &str| tiny.path(name).display().to_string();
     let (model, rows, output) = (path("base"), path("train.csv"), path("result"));
@@ -19,6 +28,7 @@ fn a_plan_holds_what_each_method_holds() {
             _ => &[],
         };
         let job = ["--model", &model, "--train", &rows, "--method", name, "--epochs", "1", "--json"];
+        let job = [&job[..], &["--precision", precision]].concat();
         // No gradient is so long: the same weights, by a pass of its own and by updates in the backward.
         let [apart, within] = ["1e30", "0"].map(|norm| {
             let job = [&job[..], own, &["--max-grad-norm", norm]].concat();

@@ -1,5 +1,7 @@
 //! The same seed gives the same bytes: again, and on other numbers of threads.
 
+use std::collections::BTreeMap;
+
 use retune::{METHODS, TrainSettings};
 
 use crate::run::{answers, difference, model, settings, train};
@@ -35,6 +37,27 @@ fn results_are_the_same_bytes_on_any_number_of_threads() {
                 assert!(*bytes == other[name], "{method}: {name} differs: {output}");
             }
         }
+    }
+}
+
+#[test]
+fn bf16_gives_the_same_bytes_and_a_model_like_that_of_f32() {
+    let tiny = Tiny::new();
+    for method in METHODS.iter().map(|method| method.name()) {
+        let run = |output: &str, precision: &str, threads: usize| {
+            let output = format!("{method}-{output}");
+            let mut settings = settings(&tiny, method, &output);
+            settings.model.precision = Some(precision.into());
+            on(threads, &settings);
+            let files = tiny.files(&output);
+            let weights: BTreeMap<_, _> =
+                files.into_iter().filter(|(name, _)| name.ends_with(".safetensors")).collect();
+            (weights, answers(&model(tiny.path(&output))))
+        };
+        let (one, two) = (run("one", "bf16", 1), run("two", "bf16", 2));
+        assert!(one.0 == two.0 && !one.0.is_empty(), "{method}: other bits on two threads");
+        let apart = difference(&one.1, &run("f32", "f32", 1).1);
+        assert!(apart < 0.35, "{method}: {apart}");
     }
 }
 
