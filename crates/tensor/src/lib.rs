@@ -12,6 +12,7 @@
 pub mod backend;
 mod device;
 mod dtype;
+mod eight_bit;
 mod error;
 mod gradients;
 pub mod memory;
@@ -23,6 +24,7 @@ mod tensor;
 
 pub use device::Device;
 pub use dtype::{DType, Values, ValuesMut, bf16};
+pub use eight_bit::{EightBit, adamw_8bit};
 pub use error::{Error, Result};
 pub use gradients::{Gradient, Gradients, RowGradient};
 pub use parameters::{ParamId, Parameter, Parameters};

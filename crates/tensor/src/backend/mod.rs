@@ -189,6 +189,14 @@ pub trait Backend: Sync {
     fn cayley_backward(&self, angles: &[f32], block: usize, kind: Cayley, gradient: &[f32], out: &mut [f32]);
     /// Updates weight and moments.
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]);
+    /// Updates weight and moments, each of which is codes and its blocks' largest magnitudes ([`crate::EightBit`]).
+    fn adamw_8bit(
+        &self,
+        step: AdamW,
+        gradient: &[f32],
+        weight: &mut [f32],
+        moments: [(&mut [u8], &mut [f32]); 2],
+    );
     /// Updates some rows of a table and its moments, bit for bit as [`Backend::adamw`] would with all of it. The row
     /// `rows[i]` takes the steps from `from[i]` on, without a gradient but for the last where there is a `gradient`
     /// `[rows, columns]`. Rows rise.

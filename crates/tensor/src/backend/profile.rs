@@ -371,6 +371,15 @@ impl Backend for Profiled {
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
         timed("adamw", None, 0, 7 * weight.bytes(), || CPU.adamw(step, gradient, weight, moments));
     }
+    fn adamw_8bit(
+        &self,
+        step: AdamW,
+        gradient: &[f32],
+        weight: &mut [f32],
+        moments: [(&mut [u8], &mut [f32]); 2],
+    ) {
+        timed("adamw_8bit", None, 0, 4 * weight.len(), || CPU.adamw_8bit(step, gradient, weight, moments));
+    }
     fn adamw_rows(
         &self,
         steps: &[AdamW],

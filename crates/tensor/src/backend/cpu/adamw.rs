@@ -6,7 +6,7 @@ use super::parallel::{BLOCK, Disjoint, rows_per_block, vectorised};
 use crate::backend::AdamW;
 
 /// What a step does to every value.
-struct Factors {
+pub(super) struct Factors {
     betas: [f32; 2],
     epsilon: f32,
     /// The learning rate over the first moment's correction.
@@ -19,7 +19,7 @@ struct Factors {
 }
 
 impl Factors {
-    fn new(step: &AdamW) -> Self {
+    pub(super) fn new(step: &AdamW) -> Self {
         let power = |beta: f32| 1.0 - f64::from(beta).powf(step.step as f64);
         let [beta1, beta2] = step.betas;
         Factors {
@@ -33,7 +33,7 @@ impl Factors {
     }
 
     #[inline(always)]
-    fn update(&self, gradient: f32, weight: &mut f32, first: &mut f32, second: &mut f32) {
+    pub(super) fn update(&self, gradient: f32, weight: &mut f32, first: &mut f32, second: &mut f32) {
         let [beta1, beta2] = self.betas;
         let g = gradient * self.gradient_scale;
         *first += (g - *first) * (1.0 - beta1);

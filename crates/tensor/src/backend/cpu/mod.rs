@@ -3,6 +3,7 @@
 //! over the type of activations: values are widened as they are read and rounded as they are written.
 
 mod adamw;
+mod adamw_8bit;
 mod attention;
 pub mod ceiling;
 mod elementwise;
@@ -265,6 +266,15 @@ impl Backend for Cpu {
     }
     fn adamw(&self, step: AdamW, gradient: &[f32], weight: &mut [f32], moments: [&mut [f32]; 2]) {
         adamw::step(step, gradient, weight, moments);
+    }
+    fn adamw_8bit(
+        &self,
+        step: AdamW,
+        gradient: &[f32],
+        weight: &mut [f32],
+        moments: [(&mut [u8], &mut [f32]); 2],
+    ) {
+        adamw_8bit::step(step, gradient, weight, moments);
     }
     fn adamw_rows(
         &self,

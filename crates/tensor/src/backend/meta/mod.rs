@@ -114,6 +114,7 @@ impl Backend for Meta {
     fn cayley(&self, _: &[f32], _: usize, _: Cayley, _: &mut [f32]) {}
     fn cayley_backward(&self, _: &[f32], _: usize, _: Cayley, _: &[f32], _: &mut [f32]) {}
     fn adamw(&self, _: AdamW, _: &[f32], _: &mut [f32], _: [&mut [f32]; 2]) {}
+    fn adamw_8bit(&self, _: AdamW, _: &[f32], _: &mut [f32], _: [(&mut [u8], &mut [f32]); 2]) {}
     fn adamw_rows(
         &self,
         _: &[AdamW],
