@@ -22,8 +22,6 @@ const MOMENTS: &str = "optimiser.safetensors";
 const METHOD: &str = "method.safetensors";
 const BEST: &str = "best.safetensors";
 const STATE: &str = "state.json";
-/// As PyTorch calls AdamW's moments.
-const MOMENT_NAMES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// The checkpoints of one run.
 #[derive(Debug)]
@@ -177,11 +175,9 @@ impl Checkpoints {
         }
         workshop::restore(parameters, &path.join(WEIGHTS))?;
         let moments = Weights::open(path.join(MOMENTS))?;
-        for (id, tensors) in optimiser.resume_at(saved.state.updates) {
-            for (moment, tensor) in MOMENT_NAMES.iter().zip(tensors) {
-                let name = format!("{moment}.{}", parameters.get(id).name);
-                moments.read_f32_into(&name, tensor.f32_mut()?)?;
-            }
+        for (id, what, tensor) in optimiser.resume_at(saved.state.updates) {
+            let name = format!("{what}.{}", parameters.get(id).name);
+            moments.read_f32_into(&name, tensor.f32_mut()?)?;
         }
         if !method.is_empty() {
             let tensors = Weights::open(path.join(METHOD))?;
@@ -243,13 +239,11 @@ impl Checkpoints {
 }
 
 fn save_moments(parameters: &Parameters, optimiser: &Optimiser, path: &Path) -> Result<()> {
-    let mut tensors: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
-    for (id, moments) in optimiser.moments() {
-        for (moment, tensor) in MOMENT_NAMES.iter().zip(moments) {
-            let name = format!("{moment}.{}", parameters.get(id).name);
-            tensors.push((name, tensor.shape().to_vec(), Tensor::f32(tensor)));
-        }
-    }
+    let moments = optimiser.moments().map(|(id, what, tensor)| {
+        let name = format!("{what}.{}", parameters.get(id).name);
+        (name, tensor.shape().to_vec(), Tensor::f32(tensor))
+    });
+    let tensors: Vec<_> = moments.collect();
     Ok(write_safetensors(path, &tensors, &artefact::metadata())?)
 }
 

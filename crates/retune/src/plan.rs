@@ -6,7 +6,7 @@ use std::time::Instant;
 use retune_adapt::peft::Applied;
 use retune_tensor::backend::meta;
 use retune_tensor::{Parameters, Tape, memory};
-use retune_train::{Batching, EvalEvery, OnSpike, Plan, Settings, Step, rehearse};
+use retune_train::{Batching, EvalEvery, OnSpike, Optimiser, Plan, Settings, Step, rehearse};
 use serde::Serialize;
 
 use crate::evaluate;
@@ -288,14 +288,16 @@ pub(crate) fn disk_bytes(prepared: &Prepared<'_>) -> Result<u64> {
     let run = resolved.train_settings(!examples.eval.is_empty())?;
     // The one to rewind to stays beside those that are kept.
     let checkpoints = resolved.keep_checkpoints as u64 + 1 + u64::from(run.on_spike == OnSpike::Rewind);
-    let values = if run.keep_best { 4 } else { 3 };
     let (_, trained) = model.parameters.count();
     let parameters = &prepared.model_on(Device::Meta)?.parameters;
+    let optimiser = Optimiser::new(parameters, run.adamw)?;
+    let moments: usize = optimiser.moments().map(|(_, _, tensor)| tensor.len()).sum();
+    let weights = if run.keep_best { 2 * trained } else { trained };
     let mut during = prepared.workshop(parameters)?.during;
     let state = during.as_mut().map(|during| during.state()).unwrap_or_default();
     let state: usize = state.iter().map(|(_, tensor)| tensor.len()).sum();
     // Any number may be asked to be kept.
-    let kept = checkpoints.saturating_mul(4 * (values * trained as u64 + state as u64));
+    let kept = checkpoints.saturating_mul(4 * (weights + moments + state) as u64);
     Ok(result_bytes(prepared)?.saturating_add(kept))
 }
 

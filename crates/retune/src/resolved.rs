@@ -8,7 +8,9 @@ use retune_adapt::{Options, nearest};
 use retune_data::ProblemType;
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Parameters};
-use retune_train::{AdamWSettings, Batching, EvalEvery, OnSpike, Plan, SaveEvery, Settings, Shape};
+use retune_train::{
+    AdamWSettings, Batching, EvalEvery, MomentKind, OnSpike, Plan, SaveEvery, Settings, Shape,
+};
 use serde_json::{Value, json};
 
 use crate::dataset::{self, Examples};
@@ -145,7 +147,11 @@ impl<'a> Resolved<'a> {
                 learning_rate,
                 schedule,
                 warmup,
-                adamw: AdamWSettings { weight_decay: weight_decay as f32, ..AdamWSettings::default() },
+                adamw: AdamWSettings {
+                    weight_decay: weight_decay as f32,
+                    moments: moments(given.optimizer.as_deref())?,
+                    ..AdamWSettings::default()
+                },
                 max_grad_norm: Some(max_grad_norm).filter(|norm| *norm > 0.0),
                 seed: dataset::seed(given),
                 eval_every: eval_every(given.eval_every.as_deref())?,
@@ -334,6 +340,7 @@ impl<'a> Resolved<'a> {
             "layer_decay": self.layer_decay,
             "schedule": schedule,
             "warmup": warmup,
+            "optimizer": adamw.moments.name(),
             "betas": adamw.betas.map(f32),
             "epsilon": f32(adamw.epsilon),
             "weight_decay": f32(adamw.weight_decay),
@@ -386,6 +393,12 @@ fn at_least_1(flag: &'static str, value: usize) -> Result<usize> {
         return Err(Error::Setting { flag, message: "expected at least 1, got 0".into() });
     }
     Ok(value)
+}
+
+/// How the optimiser that is named keeps its moments.
+pub(crate) fn moments(optimizer: Option<&str>) -> Result<MomentKind> {
+    let name = one_of("optimizer", optimizer, &MomentKind::NAMES)?;
+    Ok(name.and_then(MomentKind::of).unwrap_or_default())
 }
 
 fn one_of<'v>(flag: &'static str, value: Option<&'v str>, known: &[&str]) -> Result<Option<&'v str>> {

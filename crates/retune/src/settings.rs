@@ -181,6 +181,13 @@ pub struct TrainSettings {
         arg(long, visible_alias = "lr", value_name = "RATE", help_heading = "Training")
     )]
     pub learning_rate: Option<f64>,
+    /// adamw, or adamw-8bit: its moments take 2 bytes a trained value and not 8, but for embeddings and small tensors
+    /// [default: adamw]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Training", hide_short_help = true)
+    )]
+    pub optimizer: Option<String>,
     /// How it goes on after the warm-up: linear, cosine or constant [default: linear]
     #[cfg_attr(
         feature = "clap",

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 
 use retune_tensor::backend::AdamW;
-use retune_tensor::{Error, Gradient, Gradients, ParamId, Parameters, Result, Tape, Tensor};
+use retune_tensor::{Error, Gradient, Gradients, ParamId, Parameters, Result, Tape, Tensor, adamw_8bit};
 
+use crate::MomentKind;
 use crate::lazy_table::LazyTable;
+use crate::moments::Moments;
 
 /// What AdamW is told once.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,11 +16,13 @@ pub struct AdamWSettings {
     pub epsilon: f32,
     /// Decoupled decay; biases and norms have none.
     pub weight_decay: f32,
+    /// How the moments are kept.
+    pub moments: MomentKind,
 }
 
 impl Default for AdamWSettings {
     fn default() -> Self {
-        AdamWSettings { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01 }
+        AdamWSettings { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.01, moments: MomentKind::Full }
     }
 }
 
@@ -26,7 +30,7 @@ impl Default for AdamWSettings {
 #[derive(Debug)]
 pub struct Optimiser {
     settings: AdamWSettings,
-    moments: BTreeMap<ParamId, [Tensor; 2]>,
+    moments: BTreeMap<ParamId, Moments>,
     /// Of parameters that are tables, once they had a gradient of some rows.
     tables: BTreeMap<ParamId, LazyTable>,
     lazy: bool,
@@ -38,10 +42,9 @@ pub struct Optimiser {
 impl Optimiser {
     /// Nothing seen yet: both moments 0. They are made at once, so that the memory a run needs is taken at its start.
     pub fn new(parameters: &Parameters, settings: AdamWSettings) -> Result<Self> {
-        let zeros = |tensor: &Tensor| Tensor::zeros(tensor.device(), tensor.shape());
         let moments = parameters
             .trainable()
-            .map(|(id, parameter)| Ok((id, [zeros(&parameter.value)?, zeros(&parameter.value)?])))
+            .map(|(id, parameter)| Ok((id, Moments::new(parameter, settings.moments)?)))
             .collect::<Result<_>>()?;
         let (tables, rates) = (BTreeMap::new(), BTreeMap::new());
         Ok(Optimiser { settings, moments, tables, lazy: false, rates, steps: 0 })
@@ -66,7 +69,9 @@ impl Optimiser {
         let tape = Tape::until_lookup();
         let pass = pass(&tape, parameters);
         for (id, ids) in tape.lookups(pass)? {
-            if let (Some(table), Some(moments)) = (self.tables.get_mut(&id), self.moments.get_mut(&id)) {
+            if let (Some(table), Some(Moments::Full(moments))) =
+                (self.tables.get_mut(&id), self.moments.get_mut(&id))
+            {
                 table.refresh(&ids, &mut parameters.get_mut(id).value, moments)?;
             }
         }
@@ -76,7 +81,7 @@ impl Optimiser {
     /// Brings all rows of all tables up to date.
     pub fn flush(&mut self, parameters: &mut Parameters) -> Result<()> {
         for (id, table) in &mut self.tables {
-            if let Some(moments) = self.moments.get_mut(id) {
+            if let Some(Moments::Full(moments)) = self.moments.get_mut(id) {
                 table.flush(&mut parameters.get_mut(*id).value, moments)?;
             }
         }
@@ -94,16 +99,20 @@ impl Optimiser {
         self.steps
     }
 
-    /// The moments of each trained parameter: the means of its gradients and of their squares, in its shape.
-    pub fn moments(&self) -> impl Iterator<Item = (ParamId, &[Tensor; 2])> {
-        self.moments.iter().map(|(id, moments)| (*id, moments))
+    /// The moments of each trained parameter, all that is kept of them, by what it is.
+    pub fn moments(&self) -> impl Iterator<Item = (ParamId, &'static str, &Tensor)> {
+        let all = self.moments.iter();
+        all.flat_map(|(id, moments)| moments.tensors().into_iter().map(|(what, tensor)| (*id, what, tensor)))
     }
 
     /// The same, to be brought back after `steps` updates, with the weights of then.
-    pub fn resume_at(&mut self, steps: u64) -> impl Iterator<Item = (ParamId, &mut [Tensor; 2])> {
+    pub fn resume_at(&mut self, steps: u64) -> impl Iterator<Item = (ParamId, &'static str, &mut Tensor)> {
         self.steps = steps;
         self.tables.clear();
-        self.moments.iter_mut().map(|(id, moments)| (*id, moments))
+        let all = self.moments.iter_mut();
+        all.flat_map(|(id, moments)| {
+            moments.tensors_mut().into_iter().map(|(what, tensor)| (*id, what, tensor))
+        })
     }
 
     /// Begins the next update: with it each trained parameter that has a gradient is changed once, in any order. The
@@ -151,20 +160,23 @@ impl Update<'_> {
             gradient_scale: self.gradient_scale,
         };
         let weight = &mut parameter.value;
-        let was_up_to_date = match gradient {
-            Gradient::Dense(gradient) => {
-                let [first, second] = &mut *moments;
+        let was_up_to_date = match (moments, gradient) {
+            (Moments::Full([first, second]), Gradient::Dense(gradient)) => {
                 let moments = [first.f32_mut()?, second.f32_mut()?];
                 weight.device().backend().adamw(step, gradient.f32(), weight.f32_mut()?, moments);
                 !tables.get(&id).is_some_and(LazyTable::is_behind)
             }
-            Gradient::Rows(gradient) => {
+            (Moments::Full(moments), Gradient::Rows(gradient)) => {
                 let table = tables.entry(id).or_default();
                 let was_up_to_date = table.update(step, gradient, weight, moments)?;
                 if !*lazy {
                     table.flush(weight, moments)?;
                 }
                 was_up_to_date
+            }
+            (Moments::EightBit(moments), gradient) => {
+                adamw_8bit(step, &gradient.to_dense()?, weight, moments)?;
+                true
             }
         };
         if was_up_to_date {

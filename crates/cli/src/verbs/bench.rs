@@ -36,6 +36,9 @@ examples:
         /// What activations and frozen matrices are kept as: f32 or bf16
         #[arg(long, default_value = "f32", value_name = "TYPE")]
         precision: DType,
+        /// adamw or adamw-8bit
+        #[arg(long, default_value = "adamw", value_name = "NAME")]
+        optimizer: String,
         /// Rows a step
         #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         batch: u32,
@@ -68,12 +71,13 @@ example:
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     match &args.what {
-        What::Step { shape, method, precision, batch, length, steps, profile, threads } => {
+        What::Step { shape, method, precision, optimizer, batch, length, steps, profile, threads } => {
             use_threads(*threads)?;
             let settings = StepSettings {
                 shape: shape.clone(),
                 method: method.clone(),
                 precision: *precision,
+                optimizer: optimizer.clone(),
                 batch: *batch as usize,
                 length: *length as usize,
                 steps: *steps as usize,

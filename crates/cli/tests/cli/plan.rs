@@ -88,6 +88,29 @@ fn a_plan_is_what_the_training_takes() {
 }
 
 #[test]
+fn a_plan_knows_moments_in_bytes() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    tiny.model("base", 1, |config| drop(config.insert("intermediate_size".into(), 1000.into())));
+    let (model, rows, output) = (path("base"), path("train.csv"), path("result"));
+    let [full, bytes] = ["adamw", "adamw-8bit"].map(|optimizer| {
+        let job =
+            ["--model", &model, "--train", &rows, "--method", "full", "--optimizer", optimizer, "--json"];
+        let job = [&job[..], &["--max-grad-norm", "0", "--batch-size", "4"]].concat();
+        let plan = retune(&[&["plan"], &job[..]].concat()).succeeded().json();
+        let run = [&["train", "--output", &output, "--overwrite"], &job[..]].concat();
+        let train = retune(&run).succeeded().json();
+        assert_eq!(plan["peak_memory_bytes"], train["peak_memory_bytes"], "{optimizer}");
+        ["peak_memory_bytes", "disk_bytes"].map(|key| plan[key].as_u64().unwrap())
+    });
+    // Four matrices of 18,000 values take 6 bytes less each, and so does each of three checkpoints.
+    for ((full, bytes), times) in full.into_iter().zip(bytes).zip([1, 3]) {
+        let (difference, most) = (full - bytes, times * 4 * 18_000 * 6);
+        assert!(difference > most * 9 / 10 && difference < most, "{difference} of {most}");
+    }
+}
+
+#[test]
 fn the_largest_batch_that_fits_is_found() {
     let tiny = Tiny::new();
     let path = |name: &str| tiny.path(name).display().to_string();

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::Shape;
 use super::profile::{OpCost, by_kernel, write_trace};
 use crate::Result;
+use crate::resolved::moments;
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,8 @@ pub struct StepSettings {
     pub method: String,
     /// What activations and frozen matrices are kept as.
     pub precision: DType,
+    /// `adamw` or `adamw-8bit`.
+    pub optimizer: String,
     /// Rows a step.
     pub batch: usize,
     /// Tokens a row.
@@ -49,6 +52,8 @@ pub struct StepCost {
     pub method: String,
     /// What activations and frozen matrices are kept as.
     pub precision: &'static str,
+    /// The optimiser's.
+    pub optimizer: String,
     /// Rows a step.
     pub batch: usize,
     /// Tokens a row.
@@ -96,16 +101,17 @@ struct Task {
 /// AdamW (in the backward, as no clipping is asked for), with the dropouts of the shape. Errors if shape or method is
 /// unknown, or where the memory is too small.
 pub fn step(settings: &StepSettings) -> Result<StepCost> {
+    let adamw = AdamWSettings { moments: moments(Some(&settings.optimizer))?, ..AdamWSettings::default() };
     let flops = {
         let mut bench = Bench::new(settings, Device::Meta)?;
-        let mut optimiser = Optimiser::new(&bench.parameters, AdamWSettings::default())?.lazy();
+        let mut optimiser = Optimiser::new(&bench.parameters, adamw)?.lazy();
         take_flops();
         bench.step(&mut optimiser, 0)?;
         take_flops()
     };
     let ceiling = super::gemm::ceiling(settings.precision);
     let mut bench = Bench::new(settings, Device::Cpu)?;
-    let mut optimiser = Optimiser::new(&bench.parameters, AdamWSettings::default())?.lazy();
+    let mut optimiser = Optimiser::new(&bench.parameters, adamw)?.lazy();
     let mut loss = bench.step(&mut optimiser, 0)?;
     let mut seconds = Vec::new();
     if settings.profile {
@@ -132,6 +138,7 @@ pub fn step(settings: &StepSettings) -> Result<StepCost> {
         shape: settings.shape.clone(),
         method: settings.method.clone(),
         precision: settings.precision.name(),
+        optimizer: settings.optimizer.clone(),
         batch: settings.batch,
         length: settings.length,
         threads: rayon::current_num_threads(),

@@ -61,6 +61,10 @@ fn a_setting_that_cannot_be() {
             "--overwrite: --resume goes on with what is there",
         ),
         (|s, _| s.schedule = Some("cosin".into()), "did you mean cosine?"),
+        (
+            |s, _| s.optimizer = Some("adamw8bit".into()),
+            "--optimizer: expected adamw or adamw-8bit, got `adamw8bit`; did you mean adamw-8bit?",
+        ),
         (|s, _| s.class_weights = Some("balance".into()), "did you mean balanced?"),
         (|s, _| s.eval_every = Some("often".into()), "--eval-every: expected epoch or a number of steps"),
         (

@@ -80,6 +80,30 @@ fn a_run_that_was_interrupted_becomes_the_run_that_was_not() {
 }
 
 #[test]
+fn moments_in_bytes_come_back_to_the_bit() {
+    let tiny = Tiny::new();
+    // Of which some tensors are large enough.
+    tiny.model("base", 1, |config| drop(config.insert("intermediate_size".into(), 256.into())));
+    let settings = |output: &str| TrainSettings {
+        optimizer: Some("adamw-8bit".into()),
+        max_grad_norm: Some(0.0),
+        ..saved(&tiny, "full", output)
+    };
+    train(&settings("whole")).unwrap();
+    for after in [1, 5] {
+        let output = format!("stopped-{after}");
+        interrupted(&settings(&output), after);
+        let other = TrainSettings { optimizer: Some("adamw".into()), ..resume(&tiny, &output) };
+        assert!(refused(&other).contains("--optimizer was adamw-8bit and is adamw"));
+        train(&resume(&tiny, &output)).unwrap();
+        same(&tiny, &output, "whole");
+    }
+    let others = TrainSettings { optimizer: None, ..settings("others") };
+    train(&others).unwrap();
+    assert!(tiny.files("others")["model.safetensors"] != tiny.files("whole")["model.safetensors"]);
+}
+
+#[test]
 fn weights_moments_and_state_of_a_checkpoint_do_not_depend_on_interruptions() {
     let tiny = Tiny::new();
     let every = |output| TrainSettings { keep_checkpoints: Some(100), ..saved(&tiny, "lora", output) };

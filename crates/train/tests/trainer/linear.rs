@@ -7,8 +7,8 @@ use retune_tensor::backend::{Activation, Layout};
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Parameters, Sink, Tape, Tensor, Var, ops};
 use retune_train::{
-    AdamWSettings, Checkpoint, EvalEvery, Evaluated, OnSpike, Optimiser, SaveEvery, Settings, Shape, State,
-    Workshop,
+    AdamWSettings, Checkpoint, EvalEvery, Evaluated, MomentKind, OnSpike, Optimiser, SaveEvery, Settings,
+    Shape, State, Workshop,
 };
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -208,7 +208,7 @@ impl Workshop for Linear {
 
     fn save(&mut self, checkpoint: &Checkpoint<'_>) -> Result<(), AnyError> {
         let trained = checkpoint.parameters.trainable().map(|(_, parameter)| &parameter.value);
-        let moments = checkpoint.optimiser.moments().flat_map(|(_, moments)| moments);
+        let moments = checkpoint.optimiser.moments().map(|(_, _, tensor)| tensor);
         let saved = Saved {
             state: serde_json::to_string(checkpoint.state)?,
             tensors: trained.chain(moments).map(|tensor| tensor.f32().to_vec()).collect(),
@@ -230,7 +230,7 @@ impl Workshop for Linear {
         let mut tensors = saved.tensors.iter();
         let trained = parameters.iter_mut().filter(|(_, parameter)| parameter.trainable);
         let trained = trained.map(|(_, parameter)| &mut parameter.value);
-        let moments = optimiser.resume_at(state.updates).flat_map(|(_, moments)| moments);
+        let moments = optimiser.resume_at(state.updates).map(|(_, _, tensor)| tensor);
         for tensor in trained.chain(moments) {
             tensor.f32_mut()?.copy_from_slice(tensors.next().ok_or("too few tensors")?);
         }
@@ -263,7 +263,12 @@ pub(crate) fn settings() -> Settings {
         learning_rate: 0.05,
         schedule: Shape::Linear,
         warmup: 0.0,
-        adamw: AdamWSettings { betas: [0.8, 0.95], epsilon: 1e-6, weight_decay: 0.1 },
+        adamw: AdamWSettings {
+            betas: [0.8, 0.95],
+            epsilon: 1e-6,
+            weight_decay: 0.1,
+            moments: MomentKind::Full,
+        },
         max_grad_norm: None,
         seed: 5,
         eval_every: EvalEvery::Epoch,

@@ -115,7 +115,7 @@ impl Workshop for Words {
 
     fn save(&mut self, checkpoint: &Checkpoint<'_>) -> std::result::Result<(), AnyError> {
         let weights = checkpoint.parameters.iter().map(|(_, parameter)| &parameter.value);
-        let moments = checkpoint.optimiser.moments().flat_map(|(_, moments)| moments);
+        let moments = checkpoint.optimiser.moments().map(|(_, _, tensor)| tensor);
         let tensors = weights.chain(moments).map(|tensor| tensor.f32().to_vec()).collect();
         self.saved.insert(checkpoint.state.step, (checkpoint.state.clone(), tensors));
         Ok(())
@@ -130,7 +130,7 @@ impl Workshop for Words {
         let Some(step) = step.or(self.saved.keys().next_back().copied()) else { return Ok(None) };
         let (state, tensors) = self.saved[&step].clone();
         let weights = parameters.iter_mut().map(|(_, parameter)| &mut parameter.value);
-        let moments = optimiser.resume_at(state.updates).flat_map(|(_, moments)| moments);
+        let moments = optimiser.resume_at(state.updates).map(|(_, _, tensor)| tensor);
         for (tensor, values) in weights.chain(moments).zip(tensors) {
             tensor.f32_mut()?.copy_from_slice(&values);
         }
