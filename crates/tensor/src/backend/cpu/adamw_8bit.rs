@@ -62,8 +62,8 @@ impl Scale {
     /// The place nearest to `x`, which lies between -1 and 1.
     #[inline(always)]
     fn code(&self, x: f32) -> u8 {
-        // Also where it is no number.
-        let x = x.max(-1.0).min(1.0);
+        // What is no number stays none, and has bits that are a place in the table too.
+        let x = x.clamp(-1.0, 1.0);
         let bits = x.abs().to_bits() as usize >> 16 | if x < 0.0 { SIGN } else { 0 };
         let first = self.first[bits];
         first + u8::from(x > self.middles[usize::from(first)])
