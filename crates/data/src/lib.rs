@@ -61,4 +61,4 @@ pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};
 pub use strata::Strata;
 pub use table::{Place, Row, Table};
 pub use tokens::Tokens;
-pub use windows::windows;
+pub use windows::{TextWindow, TextWindows, windows};
