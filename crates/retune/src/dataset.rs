@@ -9,6 +9,7 @@ use retune_data::{
 };
 
 use crate::artefact::absolute;
+use crate::labelling::has_unanswerable;
 use crate::{Error, Result, TextModel, TrainSettings, inputs};
 
 /// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
@@ -28,6 +29,13 @@ pub(crate) struct Examples {
     pub columns: ColumnNames,
     /// Sentences for the user: what was found, what was guessed, what looks odd.
     pub said: Vec<String>,
+}
+
+impl Examples {
+    /// Whether some questions have no answer.
+    pub fn unanswerable(&self) -> bool {
+        has_unanswerable(&self.train) || has_unanswerable(&self.eval)
+    }
 }
 
 /// The task: as asked, else by what the training file looks like. The sentence says by what.

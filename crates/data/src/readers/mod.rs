@@ -18,6 +18,7 @@ use crate::notice::Notice;
 use crate::table::Table;
 use crate::wording::{did_you_mean, list};
 use sniff::sniff_json;
+pub(crate) use squad::is_squad;
 
 /// What the user says about files; what is left out is found from their content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl<'f> FileUnderWay<'f> {
             None => {
                 let text = self.text()?;
                 match sniff_json(text.text()) {
-                    _ if squad::is_squad(text.text()) => squad::read(self),
+                    _ if is_squad(text.text()) => squad::read(self),
                     Some(Format::Json) => json::read(self),
                     Some(_) => jsonl::read(self),
                     None => csv::read(self, BETWEEN),
