@@ -56,7 +56,7 @@ pub use problem_type::{FoundProblemType, ProblemType};
 pub use profile::{ClassCount, DataProfile, Duplicates, Lengths, Numbers, Overlap};
 pub use questions::{QuestionColumns, Questions, looks_like_questions};
 pub use random::Random;
-pub use readers::{ReadOptions, named_files, parse_table, read_table, read_tables};
+pub use readers::{ReadOptions, beginning, named_files, parse_table, read_table, read_tables};
 pub use split::{Split, duplicate_groups, stratified_sample, stratified_split};
 pub use strata::Strata;
 pub use table::{Place, Row, Table};

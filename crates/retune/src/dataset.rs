@@ -183,6 +183,8 @@ pub(crate) fn rows(
 /// What is worth knowing before any time is spent.
 pub(crate) fn profile(examples: &Examples, train: &TaskRows, max_length: usize) -> Result<DataProfile> {
     let lengths = train.tokens.full_lengths();
+    // What is read in windows loses nothing.
+    let max_length = if train.tokens.windows().is_empty() { max_length } else { usize::MAX };
     let profile =
         DataProfile::new(&examples.train, Some(&examples.labels)).with_lengths(&lengths, max_length)?;
     Ok(profile.with_eval(&examples.train, &examples.eval))

@@ -1,12 +1,12 @@
 //! A question over a text: where in the text its answer begins and ends, if it has one (Rajpurkar et al. 2016, 2018).
 
 use std::collections::HashSet;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use retune_data::{
-    DataError, Example, Format, LabelMap, ProblemType, QuestionColumns, Table, Wanted, looks_like_questions,
-    read_tables,
+    DataError, Example, Format, LabelMap, ProblemType, QuestionColumns, Table, Wanted, beginning,
+    looks_like_questions, read_tables,
 };
 use retune_model::families::HeadKind;
 use serde::ser::{SerializeMap, Serializer};
@@ -54,11 +54,8 @@ impl Task for QuestionAnswering {
         &FORMS
     }
 
-    fn recognises(&self, path: &Path, _: &Reading<'_>) -> Option<String> {
-        const BEGINNING: u64 = 1 << 16;
-        let mut beginning = Vec::new();
-        std::fs::File::open(path).ok()?.take(BEGINNING).read_to_end(&mut beginning).ok()?;
-        looks_like_questions(&String::from_utf8_lossy(&beginning)).map(str::to_owned)
+    fn recognises(&self, path: &Path, reading: &Reading<'_>) -> Option<String> {
+        looks_like_questions(&beginning(path, &reading.options).ok()?).map(str::to_owned)
     }
 
     fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
@@ -123,6 +120,7 @@ impl Task for QuestionAnswering {
 fn check_ids(table: &Table, columns: &QuestionColumns) -> Result<(), AdaptError> {
     let mut seen = HashSet::new();
     for row in table.rows() {
+        let row = row?;
         let id = columns.id(&row);
         if seen.contains(&id) {
             let message =
@@ -164,6 +162,7 @@ impl RowFile for QuestionFile {
         let mut json = serde_json::Serializer::pretty(&mut *writer);
         let mut map = json.serialize_map(Some(predictions.len()))?;
         for (row, answered) in self.table.rows().zip(predictions) {
+            let row = row.map_err(io::Error::other)?;
             let id = self.columns.id(&row);
             let text = match &answered.answer {
                 Answer::Span { answer, .. } => answer.as_str(),

@@ -68,6 +68,15 @@ pub fn named_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     Ok(find_files(named)?.0)
 }
 
+/// How the file at `path` begins, unpacked and decoded: enough to tell what it is.
+///
+/// # Errors
+/// The file cannot be read, unpacked or decoded.
+pub fn beginning(path: &Path, options: &ReadOptions) -> Result<String, DataError> {
+    let input = Input::open(path)?;
+    Ok(Text::open(&input, options.encoding.as_deref())?.text().to_owned())
+}
+
 /// Reads a table from text that is already decoded; `path` only names it, in errors and as [`Table::path`].
 ///
 /// # Errors
