@@ -111,7 +111,7 @@ mod tests {
                 _ => spans.push([byte, end]),
             }
         }
-        spans.insert(3, [4, 4]);
+        spans.insert(1, [4, 4]);
         spans
     }
 

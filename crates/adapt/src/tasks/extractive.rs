@@ -1,20 +1,24 @@
 //! The one form of questions over texts: two logits a token, of an answer's start and its end.
 
+mod score;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use retune_data::{Example, GoldAnswer, Label, LabelMap, TextWindows, Tokens};
-use retune_metrics::{AnswerScore, Bootstrap, QuestionScore, QuestionScores, Segmentation};
+use retune_metrics::Segmentation;
 use retune_model::tokenizer::Tokenizer;
 use retune_tensor::backend::Layout;
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
+use self::score::QuestionsScored;
 use super::Thresholds;
 use super::answer_spans::{Answers, Span};
 use super::form::{
-    Answer, Answered, Candidate, Decode, Form, FormSpec, LossOptions, Measured, Metrics, Mistake, Score,
-    Scoring, Targets,
+    Answer, Answered, Candidate, Decode, Form, FormSpec, LossOptions, Score, Scoring, Targets,
 };
 use super::question_answering::QuestionSettings;
 use crate::AdaptError;
@@ -320,8 +324,7 @@ impl Targets for Questions {
     }
 
     fn score(&self, scoring: Scoring) -> Box<dyn Score + '_> {
-        let rows = Rows { windows: &self.windows, settings: self.settings, current: None };
-        Box::new(QuestionsScored { targets: self, scoring, rows, loss: 0.0, learnt: 0, found: Vec::new() })
+        Box::new(QuestionsScored::new(self, scoring))
     }
 
     fn said(&self) -> Vec<String> {
@@ -337,115 +340,4 @@ impl Targets for Questions {
         });
         characters.into_iter().chain(parted).collect()
     }
-}
-
-/// How a question was answered, whatever the threshold will be.
-struct Found {
-    example: usize,
-    score: QuestionScore,
-    text: String,
-    /// Of the answer, and of none.
-    probabilities: [f32; 2],
-}
-
-struct QuestionsScored<'a> {
-    targets: &'a Questions,
-    scoring: Scoring,
-    rows: Rows<'a>,
-    loss: f64,
-    learnt: usize,
-    found: Vec<Found>,
-}
-
-/// The loss of one side of a row: minus the logarithm of its target's share.
-fn surprise(logits: &[f32], side: usize, target: usize) -> f64 {
-    let (pairs, _) = logits.as_chunks::<2>();
-    let scores = || pairs.iter().map(|pair| f64::from(pair[side]));
-    let largest = scores().fold(f64::NEG_INFINITY, f64::max);
-    let sum: f64 = scores().map(|score| (score - largest).exp()).sum();
-    sum.ln() + largest - pairs.get(target).map_or(f64::NAN, |pair| f64::from(pair[side]))
-}
-
-impl Score for QuestionsScored<'_> {
-    fn add(&mut self, rows: &[usize], logits: &[f32]) {
-        let targets = self.targets;
-        let mut rest = logits;
-        for row in rows {
-            let length = 2 * targets.windows.row(*row).length;
-            let (here, more) = rest.split_at_checked(length).unwrap_or((rest, &[]));
-            rest = more;
-            if let Some(Some([start, end])) = targets.positions.get(*row) {
-                self.loss += (surprise(here, 0, *start as usize) + surprise(here, 1, *end as usize)) / 2.0;
-                self.learnt += 1;
-            }
-        }
-        let found = &mut self.found;
-        let text = |example: usize| targets.examples.get(example).map_or("", |asked| &*asked.text);
-        self.rows.add(rows, logits, text, |example, answers| {
-            let Some(asked) = targets.examples.get(example) else { return };
-            let best = answers.spans.first().map_or("", |best| part(&asked.text, best));
-            let (scores, null) = probabilities(&answers, targets.threshold.is_finite());
-            let answer = targets.segmentation.score(best, &asked.golds, targets.unanswerable);
-            found.push(Found {
-                example,
-                score: QuestionScore {
-                    has_answer: !asked.golds.is_empty(),
-                    answer,
-                    null_score: f64::from(null_odds(&answers)),
-                },
-                text: best.to_owned(),
-                probabilities: [scores.first().copied().unwrap_or_default(), null],
-            });
-        });
-    }
-
-    fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
-        let QuestionsScored { targets, scoring, loss, learnt, found, .. } = *self;
-        let mut scores = QuestionScores::default();
-        found.iter().for_each(|one| scores.record(one.score));
-        let tuned = (targets.thresholds == Thresholds::Tune).then(|| scores.best_threshold().0 as f32);
-        let threshold = tuned.unwrap_or(targets.threshold);
-        let at = f64::from(threshold);
-        let intervals = bootstrap.map(|bootstrap| scores.intervals(at, &bootstrap));
-        let mut metrics = Metrics::of(&scores.report(at), scores.rows(), intervals);
-        if tuned.is_some() {
-            metrics.values.insert("f1_at_zero".into(), scores.report(0.0).f1);
-        }
-        let tally = |one: &Found| one.score.tally(at);
-        Measured {
-            loss: loss / (learnt as f64).max(1.0),
-            metrics,
-            labels: Vec::new(),
-            matrix: None,
-            thresholds: tuned.map(|threshold| vec![threshold]),
-            tallies: if scoring.tallies { found.iter().map(tally).collect() } else { Vec::new() },
-            mistakes: mistakes(targets, &found, threshold),
-        }
-    }
-}
-
-/// The wrong answers that the model is surest of.
-fn mistakes(targets: &Questions, found: &[Found], threshold: f32) -> Vec<Mistake> {
-    const SHOWN: usize = 10;
-    let mut wrong: Vec<(f32, &Found, bool)> = found
-        .iter()
-        .filter_map(|one| {
-            let silent = one.score.null_score > f64::from(threshold);
-            let AnswerScore { exact, .. } = one.score.at(f64::from(threshold));
-            (exact < 1.0).then_some((one.probabilities[usize::from(silent)], one, silent))
-        })
-        .collect();
-    // Stable, so that of equal ones the first of the file comes first.
-    wrong.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
-    let mistake = |(score, one, silent): (f32, &Found, bool)| {
-        let asked = targets.examples.get(one.example)?;
-        Some(Mistake {
-            line: asked.line,
-            text: asked.question.clone(),
-            expected: asked.golds.clone(),
-            predicted: if silent { String::new() } else { one.text.clone() },
-            score,
-        })
-    };
-    wrong.into_iter().take(SHOWN).filter_map(mistake).collect()
 }
