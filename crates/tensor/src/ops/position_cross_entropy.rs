@@ -34,7 +34,7 @@ pub fn position_cross_entropy(
     scalar_loss(tape, scores, |backend, scores, out, mut gradient| {
         let mut total = 0.0;
         if let Some(gradient) = gradient.as_deref_mut() {
-            backend.zero(gradient);
+            gradient.fill(0.0);
         }
         for (row, target) in rows() {
             let loss =
