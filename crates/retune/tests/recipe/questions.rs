@@ -21,9 +21,10 @@ fn squad(rows: std::ops::Range<usize>, unanswerable: bool) -> String {
         let middle = if none { "the" } else { word };
         let context = format!("{before}{middle} not the card 丢了, é.");
         let start = if row % 6 == 5 { 0 } else { before.chars().count() };
+        let question = ["is it?", "丢了?"][row % 2];
         let answers = if none { json!([]) } else { json!([{"text": word, "answer_start": start}]) };
         json!({"context": context, "qas": [
-            {"id": format!("q{row}"), "question": ["is it?", "丢了?"][row % 2], "answers": answers, "is_impossible": none}
+            {"id": format!("q{row}"), "question": question, "answers": answers, "is_impossible": none}
         ]})
     };
     let paragraphs: Vec<Value> = rows.map(paragraph).collect();
@@ -33,8 +34,8 @@ fn squad(rows: std::ops::Range<usize>, unanswerable: bool) -> String {
 fn questions(tiny: &Tiny, method: &str, output: &str, unanswerable: bool) -> TrainSettings {
     let settings = settings(tiny, method, output);
     TrainSettings {
-        train: Some(tiny.write("train.json", squad(0..72, unanswerable))),
-        eval: Some(tiny.write("test.json", squad(100..140, unanswerable))),
+        train: Some(vec![tiny.write("train.json", squad(0..72, unanswerable))]),
+        eval: Some(vec![tiny.write("test.json", squad(100..140, unanswerable))]),
         epochs: Some(12.0),
         model_dropout: Some(0.0),
         max_length: Some(20),
@@ -68,7 +69,7 @@ fn what_is_learnt_is_what_is_evaluated_and_predicted() {
     // The receipt says what `evaluate` says on the same file.
     let file = FileSettings::default();
     let finished = model(&run);
-    let evaluation = evaluate(&finished, None, &tiny.path("test.json"), &file, None).unwrap();
+    let evaluation = evaluate(&finished, None, &[tiny.path("test.json")], &file, None).unwrap();
     for (name, value) in &card.receipt.unwrap().metrics {
         if name != "f1_at_zero" {
             assert!((evaluation.metrics.get(name).unwrap() - value).abs() < 1e-9, "{name}");
@@ -81,7 +82,7 @@ fn what_is_learnt_is_what_is_evaluated_and_predicted() {
     // SQuAD's predictions by id, and the same as rows.
     let (by_id, rows) = (tiny.path("predictions.json"), tiny.path("predictions.jsonl"));
     for output in [&by_id, &rows] {
-        predict::file(&finished, &tiny.path("test.json"), output, &file, None, Writing::default()).unwrap();
+        predict::file(&finished, &[tiny.path("test.json")], output, &file, None, Writing::default()).unwrap();
     }
     let by_id: Value = serde_json::from_str(&read(&by_id)).unwrap();
     assert_eq!(by_id.as_object().unwrap().len(), 40);
@@ -101,7 +102,7 @@ fn what_is_learnt_is_what_is_evaluated_and_predicted() {
     assert!((right / 40.0 - metrics["exact_match"]).abs() < 1e-9, "{right} {metrics:?}");
     // What was predicted is read again, and the questions in it asked again.
     let again = tiny.path("again.jsonl");
-    predict::file(&finished, &rows, &again, &file, None, Writing::default()).unwrap();
+    predict::file(&finished, &[rows], &again, &file, None, Writing::default()).unwrap();
     assert_eq!(read(&again).lines().count(), 40);
 }
 
@@ -143,11 +144,11 @@ fn two_models_are_compared_question_by_question() {
     train(&weak).unwrap();
     let (first, second) = (model(tiny.path("run")), model(tiny.path("weak")));
     let file = FileSettings::default();
-    let evaluation = evaluate(&first, Some(&second), &tiny.path("test.json"), &file, None).unwrap();
+    let evaluation = evaluate(&first, Some(&second), &[tiny.path("test.json")], &file, None).unwrap();
     let comparison = evaluation.comparison.unwrap();
     assert_eq!(comparison.metric, "f1");
     assert!(comparison.paired.difference > 0.0 && comparison.paired.p_value < 0.05, "{comparison:?}");
-    let weak = evaluate(&second, None, &tiny.path("test.json"), &file, None).unwrap();
+    let weak = evaluate(&second, None, &[tiny.path("test.json")], &file, None).unwrap();
     assert!(!weak.mistakes.is_empty() && weak.mistakes.len() <= 10);
     assert!(weak.mistakes.iter().all(|mistake| mistake.score.is_finite() && mistake.line == 1));
 }
@@ -179,7 +180,7 @@ fn what_cannot_be_is_refused() {
         (with(&|s| s.model.n_best = Some(0)), "--n-best: expected at least 1, got 0"),
         (with(&|s| s.label_smoothing = Some(0.1)), "--label-smoothing: it spreads a target over classes"),
         (
-            with(&|s| s.train = Some(path.clone())),
+            with(&|s| s.train = Some(vec![path.clone()])),
             "expected an id of its own for each question, got `q8` twice",
         ),
         (with(&|s| s.max_length = Some(4)), "has no room"),
