@@ -109,13 +109,11 @@ fn what_is_learnt_is_what_is_evaluated_and_predicted() {
 #[test]
 fn where_each_question_has_an_answer_there_is_always_one() {
     let tiny = Tiny::new();
-    let (report, _) = train(&questions(&tiny, "lora", "run", false)).unwrap();
+    let (report, _) = train(&questions(&tiny, "full", "run", false)).unwrap();
     let metrics = report.metrics.unwrap();
     assert!(metrics["f1"] > 0.8 && !metrics.contains_key("no_answer_f1"), "{metrics:?}");
     let run = tiny.path("run");
     assert_eq!(Card::open(&run).unwrap().unwrap().thresholds, None);
-    let adapter: Value = serde_json::from_str(&read(&run.join("adapter_config.json"))).unwrap();
-    assert_eq!(adapter["task_type"], "QUESTION_ANS");
     let texts =
         [("my card is lost".to_string(), "is it?".to_string()), ("the".to_string(), "is it?".to_string())];
     let finished = model(&run);
@@ -134,6 +132,20 @@ fn where_each_question_has_an_answer_there_is_always_one() {
         assert_eq!((answer.as_str(), start), ("", None));
         assert!(n_best.len() <= 3);
     }
+}
+
+#[test]
+fn an_adapter_says_what_it_is_for_and_brings_its_head() {
+    let tiny = Tiny::new();
+    let settings = TrainSettings { epochs: Some(1.0), ..questions(&tiny, "lora", "run", true) };
+    let (report, _) = train(&settings).unwrap();
+    let run = tiny.path("run");
+    let adapter: Value = serde_json::from_str(&read(&run.join("adapter_config.json"))).unwrap();
+    assert_eq!(adapter["task_type"], "QUESTION_ANS");
+    assert!(adapter["modules_to_save"].to_string().contains("qa_outputs"), "{adapter}");
+    let file = FileSettings::default();
+    let evaluation = evaluate(&model(&run), None, &[tiny.path("test.json")], &file, None).unwrap();
+    assert!((evaluation.metrics.get("f1").unwrap() - report.metrics.unwrap()["f1"]).abs() < 1e-9);
 }
 
 #[test]
@@ -183,7 +195,7 @@ fn what_cannot_be_is_refused() {
             with(&|s| s.train = Some(vec![path.clone()])),
             "expected an id of its own for each question, got `q8` twice",
         ),
-        (with(&|s| s.max_length = Some(4)), "has no room"),
+        (with(&|s| (s.max_length, s.model.doc_stride) = (Some(4), Some(1))), "has no room"),
     ] {
         assert!(error.contains(words), "{error}\nexpected {words}");
     }
