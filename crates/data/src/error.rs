@@ -48,6 +48,11 @@ impl DataError {
         DataError { system: true, ..DataError::new(message) }
     }
 
+    /// An error about a row of a file that was read.
+    pub fn about(path: &Path, line: u64, message: impl Into<String>) -> Self {
+        DataError::new(message).at_line(line).in_file(path)
+    }
+
     pub(crate) fn in_file(mut self, path: &Path) -> Self {
         self.path = Some(path.to_owned());
         self

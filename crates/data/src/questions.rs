@@ -6,6 +6,7 @@ use crate::error::DataError;
 use crate::examples::Example;
 use crate::label::Label;
 use crate::notice::Notice;
+use crate::readers::is_squad;
 use crate::table::{Row, Table};
 use crate::wording::{count, lines, list};
 
@@ -27,6 +28,24 @@ const ANSWER_NAMES: [&str; 7] = ["answers", "answer", "answer_text", "label", "l
 const START_NAMES: [&str; 4] = ["answer_start", "start", "answer_begin", "答案位置"];
 const ID_NAMES: [&str; 5] = ["id", "qid", "question_id", "qas_id", "编号"];
 const IMPOSSIBLE_NAMES: [&str; 2] = ["is_impossible", "unanswerable"];
+
+/// Whether a file that begins so has questions over texts: by which of its words.
+pub fn looks_like_questions(beginning: &str) -> Option<&'static str> {
+    if is_squad(beginning) {
+        return Some("the file is SQuAD's JSON");
+    }
+    let line = beginning.trim_start().lines().next()?;
+    let names: Vec<String> = match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line) {
+        Ok(object) => object.keys().map(|name| name.to_lowercase()).collect(),
+        Err(_) => line
+            .split([',', '\t', ';', '|'])
+            .map(|name| name.trim().trim_matches('"').to_lowercase())
+            .collect(),
+    };
+    let has = |some: &[&str]| names.iter().any(|name| some.contains(&name.as_str()));
+    let all = has(&CONTEXT_NAMES[..4]) && has(&QUESTION_NAMES) && has(&ANSWER_NAMES[..3]);
+    all.then_some("the file has columns for contexts, questions and answers")
+}
 
 /// How many places a sentence lists.
 const LISTED: usize = 5;
@@ -89,12 +108,6 @@ impl QuestionColumns {
             id: choose(None, "id", &ID_NAMES)?,
             impossible: choose(None, "impossible", &IMPOSSIBLE_NAMES)?,
         })
-    }
-
-    /// Whether the table looks like one of questions over texts: it has a context, a question and answers, by their names.
-    pub fn recognises(table: &Table) -> bool {
-        let has = |names: &[&str]| by_name(table, "", names, &[]).is_some();
-        has(&CONTEXT_NAMES[..4]) && has(&QUESTION_NAMES) && has(&ANSWER_NAMES[..3])
     }
 
     /// What a question is called in predictions: as in the file, else its number there, counted from 0.

@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use retune_model::tokenizer::Tokenizer;
 use retune_model::{Batch, BatchRow, ModelError};
 
 use crate::Example;
+use crate::windows::TextWindows;
 
 /// The rows of a file as token ids, laid end to end: one allocation for all of them.
 #[derive(Debug, Clone, Default)]
@@ -20,18 +23,7 @@ pub struct Tokens {
     /// The tokens that each example has, uncut.
     full_lengths: Vec<u32>,
     /// What each row holds of its text, where texts are read in windows.
-    windows: Vec<Window>,
-    /// The bytes of the texts that their tokens stand for.
-    spans: Vec<[u32; 2]>,
-}
-
-/// Which tokens of a text a row holds, and where in it they begin.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Window {
-    begins: u32,
-    /// Among all spans.
-    first: usize,
-    count: u32,
+    windows: Arc<TextWindows>,
 }
 
 impl Tokens {
@@ -64,11 +56,9 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Adds what stands in rows that are windows: the spans of the tokens of a text, which several examples may be about.
-    /// Returns where they begin.
+    /// Adds the spans of the tokens of a text, which several examples may be about. Returns where they begin.
     pub(crate) fn add_spans(&mut self, spans: &[[u32; 2]]) -> usize {
-        self.spans.extend_from_slice(spans);
-        self.spans.len() - spans.len()
+        Arc::make_mut(&mut self.windows).add_spans(spans)
     }
 
     /// Adds an example that is read in windows, of so many tokens before anything is cut.
@@ -89,6 +79,8 @@ impl Tokens {
         if self.offsets.is_empty() {
             self.offsets.push(0);
         }
+        let of = narrow(self.full_lengths.len().saturating_sub(1));
+        Arc::make_mut(&mut self.windows).add(of, input_ids.len(), [begins, first, count]);
         self.input_ids.extend(input_ids);
         self.token_type_ids.extend(token_type_ids.into_iter().map(|id| u8::from(id > 0)));
         self.offsets.push(self.input_ids.len());
@@ -96,23 +88,12 @@ impl Tokens {
         self.ids.push((example.row << 16) | (number & 0xffff));
         self.lines.push(example.line);
         self.truncated.push(narrow(lost));
-        self.examples.push(narrow(self.full_lengths.len().saturating_sub(1)));
-        self.windows.push(Window { begins: narrow(begins), first, count: narrow(count) });
+        self.examples.push(of);
     }
 
-    /// The token of row `row` with which its text begins; rows are windows.
-    pub fn text_begins(&self, row: usize) -> usize {
-        self.windows.get(row).map_or(0, |window| window.begins as usize)
-    }
-
-    /// The bytes of its text that each of the tokens of row `row` stands for, from [`Tokens::text_begins`] on; rows are
-    /// windows.
-    pub fn spans(&self, row: usize) -> &[[u32; 2]] {
-        let spans = self
-            .windows
-            .get(row)
-            .and_then(|Window { first, count, .. }| self.spans.get(*first..*first + *count as usize));
-        spans.unwrap_or_default()
+    /// What each row holds of its text; nothing where texts are not read in windows.
+    pub fn windows(&self) -> &Arc<TextWindows> {
+        &self.windows
     }
 
     /// How many examples they are of: as many as rows, unless texts are read in windows.
@@ -185,6 +166,6 @@ impl Tokens {
 }
 
 /// No text that is held in memory has more tokens than that.
-fn narrow(count: usize) -> u32 {
+pub(crate) fn narrow(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -7,7 +7,7 @@ use retune_model::ModelError;
 use retune_model::tokenizer::Tokenizer;
 
 use crate::Example;
-use crate::tokens::Tokens;
+use crate::tokens::{Tokens, narrow};
 
 /// Parts `tokens` into windows of at most `room`, each of which repeats the last `overlap` tokens of the one before, as
 /// the `tokenizers` library does; an overlap that leaves no progress is half a window. No tokens are one empty window.
@@ -81,11 +81,80 @@ impl Tokens {
         }
         Ok(tokens)
     }
+}
 
-    /// The tokens of row `row` with which the bytes `answer` of its text begin and end; the row is a window. None if the
-    /// window does not hold all of them.
-    pub fn positions(&self, row: usize, answer: Range<usize>) -> Option<[usize; 2]> {
-        let (begins, spans) = (self.text_begins(row), self.spans(row));
+/// What each row of tokens holds of a text, where texts are read in windows.
+#[derive(Debug, Clone, Default)]
+pub struct TextWindows {
+    rows: Vec<Row>,
+    /// The bytes of the texts that their tokens stand for.
+    spans: Vec<[u32; 2]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    example: u32,
+    length: u32,
+    begins: u32,
+    /// Among all spans.
+    first: usize,
+    count: u32,
+}
+
+/// A row that holds a part of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextWindow<'a> {
+    /// The example that the row is of.
+    pub example: usize,
+    /// How many tokens the row has.
+    pub length: usize,
+    /// The token of the row with which the text begins.
+    pub begins: usize,
+    /// The bytes of the text that each of its tokens stands for, from there on.
+    pub spans: &'a [[u32; 2]],
+}
+
+impl TextWindows {
+    pub(crate) fn add_spans(&mut self, spans: &[[u32; 2]]) -> usize {
+        self.spans.extend_from_slice(spans);
+        self.spans.len() - spans.len()
+    }
+
+    pub(crate) fn add(&mut self, example: u32, length: usize, [begins, first, count]: [usize; 3]) {
+        let row =
+            Row { example, length: narrow(length), begins: narrow(begins), first, count: narrow(count) };
+        self.rows.push(row);
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The row at `row`; an empty one where there is none.
+    pub fn row(&self, row: usize) -> TextWindow<'_> {
+        let Some(Row { example, length, begins, first, count }) = self.rows.get(row).copied() else {
+            return TextWindow { example: 0, length: 0, begins: 0, spans: &[] };
+        };
+        TextWindow {
+            example: example as usize,
+            length: length as usize,
+            begins: begins as usize,
+            spans: self.spans.get(first..first + count as usize).unwrap_or_default(),
+        }
+    }
+}
+
+impl TextWindow<'_> {
+    /// The tokens of the row with which the bytes `answer` of the text begin and end. None if the row does not hold all of
+    /// them.
+    pub fn positions(&self, answer: Range<usize>) -> Option<[usize; 2]> {
+        let TextWindow { begins, spans, .. } = *self;
         let (first, last) = (spans.first()?, spans.last()?);
         let [start, end] = [answer.start, answer.end].map(|byte| u32::try_from(byte).unwrap_or(u32::MAX));
         if first[0] > start || last[1] < end {

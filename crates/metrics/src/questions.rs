@@ -117,6 +117,7 @@ impl QuestionScores {
                 && let Some(last) = equal.last()
             {
                 let above = next.peek().and_then(|rows| rows.first()).map(|row| row.null_score);
+                let above = above.filter(|above| above.is_finite());
                 let middle =
                     above.map_or(last.null_score + 1.0, |above| f64::midpoint(last.null_score, above));
                 best = (if middle > last.null_score { middle } else { last.null_score }, sum);

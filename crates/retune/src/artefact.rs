@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{Adapter, Applied, BaseCard};
-use retune_adapt::tasks::ColumnNames;
+use retune_adapt::tasks::{ColumnNames, QuestionSettings};
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
@@ -120,6 +120,16 @@ impl Card {
             settings: resolved.as_json(*max_length),
             receipt: None,
         })
+    }
+
+    /// How questions were read and their answers looked for.
+    pub(crate) fn questions(&self) -> QuestionSettings {
+        let mut questions = QuestionSettings::default();
+        let setting = |name| self.settings.get(name).and_then(Value::as_u64)?.try_into().ok();
+        questions.doc_stride = setting("doc_stride").unwrap_or(questions.doc_stride);
+        let length = &mut questions.search.max_answer_length;
+        *length = setting("max_answer_length").unwrap_or(*length);
+        questions
     }
 
     /// Reads the card in `folder`; none where there is none. Errors if it is of a newer form or no card.

@@ -9,6 +9,7 @@ use retune_data::{
 };
 
 use crate::artefact::absolute;
+use crate::labelling::has_unanswerable;
 use crate::{Error, Result, TextModel, TrainSettings, inputs};
 
 /// Below this many rows nothing is held back unless asked for: a tenth of them would say little.
@@ -28,6 +29,13 @@ pub(crate) struct Examples {
     pub columns: ColumnNames,
     /// Sentences for the user: what was found, what was guessed, what looks odd.
     pub said: Vec<String>,
+}
+
+impl Examples {
+    /// Whether some questions have no answer.
+    pub fn unanswerable(&self) -> bool {
+        has_unanswerable(&self.train) || has_unanswerable(&self.eval)
+    }
 }
 
 /// The task: as asked, else by what the training file looks like. The sentence says by what.
@@ -175,6 +183,8 @@ pub(crate) fn rows(
 /// What is worth knowing before any time is spent.
 pub(crate) fn profile(examples: &Examples, train: &TaskRows, max_length: usize) -> Result<DataProfile> {
     let lengths = train.tokens.full_lengths();
+    // What is read in windows loses nothing.
+    let max_length = if train.tokens.windows().is_empty() { max_length } else { usize::MAX };
     let profile =
         DataProfile::new(&examples.train, Some(&examples.labels)).with_lengths(&lengths, max_length)?;
     Ok(profile.with_eval(&examples.train, &examples.eval))

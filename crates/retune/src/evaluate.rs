@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use retune_adapt::tasks::{
-    FormSpec, LabelScore, LossOptions, Measured, Metrics, Scoring, TaskRows, WantedProblemType,
+    FormSpec, LabelScore, LossOptions, Measured, Metrics, Mistake, Scoring, TaskRows, WantedProblemType,
     serialize_counts, tunable_labels,
 };
 use retune_data::Tokens;
@@ -35,6 +35,9 @@ pub struct Evaluation {
     pub most_confused: Vec<(String, String, u64)>,
     /// Each label's precision, recall and F1.
     pub labels: Vec<LabelScore>,
+    /// The wrong answers that the model is surest of, where the task tells.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<Mistake>,
     /// Another model on the same rows, where one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
@@ -61,6 +64,12 @@ impl Evaluation {
 
     /// What became of the thresholds that were to be tuned on these rows.
     pub(crate) fn tuning_said(&self) -> String {
+        if let (true, Some([at])) = (self.labels.is_empty(), self.thresholds.as_deref()) {
+            return format!(
+                "no answer is given where it is likelier than the best by {at:.3}: tuned on the evaluation rows, whose \
+                 scores flatter for it; --thresholds 0 gives the likelier of the two"
+            );
+        }
         let (labels, tuned) = (self.labels.len(), tunable_labels(&self.labels));
         let how = match tuned {
             0 => {
@@ -171,7 +180,7 @@ pub(crate) fn score(
         let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
         score.add(&batch, logits.value().f32());
     }
-    let Measured { loss, metrics, labels, matrix, thresholds, tallies } = score.measure(bootstrap);
+    let Measured { loss, metrics, labels, matrix, thresholds, tallies, mistakes } = score.measure(bootstrap);
     let name = |class: usize| model.labels().name(class).unwrap_or_default().to_string();
     let confused = matrix.as_ref().map(|matrix| matrix.most_confused(10)).unwrap_or_default();
     let evaluation = Evaluation {
@@ -187,6 +196,7 @@ pub(crate) fn score(
         labels,
         matrix,
         thresholds,
+        mistakes,
         comparison: None,
         said: Vec::new(),
     };

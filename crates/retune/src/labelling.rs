@@ -1,7 +1,7 @@
 //! What the settings say of labels: what one is, and when it is given.
 
-use retune_adapt::tasks::{Task, Thresholds};
-use retune_data::ProblemType;
+use retune_adapt::tasks::{AnswerSearch, QuestionSettings, Task, ThresholdUse, Thresholds};
+use retune_data::{Example, Label, ProblemType};
 use retune_tensor::DType;
 
 use crate::{Error, ModelSettings, Result};
@@ -11,7 +11,7 @@ use crate::{Error, ModelSettings, Result};
 pub(crate) enum AskedThresholds {
     /// Those that an evaluation found.
     Tuned,
-    /// The same for every label.
+    /// The same for every label, or the one of no answer.
     Same(f32),
 }
 
@@ -31,47 +31,87 @@ impl ModelSettings {
         parsed.map_err(|message| Error::Setting { flag: "precision", message })
     }
 
-    /// From which probability on a label is given, where that was said. Errors if it is no probability, or rows of
-    /// `task` and `problem_type` have no several labels.
+    /// The thresholds, where they were said. Errors if they are none of what `task` and `problem_type` have thresholds
+    /// for.
     pub(crate) fn asked_thresholds(
         &self,
         task: &dyn Task,
         problem_type: ProblemType,
     ) -> Result<Option<AskedThresholds>> {
         let Some(asked) = self.thresholds.as_deref() else { return Ok(None) };
-        if !task.has_problem_types() {
-            return Err(wrong_thresholds(format!(
+        let number = asked.parse::<f32>();
+        match task.thresholds(problem_type) {
+            ThresholdUse::Nothing if task.has_problem_types() => Err(wrong_thresholds(format!(
+                "they say which of several labels a row gets, and the problem type is {problem_type}; leave them out"
+            ))),
+            ThresholdUse::Nothing => Err(wrong_thresholds(format!(
                 "they say which of several labels a row gets, and the task is {}; leave them out",
                 task.name()
-            )));
-        }
-        if problem_type != ProblemType::MultiLabel {
-            return Err(wrong_thresholds(format!(
-                "they say which of several labels a row gets, and the problem type is {problem_type}; leave them out"
-            )));
-        }
-        match asked.parse() {
+            ))),
             _ if asked == "tuned" => Ok(Some(AskedThresholds::Tuned)),
-            Ok(share) if share > 0.0 && share < 1.0 => Ok(Some(AskedThresholds::Same(share))),
-            _ => Err(wrong_thresholds(format!("expected tuned, or a number between 0 and 1, got `{asked}`"))),
+            ThresholdUse::Labels => match number {
+                Ok(share) if share > 0.0 && share < 1.0 => Ok(Some(AskedThresholds::Same(share))),
+                _ => Err(wrong_thresholds(format!(
+                    "expected tuned, or a number between 0 and 1, got `{asked}`"
+                ))),
+            },
+            ThresholdUse::NoAnswer => match number {
+                Ok(number) if number.is_finite() => Ok(Some(AskedThresholds::Same(number))),
+                _ => Err(wrong_thresholds(format!(
+                    "expected tuned, or a number such as 0: by how much no answer must be likelier than the best, got \
+                     `{asked}`"
+                ))),
+            },
         }
+    }
+
+    /// How texts are read in windows and answers looked for: as asked, else as `trained`. Errors if a number is none.
+    pub(crate) fn questions(&self, trained: Option<QuestionSettings>) -> Result<QuestionSettings> {
+        let known = trained.unwrap_or_default();
+        let at_least_one = |given: Option<usize>, known: usize, flag: &'static str| match given {
+            Some(0) => Err(Error::Setting { flag, message: "expected at least 1, got 0".into() }),
+            given => Ok(given.unwrap_or(known)),
+        };
+        let n_best = at_least_one(self.n_best, known.search.n_best, "n-best")?;
+        let length = known.search.max_answer_length;
+        let max_answer_length = at_least_one(self.max_answer_length, length, "max-answer-length")?;
+        Ok(QuestionSettings {
+            doc_stride: self.doc_stride.unwrap_or(known.doc_stride),
+            search: AnswerSearch { n_best, max_answer_length },
+        })
     }
 }
 
-/// The thresholds of a finished model: those asked for, else its own, else a half. `tuned` are its own.
+/// How many thresholds there are, and what each is where nobody says.
+pub(crate) fn usual_thresholds(used: ThresholdUse, labels: usize) -> Vec<f32> {
+    match used {
+        ThresholdUse::Nothing | ThresholdUse::Labels => vec![0.5; labels],
+        // There is always an answer.
+        ThresholdUse::NoAnswer => vec![f32::INFINITY],
+    }
+}
+
+/// The thresholds of a finished model: those asked for, else its own, else the usual ones. `tuned` are its own.
 pub(crate) fn thresholds(
     asked: Option<AskedThresholds>,
     tuned: Option<&[f32]>,
-    labels: usize,
+    usual: Vec<f32>,
 ) -> Result<Thresholds> {
     match (asked, tuned) {
-        (Some(AskedThresholds::Same(share)), _) => Ok(Thresholds::Set(vec![share; labels])),
+        (Some(AskedThresholds::Same(share)), _) => Ok(Thresholds::Set(vec![share; usual.len()])),
         (Some(AskedThresholds::Tuned), None) => Err(wrong_thresholds(
             "none were tuned when the model was trained; give a number such as 0.5".into(),
         )),
         (_, Some(tuned)) => Ok(Thresholds::Set(tuned.to_vec())),
-        (None, None) => Ok(Thresholds::Set(vec![0.5; labels])),
+        (None, None) => Ok(Thresholds::Set(usual)),
     }
+}
+
+/// Whether some of these questions have no answer.
+pub(crate) fn has_unanswerable(examples: &[Example]) -> bool {
+    examples
+        .iter()
+        .any(|example| matches!(&example.label, Some(Label::Answers(answers)) if answers.is_empty()))
 }
 
 fn wrong_thresholds(message: String) -> Error {
@@ -81,11 +121,11 @@ fn wrong_thresholds(message: String) -> Error {
 /// The thresholds of a model that is to be trained: those asked for, else to be tuned where there are rows for it.
 pub(crate) fn thresholds_to_train(
     asked: Option<AskedThresholds>,
-    labels: usize,
+    thresholds: usize,
     evaluates: bool,
 ) -> Result<Thresholds> {
     match asked {
-        Some(AskedThresholds::Same(share)) => Ok(Thresholds::Set(vec![share; labels])),
+        Some(AskedThresholds::Same(share)) => Ok(Thresholds::Set(vec![share; thresholds])),
         Some(AskedThresholds::Tuned) if !evaluates => Err(wrong_thresholds(
             "there are no evaluation rows to tune them on; give --eval FILE or --eval-split 0.1".into(),
         )),

@@ -2,8 +2,8 @@ use std::path::Path;
 
 use retune_adapt::Options;
 use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
-use retune_adapt::tasks::{self, ColumnNames, EncoderWithHead, Form, FormSettings, Task};
-use retune_data::{Example, LabelMap, ProblemType, Tokens};
+use retune_adapt::tasks::{self, ColumnNames, EncoderWithHead, Form, FormSettings, Task, ThresholdUse};
+use retune_data::{Example, LabelMap, Tokens};
 use retune_model::families::{self, Family};
 use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
@@ -201,7 +201,10 @@ impl TextModel {
                 Err(Error::Setting { flag: "max-length", message })
             }
             Some(length) => Ok(length),
-            None => Ok(self.source.card.as_ref().map_or(512, |card| card.max_length).min(most)),
+            None => {
+                let usual = self.task.usual_max_length();
+                Ok(self.source.card.as_ref().map_or(usual, |card| card.max_length).min(most))
+            }
         }
     }
 
@@ -317,16 +320,25 @@ impl TextModel {
         self.check_pair(columns.pair.is_some(), "pair-column")
     }
 
-    /// What is to be known of the thresholds, where a row may have several labels.
+    /// What is to be known of the thresholds, where there are any.
     pub(crate) fn thresholds_said(&self) -> Option<String> {
-        let multi_label = self.form.spec().problem_type == Some(ProblemType::MultiLabel);
-        let tuned = self.source.card.as_ref().and_then(|card| card.thresholds.as_ref());
-        tuned.filter(|_| multi_label).map(|tuned| {
-            let (low, high) = tuned.iter().fold((1.0f32, 0.0f32), |(low, high), at| (low.min(*at), high.max(*at)));
-            format!(
-                "thresholds: those of the training's result, from {low:.3} to {high:.3}, unless --thresholds says otherwise"
-            )
-        })
+        let problem_type = self.form.spec().problem_type.unwrap_or_default();
+        let tuned = self.source.card.as_ref().and_then(|card| card.thresholds.as_ref())?;
+        let said = match (self.task.thresholds(problem_type), tuned.as_slice()) {
+            (ThresholdUse::Nothing, _) | (ThresholdUse::NoAnswer, []) => return None,
+            (ThresholdUse::NoAnswer, [at, ..]) => format!(
+                "no answer is given where it is likelier than the best by {at:.3}, as the training found, unless \
+                 --thresholds says otherwise"
+            ),
+            (ThresholdUse::Labels, tuned) => {
+                let (low, high) =
+                    tuned.iter().fold((1.0f32, 0.0f32), |(low, high), at| (low.min(*at), high.max(*at)));
+                format!(
+                    "thresholds: those of the training's result, from {low:.3} to {high:.3}, unless --thresholds says otherwise"
+                )
+            }
+        };
+        Some(said)
     }
 
     /// The columns that it was trained on, if that is known.
@@ -370,13 +382,19 @@ fn finished_form(
     let outputs = names.len();
     task.fits(problem_type, outputs).map_err(|message| Error::place(&source.folder, message))?;
     let tuned = source.card.as_ref().and_then(|card| card.thresholds.as_deref());
-    if let Some(tuned) = tuned.filter(|tuned| tuned.len() != outputs) {
-        let message = format!("`thresholds`: expected one for each of {outputs} labels, got {}", tuned.len());
+    let usual = labelling::usual_thresholds(task.thresholds(problem_type), outputs);
+    if let Some(tuned) = tuned.filter(|tuned| tuned.len() != usual.len()) {
+        let expected = match usual.len() {
+            1 => "one".into(),
+            _ => format!("one for each of {outputs} labels"),
+        };
+        let message = format!("`thresholds`: expected {expected}, got {}", tuned.len());
         return Err(Error::place(&source.folder.join(Card::FILE), message));
     }
     let asked = settings.asked_thresholds(task, problem_type)?;
-    let thresholds = labelling::thresholds(asked, tuned, outputs)?;
-    Ok(task.form(FormSettings { problem_type, labels: LabelMap::new(names)?, thresholds })?)
+    let thresholds = labelling::thresholds(asked, tuned, usual)?;
+    let questions = settings.questions(source.card.as_ref().map(Card::questions))?;
+    Ok(task.form(FormSettings { problem_type, labels: LabelMap::new(names)?, thresholds, questions })?)
 }
 
 /// Names for the classes of a head that nobody named, as transformers calls them.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::Method;
-use retune_adapt::tasks::{Form, FormSettings, LossOptions, TaskRows};
+use retune_adapt::tasks::{Form, FormSettings, LossOptions, TaskRows, ThresholdUse, Thresholds};
 use retune_adapt::{Options, nearest};
 use retune_data::ProblemType;
 use retune_tensor::random::Key;
@@ -267,7 +267,9 @@ impl<'a> Resolved<'a> {
         }
         // The one output of a number is the same whatever it is called.
         let one_number = task.has_problem_types() && wanted == ProblemType::Regression;
-        let named = same_type && (one_number || known.is_some_and(|known| known == examples.labels.names()));
+        let same_outputs = one_number || task.fixed_outputs();
+        let named =
+            same_type && (same_outputs || known.is_some_and(|known| known == examples.labels.names()));
         if source.adapter.is_none() || named {
             return Ok(named);
         }
@@ -290,23 +292,41 @@ impl<'a> Resolved<'a> {
         let problem_type = examples.problem_type;
         let asked = self.given.model.asked_thresholds(examples.task, problem_type)?;
         let labels = examples.labels.clone();
-        let thresholds = labelling::thresholds_to_train(asked, labels.len(), !examples.eval.is_empty())?;
-        Ok(examples.task.form(FormSettings { problem_type, labels, thresholds })?)
+        let used = examples.task.thresholds(problem_type);
+        let usual = labelling::usual_thresholds(used, labels.len());
+        let evaluates = !examples.eval.is_empty();
+        let thresholds = match used {
+            // Nothing says when to give none, so there is always an answer; or nothing can be tuned.
+            ThresholdUse::NoAnswer if asked.is_none() && !examples.unanswerable() => Thresholds::Set(usual),
+            ThresholdUse::NoAnswer if asked.is_none() && !evaluates => Thresholds::Set(vec![0.0]),
+            _ => labelling::thresholds_to_train(asked, usual.len(), evaluates)?,
+        };
+        let questions = self.given.model.questions(None)?;
+        Ok(examples.task.form(FormSettings { problem_type, labels, thresholds, questions })?)
     }
 
-    /// The thresholds that need no tuning, one for each label.
+    /// The thresholds that need no tuning.
     pub fn set_thresholds(&self, examples: &Examples) -> Result<Option<Vec<f32>>> {
+        let used = examples.task.thresholds(examples.problem_type);
         Ok(match self.given.model.asked_thresholds(examples.task, examples.problem_type)? {
-            Some(AskedThresholds::Same(share)) => Some(vec![share; examples.labels.len()]),
+            Some(AskedThresholds::Same(share)) => {
+                Some(vec![share; labelling::usual_thresholds(used, examples.labels.len()).len()])
+            }
+            None if used == ThresholdUse::NoAnswer && examples.eval.is_empty() && examples.unanswerable() => {
+                Some(vec![0.0])
+            }
             Some(AskedThresholds::Tuned) | None => None,
         })
     }
 
     /// Whether thresholds are to be found on the evaluation rows.
     pub fn tunes_thresholds(&self, examples: &Examples) -> bool {
-        examples.task.has_problem_types()
-            && examples.problem_type == ProblemType::MultiLabel
-            && self.set_thresholds(examples).is_ok_and(|set| set.is_none())
+        let any = match examples.task.thresholds(examples.problem_type) {
+            ThresholdUse::Nothing => false,
+            ThresholdUse::Labels => true,
+            ThresholdUse::NoAnswer => examples.unanswerable() || self.given.model.thresholds.is_some(),
+        };
+        any && self.set_thresholds(examples).is_ok_and(|set| set.is_none())
     }
 
     /// Every setting as it was used, for the card.
@@ -348,6 +368,8 @@ impl<'a> Resolved<'a> {
             "label_smoothing": f32(self.loss.label_smoothing),
             "class_weights": self.class_weights,
             "thresholds": self.given.model.thresholds,
+            "doc_stride": self.given.model.doc_stride,
+            "max_answer_length": self.given.model.max_answer_length,
             "model_dropout": self.dropout.map(f32),
             "precision": self.dtype.name(),
             "seed": seed,

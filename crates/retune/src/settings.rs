@@ -40,7 +40,8 @@ pub struct ModelSettings {
     )]
     pub problem_type: Option<String>,
     /// From which probability on a row of several labels is given one: a number, or tuned for each label on the evaluation
-    /// rows of the training [default: tuned where there are such rows, else 0.5]
+    /// rows of the training [default: tuned where there are such rows, else 0.5]; of questions, by how much no answer must be
+    /// likelier than the best to be given [default: tuned, else 0; always an answer if each question of the training has one]
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "tuned|SHARE", help_heading = "Model", hide_short_help = true)
@@ -53,6 +54,25 @@ pub struct ModelSettings {
         arg(long, value_name = "f32|bf16", help_heading = "Model", hide_short_help = true)
     )]
     pub precision: Option<String>,
+    /// How many tokens of a text two windows share, where a question is asked about more than a row holds [default: 128, or
+    /// as the model was trained]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TOKENS", help_heading = "Model", hide_short_help = true)
+    )]
+    pub doc_stride: Option<usize>,
+    /// The longest answer to a question [default: 30, or as the model was trained]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "TOKENS", help_heading = "Model", hide_short_help = true)
+    )]
+    pub max_answer_length: Option<usize>,
+    /// How many of the likeliest answers to a question are told [default: 20]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "N", help_heading = "Model", hide_short_help = true)
+    )]
+    pub n_best: Option<usize>,
     /// How the hub is reached [default: as the environment says]
     #[serde(skip)]
     #[cfg_attr(feature = "clap", arg(skip))]
@@ -88,7 +108,7 @@ pub struct FileSettings {
         arg(long, value_name = "OLD=NEW,...", help_heading = "Data", hide_short_help = true)
     )]
     pub rename: Option<Rename>,
-    /// csv, tsv, jsonl, json or parquet, where the content does not tell
+    /// csv, tsv, jsonl, json, parquet or squad, where the content does not tell
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)

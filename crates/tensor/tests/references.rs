@@ -213,6 +213,7 @@ fn squared_errors() {
 fn position_cross_entropies() {
     let golden = Golden::of("position_cross_entropy");
     let (scores, labels, layout) = (golden.tensor("scores"), golden.integers("labels"), golden.layout());
+    let labels: Vec<Option<u32>> = labels.into_iter().map(Some).collect();
     let (loss, gradients) = pass(std::slice::from_ref(&scores), None, |tape, vars| {
         position_cross_entropy(tape, &vars[0], &layout, &labels, 3.0)
     });

@@ -158,6 +158,34 @@ pub enum Answer {
         /// It.
         score: f32,
     },
+    /// A part of the text, or nothing.
+    Span {
+        /// It; empty where the question has no answer.
+        answer: String,
+        /// The character where it begins, counted from 0.
+        start: Option<usize>,
+        /// The character behind it.
+        end: Option<usize>,
+        /// Its probability among the best, and none where a question may have none.
+        score: f32,
+        /// By how much no answer is likelier than the best one: the difference of their logits.
+        null_odds: Option<f32>,
+        /// The likeliest answers, the best first; an empty one is none.
+        n_best: Vec<Candidate>,
+    },
+}
+
+/// One of several answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Candidate {
+    /// It; empty for no answer.
+    pub answer: String,
+    /// The character where it begins.
+    pub start: Option<usize>,
+    /// The character behind it.
+    pub end: Option<usize>,
+    /// Its probability.
+    pub score: f32,
 }
 
 /// An answer, and what it was read from.
@@ -214,6 +242,14 @@ impl Answer {
                 vec![("labels", Cell::json(labels)), ("scores", Cell::json(scores))]
             }
             Answer::Number { score } => vec![("score", Cell::json(score))],
+            Answer::Span { answer, start, end, score, null_odds, n_best } => vec![
+                ("answer", Cell::Text(answer.clone())),
+                ("start", Cell::json(start)),
+                ("end", Cell::json(end)),
+                ("score", Cell::json(score)),
+                ("null_odds", Cell::json(null_odds)),
+                ("n_best", Cell::json(n_best)),
+            ],
         }
     }
 }
@@ -233,6 +269,23 @@ pub struct Measured {
     pub thresholds: Option<Vec<f32>>,
     /// What each example adds to the deciding metric, where that was asked for: see [`FormSpec::decided`].
     pub tallies: Vec<Tally>,
+    /// The wrong answers that the model is surest of, where the form tells.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// An example that was answered wrongly.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Mistake {
+    /// The line of its file on which it begins.
+    pub line: u64,
+    /// What was asked.
+    pub text: String,
+    /// What is right, any of it; nothing where nothing is to be found.
+    pub expected: Vec<String>,
+    /// What was answered; empty for nothing.
+    pub predicted: String,
+    /// How probable the model has it.
+    pub score: f32,
 }
 
 /// Numbers by name.
@@ -317,7 +370,14 @@ pub(super) mod testing {
 
     pub(crate) fn form_of(problem_type: ProblemType, labels: &[&str]) -> Box<dyn Form> {
         let labels = LabelMap::new(labels.iter().map(|name| (*name).to_string()).collect()).unwrap();
-        USUAL.form(FormSettings { problem_type, labels, thresholds: Thresholds::Tune }).unwrap()
+        USUAL
+            .form(FormSettings {
+                problem_type,
+                labels,
+                thresholds: Thresholds::Tune,
+                questions: Default::default(),
+            })
+            .unwrap()
     }
 
     /// Targets that do not ask for tokens.

@@ -2,9 +2,12 @@
 //! what the logits mean: labels, loss, decoding and metrics. The recipe sees a [`Task`] and a [`Form`] and never asks
 //! which.
 
+mod answer_spans;
+mod extractive;
 mod form;
 mod head;
 mod multi_label;
+mod question_answering;
 mod reading;
 mod regression;
 mod rows;
@@ -19,18 +22,21 @@ use std::path::{Path, PathBuf};
 use retune_data::{LabelMap, ProblemType};
 use retune_model::families::HeadKind;
 
+pub use answer_spans::AnswerSearch;
 pub use form::{
-    Answer, Answered, Cell, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score,
-    Scoring, Targets, TaskRows, serialize_counts,
+    Answer, Answered, Candidate, Cell, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics,
+    Mistake, Score, Scoring, Targets, TaskRows, serialize_counts,
 };
 pub use head::EncoderWithHead;
 pub use multi_label::{Thresholds, tunable_labels};
+pub use question_answering::QuestionSettings;
 pub use reading::{ColumnNames, Corpus, Reading, RowFile, WantedProblemType};
 
 use crate::{AdaptError, nearest};
 
 /// Every task.
-pub static TASKS: &[&dyn Task] = &[&text_classification::TextClassification];
+pub static TASKS: &[&dyn Task] =
+    &[&text_classification::TextClassification, &question_answering::QuestionAnswering];
 
 /// The task where nothing says which.
 pub static USUAL: &dyn Task = &text_classification::TextClassification;
@@ -67,6 +73,24 @@ pub trait Task: Debug + Send + Sync {
     /// What its logits mean. Errors if a setting does not belong to it.
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError>;
 
+    /// Whether its outputs are always the same ones, whatever a model calls them.
+    fn fixed_outputs(&self) -> bool {
+        false
+    }
+
+    /// What thresholds decide where labels are of this kind.
+    fn thresholds(&self, problem_type: ProblemType) -> ThresholdUse {
+        match problem_type {
+            ProblemType::MultiLabel if self.has_problem_types() => ThresholdUse::Labels,
+            _ => ThresholdUse::Nothing,
+        }
+    }
+
+    /// The longest row, in tokens, where nobody says otherwise.
+    fn usual_max_length(&self) -> usize {
+        512
+    }
+
     /// Errors, with what is wrong, if a head of so many outputs cannot be one of this kind.
     fn fits(&self, problem_type: ProblemType, outputs: usize) -> Result<(), String> {
         let _ = (problem_type, outputs);
@@ -81,8 +105,21 @@ pub struct FormSettings {
     pub problem_type: ProblemType,
     /// The labels, in the order of the logits.
     pub labels: LabelMap,
-    /// Of several labels a row.
+    /// As [`Task::thresholds`] says.
     pub thresholds: Thresholds,
+    /// Of questions over texts.
+    pub questions: QuestionSettings,
+}
+
+/// What thresholds decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThresholdUse {
+    /// Nothing.
+    Nothing,
+    /// From which probability on a row is given each label; one for each.
+    Labels,
+    /// By how much no answer must be likelier than the best to be given: one. It is infinite where there is always one.
+    NoAnswer,
 }
 
 /// The metrics that people are shown, with their words: those of the form that `metrics`, by name, are of.

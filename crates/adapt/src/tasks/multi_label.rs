@@ -264,6 +264,7 @@ impl LabelSetScores<'_> {
             matrix: None,
             thresholds,
             tallies: Vec::new(),
+            mistakes: Vec::new(),
         }
     }
 }

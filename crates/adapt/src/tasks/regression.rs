@@ -139,6 +139,7 @@ impl Score for NumberScores<'_> {
             matrix: None,
             thresholds: None,
             tallies: Vec::new(),
+            mistakes: Vec::new(),
         }
     }
 }

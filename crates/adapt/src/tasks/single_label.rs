@@ -164,6 +164,7 @@ impl Score for ClassScores<'_> {
             matrix: Some(matrix),
             thresholds: None,
             tallies: Vec::new(),
+            mistakes: Vec::new(),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Task for TextClassification {
     }
 
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {
-        let FormSettings { problem_type, labels, thresholds } = settings;
+        let FormSettings { problem_type, labels, thresholds, .. } = settings;
         Ok(match problem_type {
             ProblemType::SingleLabel => Box::new(single_label::SingleLabel::new(labels)),
             ProblemType::MultiLabel => Box::new(multi_label::MultiLabel::new(labels, thresholds)),

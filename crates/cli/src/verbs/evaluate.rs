@@ -56,6 +56,16 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A text on one line of a table.
+fn short(text: &str) -> String {
+    const MOST: usize = 48;
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
 fn model(settings: &ModelSettings) -> String {
     settings.model.as_ref().map(|folder| folder.display().to_string()).unwrap_or_default()
 }
@@ -89,6 +99,22 @@ fn text(evaluation: &Evaluation) -> String {
         let confused = evaluation.most_confused.iter().take(5);
         let rows: Vec<_> = confused
             .map(|(gold, predicted, count)| vec![gold.clone(), predicted.clone(), count.to_string()])
+            .collect();
+        text.push_str(&table(&rows));
+    }
+    if !evaluation.mistakes.is_empty() {
+        text.push_str("\nsurest of what is wrong (line, what was asked, right, answered, probability)\n");
+        let nothing = |text: &str| if text.is_empty() { "(no answer)".to_string() } else { short(text) };
+        let rows: Vec<_> = evaluation
+            .mistakes
+            .iter()
+            .take(5)
+            .map(|mistake| {
+                let expected = nothing(mistake.expected.first().map_or("", String::as_str));
+                let line = mistake.line.to_string();
+                let score = format!("{:.3}", mistake.score);
+                vec![line, short(&mistake.text), expected, nothing(&mistake.predicted), score]
+            })
             .collect();
         text.push_str(&table(&rows));
     }

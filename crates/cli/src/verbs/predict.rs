@@ -107,5 +107,9 @@ fn said(answer: &retune::Answer) -> Vec<String> {
             vec![each.collect::<Vec<_>>().join(", ")]
         }
         retune::Answer::Number { score } => vec![format!("{score:.4}")],
+        retune::Answer::Span { answer, score, .. } if answer.is_empty() => {
+            vec!["(no answer)".into(), format!("{score:.3}")]
+        }
+        retune::Answer::Span { answer, score, .. } => vec![answer.clone(), format!("{score:.3}")],
     }
 }

@@ -18,6 +18,7 @@ use crate::notice::Notice;
 use crate::table::Table;
 use crate::wording::{did_you_mean, list};
 use sniff::sniff_json;
+pub(crate) use squad::is_squad;
 
 /// What the user says about files; what is left out is found from their content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +66,15 @@ pub fn read_tables(named: &[PathBuf], options: &ReadOptions) -> Result<Table, Da
 /// A folder or a pattern without such files, a file that is named twice.
 pub fn named_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     Ok(find_files(named)?.0)
+}
+
+/// How the file at `path` begins, unpacked and decoded: enough to tell what it is.
+///
+/// # Errors
+/// The file cannot be read, unpacked or decoded.
+pub fn beginning(path: &Path, options: &ReadOptions) -> Result<String, DataError> {
+    let input = Input::open(path)?;
+    Ok(Text::open(&input, options.encoding.as_deref())?.text().to_owned())
 }
 
 /// Reads a table from text that is already decoded; `path` only names it, in errors and as [`Table::path`].
@@ -161,7 +171,7 @@ impl<'f> FileUnderWay<'f> {
             None => {
                 let text = self.text()?;
                 match sniff_json(text.text()) {
-                    _ if squad::is_squad(text.text()) => squad::read(self),
+                    _ if is_squad(text.text()) => squad::read(self),
                     Some(Format::Json) => json::read(self),
                     Some(_) => jsonl::read(self),
                     None => csv::read(self, BETWEEN),

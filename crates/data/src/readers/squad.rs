@@ -39,7 +39,7 @@ struct Question {
 }
 
 /// Whether a text that begins so is of this form, and not a JSON object a line.
-pub(super) fn is_squad(beginning: &str) -> bool {
+pub(crate) fn is_squad(beginning: &str) -> bool {
     beginning.trim_start().starts_with('{')
         && ["\"data\"", "\"paragraphs\""].into_iter().all(|key| beginning.contains(key))
 }

@@ -53,13 +53,17 @@ fn found(tokens: &Tokens, case: &Case) -> Vec<Window> {
     });
     let window = |row| {
         let batch = tokens.batch(&[row]);
-        let spans = tokens.spans(row).iter().map(|span| span.map(|byte| character(&case.text, byte)));
+        let spans =
+            tokens.windows().row(row).spans.iter().map(|span| span.map(|byte| character(&case.text, byte)));
         Window {
             input_ids: batch.input_ids.to_vec(),
             token_type_ids: batch.token_type_ids.to_vec(),
-            text_begins: tokens.text_begins(row),
+            text_begins: tokens.windows().row(row).begins,
             spans: spans.collect(),
-            target: answer.clone().and_then(|answer| tokens.positions(row, answer)).unwrap_or_default(),
+            target: answer
+                .clone()
+                .and_then(|answer| tokens.windows().row(row).positions(answer))
+                .unwrap_or_default(),
         }
     };
     (0..tokens.len()).map(window).collect()
@@ -98,7 +102,7 @@ fn questions_over_one_text_share_its_tokens_and_keep_their_rows() {
         for window in 0..alone.len() {
             assert_eq!(together.example(row), number);
             assert_eq!(together.batch(&[row]).input_ids, alone.batch(&[window]).input_ids);
-            assert_eq!(together.spans(row), alone.spans(window));
+            assert_eq!(together.windows().row(row).spans, alone.windows().row(window).spans);
             assert_eq!((together.line(row), together.cut(row)), (9, 0));
             row += 1;
         }
@@ -114,8 +118,12 @@ fn a_long_question_is_cut_and_no_text_is_a_window_all_the_same() {
     let tokens = Tokens::of_questions(&tokenizer, &[example("the card is lost", &long)], 13, 2).unwrap();
     assert!((0..tokens.len()).all(|row| tokens.length(row) <= 13));
     assert!(tokens.cut(0) > 50 && tokens.truncated() == 1);
-    assert_eq!(tokens.text_begins(0), 7);
+    assert_eq!(tokens.windows().row(0).begins, 7);
     let blank = Tokens::of_questions(&tokenizer, &[example(" ", "lost?")], 13, 2).unwrap();
-    assert_eq!((blank.len(), blank.spans(0).len(), blank.positions(0, 0..0)), (1, 0, None));
+    let window = blank.windows().row(0);
+    assert_eq!(
+        (blank.len(), window.length, window.spans.len(), window.positions(0..0)),
+        (1, blank.length(0), 0, None)
+    );
     assert!(Tokens::of_questions(&tokenizer, &[example("a", "b")], 4, 2).is_err());
 }

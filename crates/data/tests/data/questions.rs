@@ -5,7 +5,7 @@ use std::path::Path;
 
 use retune_data::{
     DataError, Format, GoldAnswer, Label, LabelMap, QuestionColumns, Questions, Strata, Table, Wanted,
-    duplicate_groups, parse_table,
+    duplicate_groups, looks_like_questions, parse_table,
 };
 
 fn table(text: &str) -> Table {
@@ -43,7 +43,7 @@ fn squad_is_read_with_answers_found_and_repaired() {
     assert_eq!(table.format(), Format::Squad);
     assert_eq!(table.columns(), ["id", "title", "context", "question", "answers", "is_impossible"]);
     let columns = QuestionColumns::choose(&table, &Wanted::default()).unwrap();
-    assert!(QuestionColumns::recognises(&table));
+    assert_eq!(looks_like_questions(SQUAD), Some("the file is SQuAD's JSON"));
     let questions = columns.answered(&table).unwrap();
     assert_eq!(questions.examples.len(), 3);
     assert_eq!(answers(&questions, 0), [answer("1721", Some(22)), answer("in 1721", Some(19))]);
@@ -189,7 +189,15 @@ fn columns_may_be_named() {
         Wanted { text: Some("b".into()), label: Some("c".into()), pair: Some("a".into()), separator: None };
     let questions = QuestionColumns::choose(&table, &named).unwrap().answered(&table).unwrap();
     assert_eq!(answers(&questions, 0), [answer("it", Some(11))]);
-    assert!(!QuestionColumns::recognises(&table));
+    for (beginning, expected) in [
+        ("a,b,c\nwhy?,because of it,it\n", false),
+        ("\"question\";\"Context\";\"answer\"\n", true),
+        ("question,sentence,label\n", false),
+        ("{\"context\": \"question\", \"question\": \"a\", \"answers\": []}\n", true),
+        ("{\"text\": \"context question answers\"}\n", false),
+    ] {
+        assert_eq!(looks_like_questions(beginning).is_some(), expected, "{beginning}");
+    }
     let error = QuestionColumns::choose(&table, &Wanted { pair: Some("d".into()), ..named }).unwrap_err();
     assert!(error.to_string().contains("no column `d` for the question"), "{error}");
 }

@@ -51,7 +51,9 @@ fn rate(prepared: &Prepared<'_>) -> Vec<Finding> {
 
 /// Batches that see one label only: each step unlearns the last.
 fn order(prepared: &Prepared<'_>, train: &[Example]) -> Vec<Finding> {
-    let mut labels: Vec<_> = train.iter().map(Example::class).collect();
+    let tokens = &prepared.train_rows.tokens;
+    let mut labels: Vec<_> =
+        (0..tokens.len()).map(|row| train.get(tokens.example(row)).and_then(Example::class)).collect();
     let steps = prepared.plan.epoch(0);
     let of_one = |step: &Vec<Vec<usize>>| {
         let mut rows = step.iter().flatten();

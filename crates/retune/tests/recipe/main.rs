@@ -19,6 +19,7 @@ mod hub;
 mod label_forms;
 mod no_number;
 mod output;
+mod questions;
 mod resume;
 mod resume_same;
 mod round_trip;

@@ -1,0 +1,343 @@
+//! The one form of questions over texts: two logits a token, of an answer's start and its end.
+
+mod score;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use retune_data::{Example, GoldAnswer, Label, LabelMap, TextWindows, Tokens};
+use retune_metrics::Segmentation;
+use retune_model::tokenizer::Tokenizer;
+use retune_tensor::backend::Layout;
+use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+
+use self::score::QuestionsScored;
+use super::Thresholds;
+use super::answer_spans::{Answers, Span};
+use super::form::{
+    Answer, Answered, Candidate, Decode, Form, FormSpec, LossOptions, Score, Scoring, Targets,
+};
+use super::question_answering::QuestionSettings;
+use crate::AdaptError;
+
+const DECIDES: &str = "f1";
+const SUMMARY: &str = "the part of a text that answers a question";
+
+/// The sum of F1, and rows.
+fn decided([f1, _, rows, _]: &retune_metrics::Tally) -> f64 {
+    f1 / rows.max(1.0)
+}
+
+/// Where every question has an answer.
+pub(super) static SPEC: FormSpec = FormSpec {
+    problem_type: None,
+    summary: SUMMARY,
+    decides: DECIDES,
+    decided,
+    shown: &[("exact_match", "exact match"), ("f1", "F1")],
+};
+
+/// The same where some have none.
+pub(super) static WITH_UNANSWERABLE: FormSpec = FormSpec {
+    problem_type: None,
+    summary: SUMMARY,
+    decides: DECIDES,
+    decided,
+    shown: &[
+        ("exact_match", "exact match"),
+        ("f1", "F1"),
+        ("has_answer_exact_match", "exact match where there is an answer"),
+        ("has_answer_f1", "F1 where there is an answer"),
+        ("no_answer_exact_match", "right where there is none"),
+    ],
+};
+
+#[derive(Debug)]
+pub(super) struct Extractive {
+    labels: LabelMap,
+    thresholds: Thresholds,
+    settings: QuestionSettings,
+}
+
+impl Extractive {
+    /// The threshold is that of no answer, as [`ThresholdUse::NoAnswer`](super::ThresholdUse::NoAnswer) has it.
+    pub fn new(labels: LabelMap, thresholds: Thresholds, settings: QuestionSettings) -> Self {
+        Extractive { labels, thresholds, settings }
+    }
+
+    /// By how much no answer must be likelier than the best to be given; 0 until an evaluation finds it.
+    fn threshold(&self) -> f32 {
+        match &self.thresholds {
+            Thresholds::Tune => 0.0,
+            Thresholds::Set(thresholds) => thresholds.first().copied().unwrap_or(f32::INFINITY),
+        }
+    }
+}
+
+impl Form for Extractive {
+    fn spec(&self) -> &'static FormSpec {
+        &SPEC
+    }
+
+    fn labels(&self) -> &LabelMap {
+        &self.labels
+    }
+
+    fn tokens(
+        &self,
+        examples: &[Example],
+        tokenizer: &Tokenizer,
+        max_length: usize,
+    ) -> Result<Tokens, AdaptError> {
+        let doc_stride = self.settings.doc_stride;
+        if doc_stride >= max_length {
+            let message = format!(
+                "expected fewer tokens than a row has, which are {max_length}, got {doc_stride}: windows of a text share \
+                 them"
+            );
+            return Err(AdaptError::Option { option: "doc-stride".into(), message });
+        }
+        Ok(Tokens::of_questions(tokenizer, examples, max_length, doc_stride)?)
+    }
+
+    fn targets(
+        &self,
+        examples: &[Example],
+        tokens: &Tokens,
+        _: &Path,
+        options: LossOptions,
+    ) -> Result<Box<dyn Targets>, AdaptError> {
+        options.refuse_balanced("it weighs classes, and answers are places in a text; leave it out")?;
+        options.refuse_smoothing(
+            "it spreads a target over classes, and answers are places in a text; leave it out",
+        )?;
+        Ok(Box::new(Questions::new(self, examples, tokens)))
+    }
+
+    fn decode<'a>(&'a self, examples: &'a [Example], tokens: &'a Tokens) -> Box<dyn Decode + 'a> {
+        let windows = Rows { windows: tokens.windows(), settings: self.settings, current: None };
+        Box::new(Decoder { rows: windows, examples, threshold: self.threshold() })
+    }
+}
+
+/// The windows of one question after another, as they come out of a model.
+struct Rows<'a> {
+    windows: &'a TextWindows,
+    settings: QuestionSettings,
+    /// The example under way.
+    current: Option<(usize, Answers<'a>)>,
+}
+
+impl<'a> Rows<'a> {
+    /// Adds the next rows, whose `logits` are `[tokens, 2]`; `done` is given each example that ends before or in them.
+    fn add(
+        &mut self,
+        rows: &[usize],
+        mut logits: &[f32],
+        text: impl Fn(usize) -> &'a str,
+        mut done: impl FnMut(usize, Answers<'a>),
+    ) {
+        for row in rows {
+            let window = self.windows.row(*row);
+            let (here, rest) = logits.split_at_checked(2 * window.length).unwrap_or((logits, &[]));
+            logits = rest;
+            let new = || (window.example, Answers::new(self.settings.search, text(window.example)));
+            self.current.get_or_insert_with(new).1.add(window, here);
+            // An example ends with its last window, so that nothing waits for the next one's.
+            let ends = row + 1 == self.windows.len() || self.windows.row(row + 1).example != window.example;
+            if let Some((example, answers)) = self.current.take_if(|_| ends) {
+                done(example, answers);
+            }
+        }
+    }
+}
+
+/// By how much no answer is likelier than the best one.
+fn null_odds(answers: &Answers<'_>) -> f32 {
+    answers.null_score - answers.spans.first().map_or(f32::NEG_INFINITY, |best| best.score)
+}
+
+/// The probabilities of the answers and of none, by softmax over their scores; without `unanswerable` none has 0.
+fn probabilities(answers: &Answers<'_>, unanswerable: bool) -> (Vec<f32>, f32) {
+    let null = if unanswerable { answers.null_score } else { f32::NEG_INFINITY };
+    let scores = || answers.spans.iter().map(|span| span.score);
+    let largest = scores().fold(null, f32::max);
+    let power = |score: f32| f64::from(score - largest).exp();
+    let sum = scores().map(power).sum::<f64>() + power(null);
+    (scores().map(|score| (power(score) / sum) as f32).collect(), (power(null) / sum) as f32)
+}
+
+struct Decoder<'a> {
+    rows: Rows<'a>,
+    examples: &'a [Example],
+    threshold: f32,
+}
+
+impl Decode for Decoder<'_> {
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Vec<Answered> {
+        let (examples, threshold) = (self.examples, self.threshold);
+        let mut answered = Vec::new();
+        let text = |example: usize| examples.get(example).map_or("", |example| example.text.as_str());
+        self.rows.add(rows, logits, text, |example, answers| {
+            answered.push(Answered { answer: answer(text(example), &answers, threshold), logits: None });
+        });
+        answered
+    }
+}
+
+/// What is said of a question over `text`.
+fn answer(text: &str, answers: &Answers<'_>, threshold: f32) -> Answer {
+    let unanswerable = threshold.is_finite();
+    let (scores, null) = probabilities(answers, unanswerable);
+    let characters = |byte: u32| text.get(..byte as usize).map_or(0, |before| before.chars().count());
+    let candidate = |(span, score): (&Span, &f32)| Candidate {
+        answer: part(text, span).to_owned(),
+        start: Some(characters(span.bytes[0])),
+        end: Some(characters(span.bytes[1])),
+        score: *score,
+    };
+    let mut n_best: Vec<Candidate> = answers.spans.iter().zip(&scores).map(candidate).collect();
+    let nothing = Candidate { answer: String::new(), start: None, end: None, score: null };
+    let null_odds = null_odds(answers);
+    let best = n_best.first().filter(|_| null_odds <= threshold).unwrap_or(&nothing).clone();
+    if unanswerable {
+        let place = n_best.partition_point(|other| other.score >= null);
+        n_best.insert(place, nothing);
+    }
+    let Candidate { answer, start, end, score } = best;
+    Answer::Span {
+        answer,
+        start,
+        end,
+        score,
+        null_odds: Some(null_odds).filter(|odds| odds.is_finite()),
+        n_best,
+    }
+}
+
+fn part<'t>(text: &'t str, span: &Span) -> &'t str {
+    text.get(span.bytes[0] as usize..span.bytes[1] as usize).unwrap_or_default()
+}
+
+/// What is right for the questions of a file.
+#[derive(Debug)]
+struct Questions {
+    windows: Arc<TextWindows>,
+    /// The target of each row, its first token where it does not hold the answer; none where nobody knows the place.
+    positions: Vec<Option<[u32; 2]>>,
+    examples: Vec<Asked>,
+    settings: QuestionSettings,
+    thresholds: Thresholds,
+    threshold: f32,
+    segmentation: Segmentation,
+    /// Whether some have no answer.
+    unanswerable: bool,
+}
+
+#[derive(Debug)]
+struct Asked {
+    line: u64,
+    question: String,
+    text: Arc<str>,
+    golds: Vec<String>,
+}
+
+impl Questions {
+    fn new(form: &Extractive, examples: &[Example], tokens: &Tokens) -> Self {
+        let windows = tokens.windows().clone();
+        let position = |row: usize| {
+            let window = windows.row(row);
+            let answers = golds(examples.get(window.example)?);
+            // As transformers' script: the first answer, of those whose place is known.
+            let placed = answers.iter().find_map(|answer| Some((answer.start?, answer.text.len())));
+            match placed {
+                None if answers.is_empty() => Some([0, 0]),
+                None => None,
+                Some((start, length)) => {
+                    let positions = window.positions(start..start + length).unwrap_or_default();
+                    Some(positions.map(|position| u32::try_from(position).unwrap_or_default()))
+                }
+            }
+        };
+        let positions = (0..windows.len()).map(position).collect();
+        // Many questions are about one text.
+        let mut texts: HashMap<&str, Arc<str>> = HashMap::new();
+        let asked = examples.iter().map(|example| Asked {
+            line: example.line,
+            question: example.pair.clone().unwrap_or_default(),
+            text: texts.entry(&example.text).or_insert_with(|| example.text.as_str().into()).clone(),
+            golds: golds(example).iter().map(|answer| answer.text.clone()).collect(),
+        });
+        let asked: Vec<Asked> = asked.collect();
+        let chinese = asked.iter().filter(|asked| asked.text.chars().any(is_chinese)).count();
+        Questions {
+            windows,
+            positions,
+            unanswerable: asked.iter().any(|asked| asked.golds.is_empty()),
+            segmentation: match 2 * chinese > asked.len() {
+                true => Segmentation::Characters,
+                false => Segmentation::Words,
+            },
+            examples: asked,
+            settings: form.settings,
+            thresholds: form.thresholds.clone(),
+            threshold: form.threshold(),
+        }
+    }
+
+    /// The rows that are learnt from, among `rows`.
+    fn learnt(&self, rows: &[usize]) -> usize {
+        rows.iter().filter(|row| self.positions.get(**row).is_some_and(Option::is_some)).count()
+    }
+}
+
+fn is_chinese(character: char) -> bool {
+    ('\u{4e00}'..='\u{9fa5}').contains(&character)
+}
+
+fn golds(example: &Example) -> &[GoldAnswer] {
+    match &example.label {
+        Some(Label::Answers(answers)) => answers,
+        _ => &[],
+    }
+}
+
+impl Targets for Questions {
+    fn denominator(&self, rows: &[usize]) -> f32 {
+        self.learnt(rows).max(1) as f32
+    }
+
+    /// The mean of the cross-entropies of start and end.
+    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let lengths: Vec<usize> = rows.iter().map(|row| self.windows.row(*row).length).collect();
+        let layout = Arc::new(Layout::new(&lengths, &vec![0; rows.len()]));
+        let side = |side: usize| {
+            let targets: Vec<Option<u32>> =
+                rows.iter().map(|row| Some(self.positions.get(*row).copied()??[side])).collect();
+            let scores = ops::select_columns(tape, logits, side..side + 1)?;
+            ops::position_cross_entropy(tape, &scores, &layout, &targets, denominator)
+        };
+        ops::weighted_sum(tape, &[(side(0)?, 0.5), (side(1)?, 0.5)])
+    }
+
+    fn score(&self, scoring: Scoring) -> Box<dyn Score + '_> {
+        Box::new(QuestionsScored::new(self, scoring))
+    }
+
+    fn said(&self) -> Vec<String> {
+        let characters = (self.segmentation == Segmentation::Characters)
+            .then(|| "answers are compared by characters, as most of the texts are Chinese".into());
+        let windows = self.windows.len();
+        let parted = (windows > self.examples.len()).then(|| {
+            format!(
+                "{} questions are read in {windows} windows, as texts are longer than a row; windows share {} tokens",
+                self.examples.len(),
+                self.settings.doc_stride
+            )
+        });
+        characters.into_iter().chain(parted).collect()
+    }
+}
