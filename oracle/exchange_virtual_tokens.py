@@ -14,7 +14,7 @@ import numpy
 import torch
 from families import FAMILIES, random_rows
 from peft import PeftModel, get_peft_model
-from retune_cli import Retune, reference_logits, relative, write_csv
+from retune_cli import Records, Retune, reference_logits, relative, write_csv
 from tiny_bert import randomise
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
@@ -34,7 +34,7 @@ def peft_config(method, model):
     return made
 
 
-def exchange(retune, family, work, row):
+def exchange(retune, family, work, row, records):
     """`row` is told each case and its difference."""
     name, family = family, FAMILIES[family]
     rng = numpy.random.default_rng(list(name.encode()))
@@ -54,9 +54,12 @@ def exchange(retune, family, work, row):
     write_csv(work / "rows.csv", ["text", "category"], rows)
     texts = [text for text, _ in rows[:10]] + ["", "unknown Ω", "a " * 99]
 
-    def compare(case, model, folder, **flags):
+    def compare(method, to_peft, model, folder, **flags):
         ours, _ = retune.predict(folder, texts, work / "predict", **flags)
-        row(f"{name}: {case}", relative(ours, reference_logits(model, tokenizer, texts, longest)))
+        theirs = reference_logits(model, tokenizer, texts, longest)
+        case = f"retune {method} -> peft" if to_peft else f"peft {method} -> retune predict"
+        row(f"{name}: {case}", relative(ours, theirs))
+        records.add("peft", method, to_peft, name, ours, theirs)
 
     def load():
         return AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32)
@@ -70,16 +73,16 @@ def exchange(retune, family, work, row):
         retune.train(
             base, work / "rows.csv", run, method, epochs=2, batch_size=7, learning_rate=1e-2, max_length=longest, **flags
         )
-        compare(f"retune {method} -> peft", PeftModel.from_pretrained(load(), run), run)
+        compare(method, True, PeftModel.from_pretrained(load(), run), run)
         model = get_peft_model(load(), peft_config(method, load()))
         randomise([(n, p) for n, p in model.named_parameters() if p.requires_grad], rng)
         model.save_pretrained(work / f"{name}-{method}-peft", save_embedding_layers=False)
-        compare(f"peft {method} -> retune predict", model, work / f"{name}-{method}-peft", max_length=longest)
+        compare(method, False, model, work / f"{name}-{method}-peft", max_length=longest)
 
 
-def all_families(retune, work, row):
+def all_families(retune, work, row, records):
     for family in ("bert", "roberta", "electra", "distilbert"):
-        exchange(retune, family, work, row)
+        exchange(retune, family, work, row, records)
 
 
 def main():
@@ -97,7 +100,7 @@ def main():
         print(f"{case:62} {difference:10.2e} {'ok' if ok else 'FAILED'}", flush=True)
 
     with tempfile.TemporaryDirectory() as temporary:
-        all_families(Retune(options.retune), Path(temporary), row)
+        all_families(Retune(options.retune), Path(temporary), row, Records(None))
     sys.exit(bool(failed))
 
 

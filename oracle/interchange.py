@@ -24,7 +24,7 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
-from retune_cli import Retune, reference_logits, relative, write_csv
+from retune_cli import Records, Retune, reference_logits, relative, write_csv
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
@@ -72,8 +72,8 @@ TEXTS += ["", "a", "naïve café 😀", 'quotes "inside", and commas', "two\nlin
 
 
 class Interchange:
-    def __init__(self, retune, base, work):
-        self.retune, self.base, self.work, self.failed = retune, base, work, False
+    def __init__(self, retune, base, work, records):
+        self.retune, self.base, self.work, self.records, self.failed = retune, base, work, records, False
         self.rows_csv = work / "rows.csv"
         write_csv(self.rows_csv, ["text", "category"], ROWS)
         print(f"{'case':62} {'difference':>10}")
@@ -84,11 +84,14 @@ class Interchange:
         self.failed |= not ok
         print(f"{case:62} {difference:10.2e} {'ok' if ok else 'FAILED'}", flush=True)
 
-    def compare(self, case, folder, model, tokenizer, labels, tolerance=TOLERANCE, **flags):
-        """retune's predictions from `folder` beside those of a model in transformers."""
+    def compare(self, case, folder, model, tokenizer, labels, tolerance=TOLERANCE, record=None, **flags):
+        """retune's predictions from `folder` beside those of a model in transformers; `record` is the method of an adapter of
+        peft, and whether it went there."""
         expected = reference_logits(model, tokenizer, TEXTS, MAX_LENGTH)
         ours, predicted = self.retune.predict(folder, TEXTS, self.work / "predict", **flags)
         self.row(f"{case}: logits", relative(ours, expected), tolerance)
+        if record:
+            self.records.add("peft", *record, "MiniLM", ours, expected)
         names = [labels[i] for i in expected.argmax(1).tolist()]
         self.row(f"{case}: labels that differ", float(sum(a != b for a, b in zip(names, predicted))), 0.0)
 
@@ -134,7 +137,10 @@ class Interchange:
                 self.row(f"retune {case}: settings that differ", float(read != asked), 0.0)
                 idle = sum(not p.any() for name, p in model.named_parameters() if ".lora_B." in name)
                 self.row(f"retune {case}: B left at zero", float(idle), 0.0)
-            self.compare(f"retune {case} -> {reader}", folder, model, AutoTokenizer.from_pretrained(folder), LABELS)
+            self.compare(
+                f"retune {case} -> {reader}", folder, model, AutoTokenizer.from_pretrained(folder), LABELS,
+                record=(case, True) if reader == "peft" else None,
+            )  # fmt: skip
 
     def from_transformers(self):
         """A whole model fine-tuned in transformers. Its labels are not in sorted order."""
@@ -193,7 +199,10 @@ class Interchange:
             folder = self.work / f"peft-{number}"
             model.save_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(base)
-            self.compare(f"peft, {case} -> retune predict", folder, model, tokenizer, names, max_length=MAX_LENGTH)
+            self.compare(
+                f"peft, {case} -> retune predict", folder, model, tokenizer, names, record=(f"lora, {case}", False),
+                max_length=MAX_LENGTH,
+            )  # fmt: skip
 
     def every_method(self, tuned, labels):
         """The methods of peft, each trained here and read there, and made there and read here."""
@@ -207,7 +216,9 @@ class Interchange:
                 model = AutoModelForSequenceClassification.from_pretrained(self.base, num_labels=len(LABELS))
                 model = PeftModel.from_pretrained(model, folder)
                 tokenizer = AutoTokenizer.from_pretrained(folder)
-                self.compare(f"retune {case} -> peft", folder, model, tokenizer, LABELS, EVERY_TOLERANCE)
+                self.compare(
+                    f"retune {case} -> peft", folder, model, tokenizer, LABELS, EVERY_TOLERANCE, record=(case, True)
+                )
             if config:
                 torch.manual_seed(number)
                 model = AutoModelForSequenceClassification.from_pretrained(tuned, num_labels=len(labels))
@@ -222,8 +233,9 @@ class Interchange:
                 model.save_pretrained(folder)
                 tokenizer = AutoTokenizer.from_pretrained(tuned)
                 self.compare(
-                    f"peft {case} -> retune", folder, model, tokenizer, labels, EVERY_TOLERANCE, max_length=MAX_LENGTH
-                )
+                    f"peft {case} -> retune", folder, model, tokenizer, labels, EVERY_TOLERANCE, record=(case, False),
+                    max_length=MAX_LENGTH,
+                )  # fmt: skip
 
 
 def main():
@@ -231,20 +243,22 @@ def main():
     parser.add_argument("--retune", type=Path, required=True, help="the binary")
     parser.add_argument("--model", type=Path, required=True, help="a BERT folder with its tokenizer")
     parser.add_argument("--methods-only", action="store_true", help="leave whole models and plain LoRA out")
+    parser.add_argument("--records", type=Path, help="a file for what was exchanged")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
     with tempfile.TemporaryDirectory() as temporary:
-        interchange = Interchange(Retune(options.retune), options.model.resolve(), Path(temporary))
+        records = Records(options.records)
+        interchange = Interchange(Retune(options.retune), options.model.resolve(), Path(temporary), records)
         tuned = interchange.from_transformers()
         if not options.methods_only:
             interchange.from_retune()
             interchange.from_peft(*tuned)
         interchange.every_method(*tuned)
         small = lambda case, difference: interchange.row(case, difference, exchange_virtual_tokens.TOLERANCE)
-        exchange_virtual_tokens.all_families(interchange.retune, interchange.work, small)
+        exchange_virtual_tokens.all_families(interchange.retune, interchange.work, small, records)
     sys.exit(interchange.failed)
 
 

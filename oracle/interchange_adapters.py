@@ -15,7 +15,7 @@ import adapters
 import numpy
 import torch
 from adapters import CompacterConfig, DoubleSeqBnConfig, ParBnConfig, SeqBnConfig
-from retune_cli import Retune, reference_logits, write_csv
+from retune_cli import Records, Retune, reference_logits, write_csv
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoModelForSequenceClassification,
@@ -93,8 +93,8 @@ def random_rows(rng, count):
 
 
 class Interchange:
-    def __init__(self, retune, work, rng):
-        self.retune, self.work, self.rng, self.failed = retune, work, rng, False
+    def __init__(self, retune, work, rng, records):
+        self.retune, self.work, self.rng, self.records, self.failed = retune, work, rng, records, False
         rows = random_rows(rng, 40)
         self.texts = [text for text, _ in rows[:12]] + ["", "unknown Ω", "余额 now!"]
         write_csv(work / "rows.csv", ["text", "category"], rows)
@@ -105,6 +105,7 @@ class Interchange:
         expected = reference_logits(model, tokenizer(), self.texts, LONGEST)
         ours, predicted = self.retune.predict(folder, self.texts, self.work / "predict", max_length=LONGEST)
         difference = (ours - expected).abs().max().item()
+        self.records.add("adapters", method, direction.startswith("retune"), base, ours, expected)
         named = [model.config.id2label[i] for i in expected.argmax(1).tolist()]
         ok = difference < TOLERANCE and named == predicted
         self.failed |= not ok
@@ -143,13 +144,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--retune", type=Path, required=True, help="the binary")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--records", type=Path, help="a file for what was exchanged")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     torch.manual_seed(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         work, rng = Path(temporary), numpy.random.default_rng(options.seed)
-        interchange = Interchange(Retune(options.retune), work, rng)
+        interchange = Interchange(Retune(options.retune), work, rng, Records(options.records))
         for name, model in bases():
             base = work / name
             # The weights of a new model are so small that nothing depends on the text.

@@ -43,6 +43,24 @@ class Retune:
         return torch.tensor([row["logits"] for row in rows]), [row["label"] for row in rows]
 
 
+class Records:
+    """What was exchanged, a JSON line each, for `interchange_report.py`; nothing is written without a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def add(self, library, method, to_library, base, ours, theirs):
+        """Logits here and there, of an adapter that retune made where it goes `to_library`."""
+        if self.path:
+            difference = (ours - theirs).abs().max().item() if ours.shape == theirs.shape else float("inf")
+            record = {
+                "library": library, "method": method, "to_library": to_library, "base": base, "difference": difference,
+                "largest": theirs.abs().max().item(),
+            }  # fmt: skip
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+
 def step_losses(run):
     """The loss of every step of a run folder, in order."""
     events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]

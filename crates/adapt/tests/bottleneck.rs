@@ -352,3 +352,35 @@ fn files_that_are_not_whole_are_refused() {
     );
     assert!(error.contains("use_safetensors=True"), "{error}");
 }
+
+#[test]
+fn keys_of_newer_versions_are_kept_and_named() {
+    for (base, name, _) in cases() {
+        let golden = folder(base).join(name);
+        assert_eq!(peft::open_adapter(&golden).unwrap().1.unknown_keys(), [""; 0], "{base} {name}");
+    }
+    let (golden, at) = (folder(BASE).join("houlsby"), tempfile::tempdir().unwrap());
+    for file in ["adapter.safetensors", "head_config.json", "model_head.safetensors"] {
+        std::fs::copy(golden.join(file), at.path().join(file)).unwrap();
+    }
+    let text = std::fs::read_to_string(golden.join("adapter_config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["größe"] = json!(7);
+    config["config"]["zeta"] = json!([1]);
+    std::fs::write(at.path().join("adapter_config.json"), config.to_string()).unwrap();
+    let named = peft::open_adapter(at.path()).unwrap().1.unknown_keys();
+    assert_eq!(named, ["größe", "config.zeta"]);
+    let (_, case) = load(BASE, at.path(), true).unwrap();
+    let kept = &adapter(&case).config;
+    assert_eq!((&kept["größe"], &kept["config"]["zeta"]), (&json!(7), &json!([1])));
+    // What is written here has none.
+    let own = fresh("compacter", &[("bottleneck-size", "4"), ("phm-dim", "2")]).unwrap();
+    let written = tempfile::tempdir().unwrap();
+    std::fs::write(
+        written.path().join("adapter_config.json"),
+        Value::Object(adapter(&own).config.clone()).to_string(),
+    )
+    .unwrap();
+    std::fs::copy(golden.join("adapter.safetensors"), written.path().join("adapter.safetensors")).unwrap();
+    assert_eq!(peft::open_adapter(written.path()).unwrap().1.unknown_keys(), [""; 0]);
+}

@@ -31,6 +31,7 @@ examples:
   retune plan --model DIR --train tickets.csv                      what would it cost?
   retune evaluate --model result --data test.csv                   how good is it?
   retune predict --model result --input new.csv --output out.csv   labels for new rows
+  retune merge --model lora-result --output merged                 an adapter and its base as one model
   retune methods                                                   what can be trained of a model"
 )]
 struct Cli {
@@ -46,8 +47,10 @@ enum Verb {
     Train(Box<verbs::train::Args>),
     Plan(Box<verbs::plan::Args>),
     Doctor(Box<verbs::doctor::Args>),
-    Evaluate(verbs::evaluate::Args),
-    Predict(verbs::predict::Args),
+    Evaluate(Box<verbs::evaluate::Args>),
+    Predict(Box<verbs::predict::Args>),
+    Merge(Box<verbs::merge::Args>),
+    Combine(Box<verbs::combine::Args>),
     Inspect(verbs::inspect::Args),
     Methods(verbs::methods::Args),
     Bench(verbs::bench::Args),
@@ -69,6 +72,8 @@ fn main() -> ExitCode {
         Verb::Doctor(args) => verbs::doctor::run(&args, matches.subcommand_matches("doctor"), &output),
         Verb::Evaluate(args) => verbs::evaluate::run(&args, &output),
         Verb::Predict(args) => verbs::predict::run(&args, &output),
+        Verb::Merge(args) => verbs::merge::run(&args, &output),
+        Verb::Combine(args) => verbs::combine::run(&args, &output),
         Verb::Inspect(args) => verbs::inspect::run(&args, &output),
         Verb::Methods(args) => verbs::methods::run(&args, &output),
         Verb::Bench(args) => verbs::bench::run(&args, &output),

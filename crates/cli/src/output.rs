@@ -101,6 +101,11 @@ pub(crate) fn bytes(bytes: usize) -> String {
     if mib >= 1024.0 { format!("{:.1} GiB", mib / 1024.0) } else { format!("{mib:.0} MiB") }
 }
 
+/// How far logits are from others, beside their size.
+pub(crate) fn difference(difference: f64, largest: f64, on: &str) -> String {
+    format!("{difference:.1e} of logits up to {largest:.3}, on {on}")
+}
+
 /// Seconds as people say them.
 pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use retune_adapt::peft::{Adapter, Applied, BaseCard};
+use retune_adapt::peft::{Adapter, AdapterFile, Applied, BaseCard};
 use retune_adapt::tasks::{ColumnNames, QuestionSettings};
 use retune_data::ProblemType;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
@@ -173,8 +173,19 @@ pub(crate) fn save_model(model: &TextModel, folder: &Path) -> Result<()> {
     Ok(tokenizer::copy_files(&model.source.base, folder)?)
 }
 
+/// Writes a model whose `adapter` is merged into it: all of it but the adapter's own tensors.
+pub(crate) fn save_merged(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
+    save_weights(model, folder, |id| !adapter.owns(id, &model.parameters))?;
+    Ok(tokenizer::copy_files(&model.source.base, folder)?)
+}
+
 fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
-    let ids: Vec<_> = model.parameters.iter().map(|(id, parameter)| (parameter.name.clone(), id)).collect();
+    save_weights(model, folder, |_| true)
+}
+
+fn save_weights(model: &TextModel, folder: &Path, wanted: impl Fn(ParamId) -> bool) -> Result<()> {
+    let all = model.parameters.iter().filter(|(id, _)| wanted(*id));
+    let ids: Vec<_> = all.map(|(id, parameter)| (parameter.name.clone(), id)).collect();
     save_tensors(&model.parameters, &ids, &folder.join("model.safetensors"))?;
     let mut config = model.config.clone();
     let labels = model.labels().names();
@@ -201,7 +212,11 @@ fn save_whole(model: &TextModel, folder: &Path) -> Result<()> {
 }
 
 fn save_adapter(model: &TextModel, adapter: &Adapter, folder: &Path) -> Result<()> {
-    let file = model.method.file(adapter, &model.hooks, &model.parameters)?;
+    save_adapter_file(&model.method.file(adapter, &model.hooks, &model.parameters)?, model, folder)
+}
+
+/// Writes an adapter of the base of `model`, with its labels.
+pub(crate) fn save_adapter_file(file: &AdapterFile, model: &TextModel, folder: &Path) -> Result<()> {
     for (name, tensors) in file.weights() {
         let views: Vec<_> = tensors.into_iter().map(|(name, value)| view(name.clone(), value)).collect();
         write_safetensors(folder.join(name), &views, &metadata())?;
@@ -254,6 +269,12 @@ pub(crate) fn hash_weights(folder: &Path) -> Result<String> {
         add_file(&mut hash, file)?;
     }
     Ok(hex(hash))
+}
+
+/// Whether two folders have the same weights.
+pub(crate) fn same_base(one: &Path, other: &Path) -> Result<bool> {
+    let same_place = one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other));
+    Ok(same_place || hash_weights(one)? == hash_weights(other)?)
 }
 
 /// The hash of a file.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::{Error, FileSettings, ModelSettings, Result, TextModel, dataset, inputs};
 
 /// Tokens that are computed at once: enough to fill the machine, little enough to need no memory to speak of.
-const TOKENS: usize = 2048;
+pub(crate) const TOKENS: usize = 2048;
 
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize)]

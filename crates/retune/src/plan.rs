@@ -268,13 +268,12 @@ fn calibrate(
 
 /// The weights that a result of this training holds; configuration and tokenizer are small beside them.
 fn result_bytes(prepared: &Prepared<'_>) -> Result<u64> {
-    let TextModel { parameters, hooks, applied, .. } = &prepared.model;
+    let TextModel { method, parameters, hooks, applied, .. } = &prepared.model;
     let values: usize = match applied {
         Applied::Model => parameters.count().0,
         Applied::Adapter(adapter) => {
-            let computed = adapter.computed(hooks, parameters)?.map_or(0, |(_, value)| value.len());
-            let saved = adapter.tensors.iter().map(|(_, id)| parameters.get(*id).value.len());
-            computed + saved.sum::<usize>()
+            let file = method.file(adapter, hooks, parameters)?;
+            file.tensors.iter().map(|(_, value)| value.len()).sum()
         }
     };
     Ok(4 * values as u64)

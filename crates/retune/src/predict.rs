@@ -19,6 +19,9 @@ use crate::{Error, FileSettings, ModelSettings, Result, TextModel, inputs};
 pub struct Prediction {
     /// The row's place in its file, counted from 0.
     pub row: u64,
+    /// Which adapter was asked, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// The text.
     pub text: String,
     /// The second text, where there are two.
@@ -70,18 +73,7 @@ pub fn file(
     max_length: Option<usize>,
     Writing { logits, overwrite }: Writing,
 ) -> Result<Done> {
-    if inputs::is_among(output, input) {
-        let message = format!("{} is the input, which it would replace; give another file", output.display());
-        return Err(Error::Setting { flag: "output", message });
-    }
-    let place = Place::find(output)?;
-    // As with folders of runs, what is empty is free.
-    if !overwrite && matches!(&place, Place::File(path) if path.metadata().is_ok_and(|file| file.len() > 0)) {
-        return Err(Error::place(
-            output,
-            "there is such a file; give another --output, or --overwrite to replace it",
-        ));
-    }
+    let place = Place::free(input, output, overwrite)?;
     let model = TextModel::open(settings)?;
     let reading = file.reading(model.trained_columns(), WantedProblemType::default(), false)?;
     let read = model.task.read(input, &reading)?;
@@ -94,12 +86,31 @@ pub fn file(
 }
 
 /// Where predictions go: a file, which is replaced whole, or something that can only be written to.
-enum Place {
+pub(crate) enum Place {
     File(PathBuf),
     Stream(PathBuf),
 }
 
 impl Place {
+    /// The place of `output`. Errors if it is the input, or there is a file that may not be replaced.
+    pub fn free(input: &[PathBuf], output: &Path, overwrite: bool) -> Result<Self> {
+        if inputs::is_among(output, input) {
+            let message =
+                format!("{} is the input, which it would replace; give another file", output.display());
+            return Err(Error::Setting { flag: "output", message });
+        }
+        let place = Place::find(output)?;
+        // As with folders of runs, what is empty is free.
+        let is_there = |path: &PathBuf| path.metadata().is_ok_and(|file| file.len() > 0);
+        if !overwrite && matches!(&place, Place::File(path) if is_there(path)) {
+            return Err(Error::place(
+                output,
+                "there is such a file; give another --output, or --overwrite to replace it",
+            ));
+        }
+        Ok(place)
+    }
+
     /// Errors if the folder is not there, so that nobody learns it when the work is done.
     fn find(output: &Path) -> Result<Self> {
         if let Ok(there) = output.canonicalize() {
@@ -125,7 +136,7 @@ impl Place {
         }
     }
 
-    fn write(&self, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    pub fn write(&self, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
         match self {
             Place::File(path) => Ok(write_atomic(path, content)?),
             Place::Stream(path) => {
@@ -168,7 +179,7 @@ pub fn pairs(
     each(&model, &examples, max_length, logits)
 }
 
-fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
+pub(crate) fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
     Example { row, line: row + 1, text: text.to_string(), pair: pair.cloned(), label: None }
 }
 
@@ -179,14 +190,19 @@ fn each(
     logits: bool,
 ) -> Result<(Vec<Prediction>, Done)> {
     let (answers, done) = run(model, examples, max_length, logits)?;
-    let predictions = examples.iter().zip(answers).map(|(example, Answered { answer, logits })| Prediction {
+    let predictions = examples.iter().zip(answers).map(|(example, answered)| prediction(example, answered));
+    Ok((predictions.collect(), done))
+}
+
+pub(crate) fn prediction(example: &Example, Answered { answer, logits }: Answered) -> Prediction {
+    Prediction {
         row: example.row,
+        adapter: None,
         text: example.text.clone(),
         pair: example.pair.clone(),
         answer,
         logits,
-    });
-    Ok((predictions.collect(), done))
+    }
 }
 
 fn run(

@@ -30,7 +30,7 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Whatever a run may leave behind beside its events and the tokenizer's files, so that another can replace it and touch
 /// nothing else.
-const LEFT_BEHIND: [&str; 4] = [
+pub(crate) const LEFT_BEHIND: [&str; 4] = [
     // First, so that what is left of a finished run is none.
     Card::FILE,
     "config.json",

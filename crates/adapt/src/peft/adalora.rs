@@ -208,8 +208,8 @@ impl Method for AdaLora {
         without_lost(adapter, parameters)
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {

@@ -44,6 +44,12 @@ impl Adapter {
         Ok(id)
     }
 
+    /// Whether a parameter is its own and not the base's, whose name in the file is longer than here.
+    pub fn owns(&self, id: ParamId, parameters: &Parameters) -> bool {
+        let name = &parameters.get(id).name;
+        self.form == Form::Peft && self.tensors.iter().any(|(saved, known)| *known == id && saved == name)
+    }
+
     /// A number of its configuration.
     pub(super) fn number(&self, key: &str) -> Option<f64> {
         self.config.get(key).and_then(Value::as_f64)

@@ -57,8 +57,8 @@ impl Method for Dora {
         sites::group(name, ".lora_")
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {

@@ -120,13 +120,14 @@ impl AdapterFiles {
         self.weights.iter()
     }
 
-    /// Keys of its configuration that `peft` 0.21 does not have: a newer version's, or somebody's own. They are kept.
-    pub fn unknown_keys(&self) -> Vec<&str> {
-        if self.form != Form::Peft {
-            return Vec::new();
+    /// Keys of its configuration that `peft` 0.21 or `adapters` 1.3 do not have: a newer version's, or somebody's own. They
+    /// are kept.
+    pub fn unknown_keys(&self) -> Vec<String> {
+        let known = |key: &&String| super::keys::KEYS.binary_search(&key.as_str()).is_ok();
+        match self.form {
+            Form::Peft => self.config.keys().filter(|key| !known(key)).cloned().collect(),
+            Form::Adapters => super::bottleneck::unknown_keys(&self.config),
         }
-        let known = |key: &&str| super::keys::KEYS.binary_search(key).is_ok();
-        self.config.keys().map(String::as_str).filter(|key| !known(key)).collect()
     }
 
     /// How many classes its head has, if it has a head, whose last layer is `classifier`.
@@ -294,12 +295,20 @@ impl AdapterFiles {
 
     /// Errors if a tensor did not fit, or is one that no layer asked for; all of them are named.
     pub(super) fn finish(&self) -> Result<(), AdaptError> {
+        {
+            let (taken, mut problems) = (self.taken.borrow(), self.problems.borrow_mut());
+            let all = self.weights.iter().flat_map(Weights::names);
+            let left = all.filter(|name| !taken.contains(*name));
+            problems.extend(left.map(|name| format!("`{name}` has no place in the base")));
+        }
+        self.finish_taken()
+    }
+
+    /// Errors if a tensor that was taken did not fit.
+    pub(super) fn finish_taken(&self) -> Result<(), AdaptError> {
         // A file of another model may have any number of them.
         const MOST: usize = 200;
-        let (taken, mut problems) = (self.taken.borrow(), self.problems.borrow_mut());
-        let all = self.weights.iter().flat_map(Weights::names);
-        let left = all.filter(|name| !taken.contains(*name));
-        problems.extend(left.map(|name| format!("`{name}` has no place in the base")));
+        let mut problems = self.problems.borrow_mut();
         let (count, more) = (problems.len(), problems.len().saturating_sub(MOST));
         problems.truncate(MOST);
         if more > 0 {

@@ -98,8 +98,8 @@ impl Method for Ia3 {
         Ok(Applied::Adapter(adapter.with_head(model, &fields)))
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {

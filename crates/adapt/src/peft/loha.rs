@@ -103,8 +103,8 @@ impl Method for LoHa {
         sites::group(name, ".hada_")
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {

@@ -152,8 +152,8 @@ impl Method for LoKr {
         sites::group(name, ".lokr_")
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {

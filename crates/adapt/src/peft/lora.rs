@@ -20,7 +20,7 @@ use super::files::{AdapterFiles, part};
 use super::{Adapter, AdapterFile, Applied, DuringTraining, Method, Model, ranges, sites};
 use crate::{AdaptError, Kind, OptionSpec, Options, nearest};
 pub(super) use branch::{Branch, dense};
-use saved::SavedConfig;
+pub(super) use saved::SavedConfig;
 
 /// The ends of the names of a branch's tensors.
 pub(super) const A: &str = "lora_A.weight";
@@ -180,8 +180,8 @@ impl Method for Lora {
         pissa::file(adapter, parameters)
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {

@@ -5,6 +5,7 @@ pub mod adalora;
 mod adapter;
 mod bitfit;
 mod bottleneck;
+pub mod combine;
 mod compacter;
 pub mod dora;
 mod during;
@@ -30,6 +31,7 @@ mod prompt_tuning;
 mod ranges;
 mod selection;
 mod sites;
+mod svd;
 mod top_layers;
 pub mod vera;
 mod virtual_tokens;
@@ -65,10 +67,10 @@ pub static METHODS: &[&dyn Method] = &[
     &loha::LoHa,
     &lokr::LoKr,
     &oft::Oft,
-    &houlsby::Houlsby,
-    &pfeiffer::Pfeiffer,
-    &parallel_adapter::ParallelAdapter,
-    &compacter::Compacter,
+    &houlsby::METHOD,
+    &pfeiffer::METHOD,
+    &parallel_adapter::METHOD,
+    &compacter::METHOD,
     &prefix_tuning::PrefixTuning,
     &p_tuning_v2::PTuningV2,
     &prompt_tuning::PromptTuning,
@@ -140,19 +142,17 @@ pub trait Method: Send + Sync {
         Ok(file)
     }
 
-    /// Whether its result can be weights of the base, so that it costs nothing at inference.
-    fn merges(&self) -> bool {
-        false
+    /// Whether its result can be weights of the base, so that it costs nothing at inference; else why it cannot.
+    fn merges(&self) -> Result<(), &'static str> {
+        Err("its result is a whole model already")
     }
 
     /// Puts what it learnt into the weights of the base, in f32, and takes its hooks away: the model is then whole.
-    /// Errors if it has no such weights.
+    /// Errors with the reason if it has no such weights.
     fn merge(&self, model: &mut Model<'_>) -> Result<(), AdaptError> {
-        if self.merges() {
-            return sites::merge(self.name(), model);
-        }
-        let why = "what it adds is no weight of the base".to_string();
-        Err(AdaptError::Merge { method: self.name().to_string(), why })
+        let method = self.name().to_string();
+        self.merges().map_err(|why| AdaptError::Merge { method, why: why.to_string() })?;
+        sites::merge(self.name(), model)
     }
 
     /// Whether `config`, the `adapter_config.json` of a folder, is its own; then [`Method::load`] reads it.

@@ -118,8 +118,8 @@ impl Method for Oft {
         sites::group(name, ".oft_")
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {
@@ -224,7 +224,8 @@ impl LinearHook for Rotation {
         let mut weight = Tensor::empty(own.device(), own.shape())?;
         // (x R) W^T = x (W R^T)^T
         let backend = own.device().backend();
-        backend.rotate_blocks(own.f32(), rotations.value().f32(), self.block, true, weight.f32_mut()?);
+        let (shape, rotations) = ([own.rows(), own.columns()], rotations.value().f32());
+        backend.rotate_blocks(own.f32(), shape, rotations, self.block, true, weight.f32_mut()?);
         Ok(Some(Merged { weight, bias: None }))
     }
 }

@@ -77,6 +77,10 @@ impl Method for PTuning {
         tokens.network(model, &layers, TYPE, &own)
     }
 
+    fn merges(&self) -> Result<(), &'static str> {
+        Err(virtual_tokens::NO_WEIGHT)
+    }
+
     fn reads(&self, files: &AdapterFiles) -> bool {
         files.is(TYPE)
     }

@@ -61,6 +61,10 @@ impl Method for PTuningV2 {
         tokens.table(model, rows, TYPE, &own)
     }
 
+    fn merges(&self) -> Result<(), &'static str> {
+        Err(virtual_tokens::NO_WEIGHT)
+    }
+
     fn reads(&self, files: &AdapterFiles) -> bool {
         files.is(TYPE) && files.config.get(PROJECTION).and_then(Value::as_bool) != Some(true)
     }

@@ -69,6 +69,10 @@ impl Method for PrefixTuning {
         tokens.network(model, &layers, TYPE, &own)
     }
 
+    fn merges(&self) -> Result<(), &'static str> {
+        Err(virtual_tokens::NO_WEIGHT)
+    }
+
     fn reads(&self, files: &AdapterFiles) -> bool {
         files.is(TYPE) && files.config.get(PROJECTION).and_then(Value::as_bool) == Some(true)
     }

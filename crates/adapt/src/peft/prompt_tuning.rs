@@ -91,6 +91,10 @@ impl Method for PromptTuning {
         tokens.table(model, rows, TYPE, &own)
     }
 
+    fn merges(&self) -> Result<(), &'static str> {
+        Err(virtual_tokens::NO_WEIGHT)
+    }
+
     fn reads(&self, files: &AdapterFiles) -> bool {
         files.is(TYPE)
     }

@@ -128,8 +128,8 @@ impl Method for Vera {
         sites::group(name, ".vera_")
     }
 
-    fn merges(&self) -> bool {
-        true
+    fn merges(&self) -> Result<(), &'static str> {
+        Ok(())
     }
 
     fn reads(&self, files: &AdapterFiles) -> bool {

@@ -30,6 +30,9 @@ pub(super) const HIDDEN: &str = "encoder-hidden-size";
 /// The most that it may be: beyond it, it is a slip.
 const MOST_HIDDEN: usize = 16 * 1024;
 
+/// Why they cannot be merged.
+pub(super) const NO_WEIGHT: &str = "it adds rows before those of a text, and no weight of the base";
+
 /// Where the rows stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {

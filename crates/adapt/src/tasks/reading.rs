@@ -104,6 +104,17 @@ pub trait RowFile: std::fmt::Debug {
     /// from.
     fn labels(&self, examples: &[Example]) -> Result<LabelMap, DataError>;
 
+    /// Its columns, where its form has such.
+    fn columns(&self) -> &[String] {
+        &[]
+    }
+
+    /// What stands in one of them, for each row in order, without white space around it; nothing where it is missing.
+    fn column(&self, index: usize) -> Result<Vec<String>, DataError> {
+        let _ = index;
+        Ok(Vec::new())
+    }
+
     /// What the user is to know of how predictions are written, given the first of them.
     fn said_of(&self, first: &Answered) -> Option<String>;
 

@@ -28,6 +28,15 @@ impl RowFile for TableFile {
         renamed(&self.table, first)
     }
 
+    fn columns(&self) -> &[String] {
+        self.table.columns()
+    }
+
+    fn column(&self, index: usize) -> std::result::Result<Vec<String>, DataError> {
+        let rows = self.table.rows();
+        rows.map(|row| Ok(row?.get(index).unwrap_or_default().trim().to_string())).collect()
+    }
+
     fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> Result<()> {
         write(&self.table, predictions, output, writer)
     }
@@ -50,8 +59,13 @@ pub(super) fn write(
     output: &Path,
     writer: &mut dyn Write,
 ) -> Result<()> {
-    let names = predictions.first().map(Answered::cells).unwrap_or_default();
-    let added = names.into_iter().map(|(name, _)| free_name(table, name)).collect();
+    // Rows may be answered by different models, and then not all have the same columns.
+    let mut added: Vec<(&'static str, String)> = Vec::new();
+    for (name, _) in predictions.iter().flat_map(Answered::cells) {
+        if !added.iter().any(|(known, _)| *known == name) {
+            added.push((name, free_name(table, name)));
+        }
+    }
     let rows = PredictedRows { table, predictions, added };
     match output.extension().and_then(|extension| extension.to_str()) {
         Some(extension) if extension.eq_ignore_ascii_case("csv") => rows.write_csv(writer, b','),
@@ -63,8 +77,9 @@ pub(super) fn write(
 struct PredictedRows<'a> {
     table: &'a Table,
     predictions: &'a [Answered],
-    /// The columns of the prediction, as they are called beside the file's.
-    added: Vec<String>,
+    /// The columns of the predictions, and how they are called beside the file's: rows of different adapters may have
+    /// different ones.
+    added: Vec<(&'static str, String)>,
 }
 
 impl PredictedRows<'_> {
@@ -81,13 +96,16 @@ impl PredictedRows<'_> {
     /// A header and a record a row; a list is JSON.
     fn write_csv(&self, writer: &mut dyn Write, delimiter: u8) -> Result<()> {
         let mut csv = csv::WriterBuilder::new().delimiter(delimiter).from_writer(writer);
-        csv.write_record(self.table.columns().iter().chain(&self.added))?;
+        csv.write_record(self.table.columns().iter().chain(self.added.iter().map(|(_, added)| added)))?;
         for (row, prediction) in self.table.rows().zip(self.predictions) {
             let row = row.map_err(Error::other)?;
             for value in row.values() {
                 csv.write_field(value.unwrap_or_default())?;
             }
-            csv.write_record(prediction.cells().iter().map(|(_, cell)| cell.text()))?;
+            let cells = prediction.cells();
+            let cell =
+                |name| cells.iter().find(|(known, _)| *known == name).map_or("", |(_, cell)| cell.text());
+            csv.write_record(self.added.iter().map(|(name, _)| cell(*name)))?;
         }
         csv.flush()
     }
@@ -121,7 +139,8 @@ impl Serialize for JsonRow<'_> {
                 None => {}
             }
         }
-        for (name, (_, cell)) in self.rows.added.iter().zip(self.prediction.cells()) {
+        for (name, cell) in self.prediction.cells() {
+            let Some((_, name)) = self.rows.added.iter().find(|(known, _)| *known == name) else { continue };
             match &cell {
                 Cell::Text(text) => map.serialize_entry(name, text)?,
                 Cell::Json(json) => map.serialize_entry(name, raw(json)?)?,

@@ -1,3 +1,4 @@
+use retune::bench::{MethodCost, method_costs};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -11,10 +12,15 @@ examples:
   retune methods --json")]
 pub(crate) struct Args {}
 
+/// The model that costs are told of.
+const SHAPE: &str = "minilm";
+
 pub(crate) fn run(_: &Args, output: &Output) -> Result<(), Failure> {
+    let costs = method_costs(SHAPE)?;
     let methods: Vec<_> = retune::METHODS
         .iter()
-        .map(|method| {
+        .zip(&costs)
+        .map(|(method, cost)| {
             let options: Vec<_> = method
                 .options()
                 .iter()
@@ -26,6 +32,14 @@ pub(crate) fn run(_: &Args, output: &Output) -> Result<(), Failure> {
                 "when": method.when(),
                 "paper": method.paper(),
                 "learning_rate": method.learning_rate(),
+                "merges": method.merges().is_ok(),
+                "why_not": method.merges().err(),
+                "cost": {
+                    "shape": SHAPE,
+                    "trainable_parameters": cost.trainable_parameters,
+                    "base_parameters": cost.base_parameters,
+                    "inference_work": cost.inference_work,
+                },
                 "options": options,
             })
         })
@@ -48,14 +62,23 @@ pub(crate) fn run(_: &Args, output: &Output) -> Result<(), Failure> {
         .iter()
         .map(|family| json!({"model_type": family.model_type(), "summary": family.summary()}))
         .collect();
-    output.result(&json!({"methods": methods, "tasks": tasks, "families": families}), text)
+    output.result(&json!({"methods": methods, "tasks": tasks, "families": families}), || text(&costs))
 }
 
-fn text() -> String {
+fn text(costs: &[MethodCost]) -> String {
     let mut text = String::new();
-    for method in retune::METHODS {
+    for (method, cost) in retune::METHODS.iter().zip(costs) {
         text.push_str(&format!("{}: trains {}\n", method.name(), method.summary()));
         text.push_str(&format!("  when: {}\n", method.when()));
+        let share = 100.0 * cost.trainable_parameters as f64 / cost.base_parameters.max(1) as f64;
+        let merges = match method.merges() {
+            Ok(()) => "merges into the base".to_string(),
+            Err(why) => format!("does not merge: {why}"),
+        };
+        let work = 100.0 * cost.inference_work;
+        text.push_str(&format!(
+            "  of {SHAPE}: {share:.2}% trained, {work:.1}% more work at inference; {merges}\n"
+        ));
         text.push_str(&format!("  learning rate {}; {}\n", method.learning_rate(), method.paper()));
         let rows: Vec<_> = method
             .options()

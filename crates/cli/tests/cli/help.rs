@@ -2,7 +2,8 @@
 
 use crate::command::retune;
 
-const VERBS: [&str; 7] = ["train", "plan", "doctor", "evaluate", "predict", "inspect", "methods"];
+const VERBS: [&str; 9] =
+    ["train", "plan", "doctor", "evaluate", "predict", "merge", "combine", "inspect", "methods"];
 
 #[test]
 fn every_help_has_examples() {

@@ -7,6 +7,7 @@ mod tiny;
 
 mod bad_input;
 mod command;
+mod compose;
 mod doctor;
 #[cfg(unix)]
 mod faults;

@@ -56,6 +56,8 @@ fn a_plan_is_what_the_training_takes() {
         &["--method", "full", "--batch-size", "5"][..],
         &["--method", "full", "--batch-tokens", "40", "--epochs", "1.5", "--eval-split", "0"],
         &["--method", "lora", "--batch-size", "4", "--accumulation", "3", "--eval-split", "0.2"],
+        &["--method", "lora", "--init", "pissa", "--rank", "3", "--batch-size", "5"],
+        &["--method", "oft", "--batch-size", "5"],
         &["--method", "bitfit", "--max-length", "8", "--eval-every", "3"],
         &["--method", "head", "--limit", "20"],
         &["--method", "prefix-tuning", "--num-virtual-tokens", "3", "--batch-size", "5"],

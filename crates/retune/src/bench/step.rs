@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use retune_adapt::Options;
-use retune_adapt::peft;
+use retune_adapt::peft::{self, Method};
 use retune_adapt::tasks::EncoderWithHead;
 use retune_model::families::{self, HeadKind};
 use retune_model::formats::HfConfig;
@@ -84,12 +84,12 @@ pub struct StepCost {
 }
 
 /// A model of random weights, to be trained on random rows.
-struct Bench {
-    task: Task,
-    parameters: Parameters,
+pub(super) struct Bench {
+    pub task: Task,
+    pub parameters: Parameters,
 }
 
-struct Task {
+pub(super) struct Task {
     classifier: EncoderWithHead,
     hooks: Hooks,
     rows: Vec<Vec<u32>>,
@@ -159,14 +159,6 @@ impl Bench {
     fn new(settings: &StepSettings, device: Device) -> Result<Self> {
         let shape = Shape::find(&settings.shape)?;
         let method = peft::find(&settings.method)?;
-        let key = Key::new(0).with_name("bench");
-        let config = HfConfig::from_map(shape.name, shape.config());
-        let mut checkpoint = Checkpoint::random(device, key);
-        let encoder = families::find(&config)?.build(&config, &mut checkpoint, HeadKind::Sequence)?;
-        let vocabulary = config.require_usize("vocab_size")? as u32;
-        let classifier = EncoderWithHead::build(encoder, &mut checkpoint, false, 2)?;
-        let loaded = checkpoint.finish()?;
-        let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
         let mut options = Options::default();
         if method.options().iter().any(|option| option.name == "target-modules") {
             let targets: Vec<Value> = shape.targets.split(',').map(Value::from).collect();
@@ -175,6 +167,26 @@ impl Bench {
         if method.name() == "lora" {
             options.0.insert("dropout".into(), json!(0.0));
         }
+        Self::with(shape, method, &options, [settings.batch, settings.length], settings.precision, device)
+    }
+
+    /// Random rows of a number and a length, on a model of a shape with a method.
+    pub fn with(
+        shape: &Shape,
+        method: &dyn Method,
+        options: &Options,
+        [batch, length]: [usize; 2],
+        precision: DType,
+        device: Device,
+    ) -> Result<Self> {
+        let key = Key::new(0).with_name("bench");
+        let config = HfConfig::from_map(shape.name, shape.config());
+        let mut checkpoint = Checkpoint::random(device, key);
+        let encoder = families::find(&config)?.build(&config, &mut checkpoint, HeadKind::Sequence)?;
+        let vocabulary = config.require_usize("vocab_size")? as u32;
+        let classifier = EncoderWithHead::build(encoder, &mut checkpoint, false, 2)?;
+        let loaded = checkpoint.finish()?;
+        let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
         // A base lacks no tensor, but for the head.
         let fresh: Vec<String> =
             classifier.classifier().parameters().map(|id| parameters.get(id).name.clone()).collect();
@@ -187,14 +199,12 @@ impl Bench {
             tokenizer: None,
             seed: key,
         };
-        method.apply(&mut model, &options)?;
-        parameters.keep_frozen_as(settings.precision, &[])?;
+        method.apply(&mut model, options)?;
+        parameters.keep_frozen_as(precision, &[])?;
         let stream = &mut key.with_name("rows").stream();
-        let rows = (0..settings.batch)
-            .map(|_| (0..settings.length).map(|_| stream.below(vocabulary)).collect())
-            .collect();
-        let labels = (0..settings.batch).map(|_| stream.below(2)).collect();
-        Ok(Bench { task: Task { classifier, hooks, rows, labels, dtype: settings.precision }, parameters })
+        let rows = (0..batch).map(|_| (0..length).map(|_| stream.below(vocabulary)).collect()).collect();
+        let labels = (0..batch).map(|_| stream.below(2)).collect();
+        Ok(Bench { task: Task { classifier, hooks, rows, labels, dtype: precision }, parameters })
     }
 
     fn step(&mut self, optimiser: &mut Optimiser, step: u64) -> Result<f64> {
@@ -211,7 +221,8 @@ impl Bench {
 }
 
 impl Task {
-    fn loss(&self, tape: &Tape, parameters: &Parameters, dropout: Key) -> retune_tensor::Result<Var> {
+    /// The mean loss of all rows.
+    pub fn loss(&self, tape: &Tape, parameters: &Parameters, dropout: Key) -> retune_tensor::Result<Var> {
         let rows = self.rows.iter().zip(0..);
         let batch = Batch::new(rows.map(|(ids, id)| BatchRow { id, input_ids: ids, token_type_ids: &[] }));
         let forward = Forward {

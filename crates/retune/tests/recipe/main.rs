@@ -11,6 +11,7 @@ mod server;
 mod adapters;
 mod bad_input;
 mod choices;
+mod compose;
 mod doctor;
 mod families;
 mod faults;

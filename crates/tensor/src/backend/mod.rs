@@ -179,9 +179,17 @@ pub trait Backend: Sync {
         gradient: &[f32],
         out: [&mut [f32]; 2],
     );
-    /// Multiplies each block of channels, as a row, with its own matrix of `rotations` `[blocks, block, block]`, or with
-    /// that transposed.
-    fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]);
+    /// Multiplies each block of channels of `values`, which are `shape`, as a row with its own matrix of `rotations`
+    /// `[blocks, block, block]`, or with that transposed.
+    fn rotate_blocks(
+        &self,
+        values: &[f32],
+        shape: [usize; 2],
+        rotations: &[f32],
+        block: usize,
+        back: bool,
+        out: &mut [f32],
+    );
     /// Overwrites `out` `[blocks, block, block]` with the rotations of `angles`, the values above the diagonals of
     /// skew-symmetric matrices, row by row.
     fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]);

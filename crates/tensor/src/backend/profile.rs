@@ -342,10 +342,18 @@ impl Backend for Profiled {
             CPU.kronecker_sum_backward(factors, gradient, out);
         });
     }
-    fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]) {
-        let flops = 2 * out.bytes() * block;
+    fn rotate_blocks(
+        &self,
+        values: &[f32],
+        shape: [usize; 2],
+        rotations: &[f32],
+        block: usize,
+        back: bool,
+        out: &mut [f32],
+    ) {
+        let flops = 2 * out.len() * block;
         timed("rotate_blocks", None, flops, 2 * out.bytes() + rotations.bytes(), || {
-            CPU.rotate_blocks(values, rotations, block, back, out);
+            CPU.rotate_blocks(values, shape, rotations, block, back, out);
         });
     }
     fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]) {

@@ -22,7 +22,8 @@ pub fn rotate(tape: &Tape, x: &Var, rotations: &Var) -> Result<Var> {
     let device = same_device(OP, x, &[rotations])?;
     let backend = device.backend();
     let mut value = Tensor::empty(device, &[rows, columns])?;
-    backend.rotate_blocks(x.value().f32(), rotations.value().f32(), block, false, value.f32_mut()?);
+    let shape = [rows, columns];
+    backend.rotate_blocks(x.value().f32(), shape, rotations.value().f32(), block, false, value.f32_mut()?);
 
     Ok(tape.record(value, &[x, rotations], || {
         let nodes = [x.node(), rotations.node()];
@@ -44,7 +45,7 @@ pub fn rotate(tape: &Tape, x: &Var, rotations: &Var) -> Result<Var> {
             }
             if nodes[0].is_some() {
                 let mut dx = Tensor::empty(device, &[rows, columns])?;
-                backend.rotate_blocks(gradient.f32(), rotations.f32(), block, true, dx.f32_mut()?);
+                backend.rotate_blocks(gradient.f32(), shape, rotations.f32(), block, true, dx.f32_mut()?);
                 sink.add(nodes[0], dx)?;
             }
             Ok(())
@@ -60,6 +61,14 @@ mod tests {
     #[test]
     fn gradients_follow_finite_differences() {
         Check::new("rotate", &[&[11, 15], &[5, 3, 3]]).run(|tape, vars| rotate(tape, &vars[0], &vars[1]));
+    }
+
+    #[test]
+    fn its_work_is_counted() {
+        let zeros = |shape: &[usize]| Var::constant(Tensor::zeros(crate::Device::Meta, shape).unwrap());
+        crate::backend::meta::take_flops();
+        rotate(&Tape::inference(), &zeros(&[11, 15]), &zeros(&[5, 3, 3])).unwrap();
+        assert!(crate::backend::meta::take_flops() >= 2 * 11 * 15 * 3);
     }
 
     #[test]

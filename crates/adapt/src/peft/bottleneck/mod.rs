@@ -3,6 +3,7 @@
 //! they sit, and what else can be said of them, is called as in the `adapters` library, whose files these are.
 
 mod hook;
+mod method;
 mod saved;
 
 use retune_model::Init;
@@ -17,6 +18,8 @@ use super::form::Form;
 use super::{Adapter, Applied, Model, sites};
 use crate::{AdaptError, Kind, OptionSpec, nearest};
 use hook::{Bottleneck, Projection};
+pub(super) use method::Adapters;
+pub(super) use saved::unknown_keys;
 
 /// Where the residual around an adapter behind the norm is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +74,7 @@ pub(super) struct Design {
 /// What can be set of an adapter.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(super) struct Settings {
+struct Settings {
     pub reduction_factor: Option<f64>,
     pub bottleneck_size: Option<usize>,
     pub non_linearity: Option<String>,
@@ -142,7 +145,7 @@ struct Plan<'a> {
 }
 
 /// Puts adapters of a design on the model, with `settings` over the `defaults` of reduction factor and function.
-pub(super) fn apply(
+fn apply(
     model: &mut Model<'_>,
     mut design: Design,
     settings: &Settings,
@@ -174,12 +177,12 @@ pub(super) fn apply(
 }
 
 /// The parameters of an adapter, of which `down` has no gradient as long as `up` is 0.
-pub(super) fn group(name: &str) -> &str {
+fn group(name: &str) -> &str {
     sites::group(name, ".adapter_")
 }
 
 /// The method that an adapter of the library is nearest to; none if it is of another architecture.
-pub(super) fn kind(files: &AdapterFiles) -> Option<&'static str> {
+fn kind(files: &AdapterFiles) -> Option<&'static str> {
     let config = files.config.get("config")?.as_object()?;
     let set = |key: &str| config.get(key).and_then(Value::as_bool) == Some(true);
     if files.form != Form::Adapters || !config.contains_key("output_adapter") {
@@ -194,7 +197,7 @@ pub(super) fn kind(files: &AdapterFiles) -> Option<&'static str> {
 }
 
 /// Puts the adapters in `files` on the model.
-pub(super) fn load(model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
+fn load(model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
     let saved = saved::Saved::read(files)?;
     let name = saved.name.as_str();
     let plan = Plan {

@@ -1,7 +1,7 @@
 //! The configuration of the `adapters` library, as it is written and as it is read.
 
 use retune_tensor::backend::Activation;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::files::AdapterFiles;
 use super::{Design, Layers, Residual, activation};
@@ -55,6 +55,23 @@ pub(super) fn config(design: &Design, reduction: f64, non_linearity: &str) -> Va
         "shared_W_phm": false,
         "shared_phm_rule": true,
     })
+}
+
+/// Keys of its documents beside those of [`config`], whichever version of the library or of `transformers` wrote them.
+const OTHERS: [&str; 7] =
+    ["config", "config_id", "hidden_size", "model_class", "model_name", "model_type", "name"];
+
+/// Keys of a document that the library does not have at version 1.3: a newer version's, or somebody's own.
+pub(in super::super) fn unknown_keys(document: &Map<String, Value>) -> Vec<String> {
+    let design = super::super::houlsby::DESIGN;
+    let known = config(&design, 1.0, "relu");
+    let inner = document.get("config").and_then(Value::as_object);
+    let own = document.keys().filter(|key| !OTHERS.contains(&key.as_str()) && *key != "version");
+    let inner = inner.into_iter().flat_map(Map::keys).filter(|key| {
+        // `architecture` names other kinds of adapters, which are refused where they are set.
+        known.get(key.as_str()).is_none() && *key != "architecture"
+    });
+    own.cloned().chain(inner.map(|key| format!("config.{key}"))).collect()
 }
 
 /// What is read of an `adapter_config.json`.

@@ -5,14 +5,14 @@ use super::super::pattern::Pattern;
 use crate::AdaptError;
 
 /// What is read of an `adapter_config.json`.
-pub(super) struct SavedConfig {
-    pub(super) alpha: Pattern,
-    pub(super) dropout: f32,
-    pub(super) rslora: bool,
+pub(in super::super) struct SavedConfig {
+    pub(in super::super) alpha: Pattern,
+    pub(in super::super) dropout: f32,
+    pub(in super::super) rslora: bool,
 }
 
 impl SavedConfig {
-    pub(super) fn read(files: &AdapterFiles) -> Result<Self, AdaptError> {
+    pub(in super::super) fn read(files: &AdapterFiles) -> Result<Self, AdaptError> {
         // Each of these changes what the branch computes, where it sits, or the base.
         const OTHERS: [&str; 8] = [
             "lora_bias",

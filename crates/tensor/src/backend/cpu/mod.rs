@@ -255,7 +255,15 @@ impl Backend for Cpu {
     ) {
         factors::kronecker_backward(factors, shapes, scale, gradient, out);
     }
-    fn rotate_blocks(&self, values: &[f32], rotations: &[f32], block: usize, back: bool, out: &mut [f32]) {
+    fn rotate_blocks(
+        &self,
+        values: &[f32],
+        _: [usize; 2],
+        rotations: &[f32],
+        block: usize,
+        back: bool,
+        out: &mut [f32],
+    ) {
         rotate::rotate_blocks(values, rotations, block, back, out);
     }
     fn cayley(&self, angles: &[f32], block: usize, kind: Cayley, out: &mut [f32]) {

@@ -110,7 +110,17 @@ impl Backend for Meta {
     fn divide_by_root(&self, _: &[f32], _: &[f32], _: &mut [f32]) {}
     fn kronecker(&self, _: [&[f32]; 2], _: [[usize; 2]; 2], _: f32, _: &mut [f32]) {}
     fn kronecker_backward(&self, _: [&[f32]; 2], _: [[usize; 2]; 2], _: f32, _: &[f32], _: [&mut [f32]; 2]) {}
-    fn rotate_blocks(&self, _: &[f32], _: &[f32], _: usize, _: bool, _: &mut [f32]) {}
+    fn rotate_blocks(
+        &self,
+        _: &[f32],
+        [rows, columns]: [usize; 2],
+        _: &[f32],
+        block: usize,
+        _: bool,
+        _: &mut [f32],
+    ) {
+        count(2 * rows * columns * block);
+    }
     fn cayley(&self, _: &[f32], _: usize, _: Cayley, _: &mut [f32]) {}
     fn cayley_backward(&self, _: &[f32], _: usize, _: Cayley, _: &[f32], _: &mut [f32]) {}
     fn adamw(&self, _: AdamW, _: &[f32], _: &mut [f32], _: [&mut [f32]; 2]) {}
