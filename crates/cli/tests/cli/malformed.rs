@@ -266,7 +266,7 @@ fn binary() -> Vec<Case> {
         case("end.parquet", &plain[..plain.len() - 2], "expected the footer of a Parquet file"),
         case("footer.parquet", changed(plain.clone(), -7), "cut short or damaged"),
         case("page.parquet", changed(plain.clone(), 6), "row group 0"),
-        case("packed.parquet", changed(zstd.clone(), 60), "row group 0"),
+        case("packed.parquet", changed(zstd, 60), "row group 0"),
         case(
             "brotli.parquet",
             golden("rows-brotli.parquet"),

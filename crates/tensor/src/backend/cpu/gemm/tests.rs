@@ -136,9 +136,17 @@ fn pairs_of_every_layout_and_type_are_the_plain_sum() {
 
 #[test]
 fn narrow_products_of_every_layout_are_the_plain_sum() {
-    for [m, n, k] in
-        [[301, 8, 45], [301, 5, 768], [45, 8, 301], [8, 45, 301], [2, 33, 17], [3, 1, 19], [37, 16, 1]]
-    {
+    for [m, n, k] in [
+        [301, 8, 45],
+        [301, 5, 768],
+        [45, 8, 301],
+        [8, 45, 301],
+        [2, 133, 17],
+        [3, 1, 19],
+        [137, 16, 1],
+        [1, 9, 200],
+        [301, 3, 130],
+    ] {
         let (left, right) = (halves(m * k, 1), halves(k * n, 2));
         let wide: Vec<f32> = left.iter().map(|x| x.to_f32()).collect();
         for (left_t, right_t) in [(false, false), (true, false), (false, true), (true, true)] {

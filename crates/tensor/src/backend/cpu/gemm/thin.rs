@@ -11,6 +11,9 @@ use crate::dtype::{Element, with_values};
 /// The widest narrow side.
 const NARROW: usize = 16;
 
+/// The least that a wide side has: below that packing costs little, and a layer keeps the bits that it has beside a branch.
+const WIDE: usize = 128;
+
 /// Rows of the wide operand whose products are added at once.
 const TOGETHER: usize = 4;
 
@@ -23,13 +26,13 @@ pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool)
         return false;
     }
     let by_rows = |matrix: &Matrix<'_>| matrix.strides[1] == 1 && matrix.strides[0] == matrix.shape[1];
-    if n <= NARROW && by_rows(&left) && !by_rows(&left.t()) {
+    if n <= NARROW && k >= WIDE && by_rows(&left) {
         // [n, k], small: a row of it meets a row of the left operand.
         let columns = gather(right.t(), scale);
         with_values!(left.data, rows => dots(rows, &columns, [k, n], out, accumulate));
         return true;
     }
-    if n <= NARROW && by_rows(&left.t()) && m > 1 {
+    if n <= NARROW && m >= WIDE && by_rows(&left.t()) {
         // The transpose of the next.
         let factors = gather(right, scale);
         let mut turned = vec![0.0; m * n];
@@ -42,7 +45,7 @@ pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool)
         }
         return true;
     }
-    if m <= NARROW && m > 1 && by_rows(&left.t()) && by_rows(&right) {
+    if m <= NARROW && m > 1 && n >= WIDE && by_rows(&left.t()) && by_rows(&right) {
         let factors = gather(left.t(), scale);
         let mut sums = vec![0.0; m * n];
         with_values!(right.data, rows => outer(rows, &factors, [n, m], &mut sums));
