@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use retune_adapt::tasks::{
-    FormSpec, LabelScore, LossOptions, Measured, Metrics, Scoring, TaskRows, WantedProblemType,
+    FormSpec, LabelScore, LossOptions, Measured, Metrics, Mistake, Scoring, TaskRows, WantedProblemType,
     serialize_counts, tunable_labels,
 };
-use retune_data::Tokens;
+use retune_data::{Example, Tokens};
 use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, Tally, paired};
 use retune_tensor::{Parameters, Tape};
 use retune_train::Batching;
@@ -35,6 +35,9 @@ pub struct Evaluation {
     pub most_confused: Vec<(String, String, u64)>,
     /// Each label's precision, recall and F1.
     pub labels: Vec<LabelScore>,
+    /// What the model was most sure of and is wrong, that first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mistakes: Vec<WrongAnswer>,
     /// Another model on the same rows, where one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
@@ -76,6 +79,40 @@ impl Evaluation {
         )
     }
 }
+
+/// An answer that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WrongAnswer {
+    /// The line of the file where its row begins.
+    pub line: u64,
+    /// The text, or the part of it that the answer is about.
+    pub text: String,
+    /// What is around that part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// What is right.
+    pub gold: String,
+    /// What was predicted.
+    pub predicted: String,
+    /// How probable the model found it.
+    pub score: f32,
+}
+
+impl WrongAnswer {
+    fn of(mistake: Mistake, examples: &[Example]) -> Self {
+        let Mistake { example, gold, predicted, score, at } = mistake;
+        let example = &examples[example];
+        let part = at.and_then(|at| example.text.get(at)).map(str::to_string);
+        let (text, context) = match part {
+            Some(part) => (part, Some(example.text.clone())),
+            None => (example.text.clone(), None),
+        };
+        WrongAnswer { line: example.line, text, context, gold, predicted, score }
+    }
+}
+
+/// Mistakes that an evaluation shows.
+const MISTAKES: usize = 20;
 
 /// Evaluates the model at `settings` on the rows of `data`, with confidence intervals; and the model at `other` on the same
 /// rows, to compare the two row by row.
@@ -128,8 +165,11 @@ fn tallied(
     model.check_columns(&read.columns, file, &path)?;
     let rows = dataset::rows(&read.examples, &path, &model, max_length, LossOptions::default())?;
     let bootstrap = Some(Bootstrap::default());
-    let (mut evaluation, tallies) =
-        score(&model, &model.parameters, &rows, bootstrap, Scoring { tallies: true })?;
+    let scoring = Scoring { tallies: true, mistakes: MISTAKES };
+    let (mut evaluation, Kept { tallies, mistakes }) =
+        score(&model, &model.parameters, &rows, bootstrap, scoring)?;
+    evaluation.mistakes =
+        mistakes.into_iter().map(|mistake| WrongAnswer::of(mistake, &read.examples)).collect();
     if !evaluation.loss.is_finite() {
         return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
     }
@@ -156,22 +196,29 @@ pub struct Comparison {
     pub paired: Paired,
 }
 
-/// Scores `rows` with weights that may still be in training; beside it, each example's part in the metric that decides,
-/// where that is asked for.
+/// What was kept of single examples, where that was asked for.
+pub(crate) struct Kept {
+    /// The part of each in the metric that decides.
+    pub tallies: Vec<Tally>,
+    /// The most confident mistakes.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Scores `rows` with weights that may still be in training.
 pub(crate) fn score(
     model: &TextModel,
     parameters: &Parameters,
     rows: &TaskRows,
     bootstrap: Option<Bootstrap>,
     scoring: Scoring,
-) -> Result<(Evaluation, Vec<Tally>)> {
+) -> Result<(Evaluation, Kept)> {
     let start = Instant::now();
     let mut score = rows.targets.score(scoring);
     for batch in batches(&rows.tokens) {
         let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
         score.add(&batch, logits.value().f32());
     }
-    let Measured { loss, metrics, labels, matrix, thresholds, tallies } = score.measure(bootstrap);
+    let Measured { loss, metrics, labels, matrix, thresholds, tallies, mistakes } = score.measure(bootstrap);
     let name = |class: usize| model.labels().name(class).unwrap_or_default().to_string();
     let confused = matrix.as_ref().map(|matrix| matrix.most_confused(10)).unwrap_or_default();
     let evaluation = Evaluation {
@@ -187,10 +234,11 @@ pub(crate) fn score(
         labels,
         matrix,
         thresholds,
+        mistakes: Vec::new(),
         comparison: None,
         said: Vec::new(),
     };
-    Ok((evaluation, tallies))
+    Ok((evaluation, Kept { tallies, mistakes }))
 }
 
 /// Rows in the order of the file, as many at once as have [`TOKENS`] tokens.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::Path;
 
 use retune_data::{Example, LabelMap, ProblemType, Tokens};
@@ -83,6 +84,8 @@ pub trait Targets: Debug + Send + Sync {
 pub struct Scoring {
     /// Each example's part in the metric that decides.
     pub tallies: bool,
+    /// So many of the mistakes, the most confident.
+    pub mistakes: usize,
 }
 
 /// What an evaluation adds up, a batch at a time: the logits are never kept.
@@ -158,6 +161,30 @@ pub enum Answer {
         /// It.
         score: f32,
     },
+    /// Entities.
+    Entities {
+        /// Each, in the order of the text.
+        entities: Vec<EntityAnswer>,
+        /// The tag of each word, where the words are the file's.
+        #[serde(skip)]
+        tags: Option<Vec<String>>,
+    },
+}
+
+/// An entity in a text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EntityAnswer {
+    /// The character of the text where it begins, counted from 0.
+    pub start: usize,
+    /// Behind its last character.
+    pub end: usize,
+    /// Its words, as they stand in the text.
+    pub text: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How probable its tags are, the mean over its words.
+    pub score: f32,
 }
 
 /// An answer, and what it was read from.
@@ -214,6 +241,10 @@ impl Answer {
                 vec![("labels", Cell::json(labels)), ("scores", Cell::json(scores))]
             }
             Answer::Number { score } => vec![("score", Cell::json(score))],
+            Answer::Entities { entities, tags } => {
+                let tags = tags.as_ref().map(|tags| ("tags", Cell::json(tags)));
+                tags.into_iter().chain([("entities", Cell::json(entities))]).collect()
+            }
         }
     }
 }
@@ -233,6 +264,23 @@ pub struct Measured {
     pub thresholds: Option<Vec<f32>>,
     /// What each example adds to the deciding metric, where that was asked for: see [`FormSpec::decided`].
     pub tallies: Vec<Tally>,
+    /// The most confident mistakes, that first; as many as were asked for.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Something that was predicted and is wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mistake {
+    /// The example.
+    pub example: usize,
+    /// What is right.
+    pub gold: String,
+    /// What was predicted.
+    pub predicted: String,
+    /// How probable the model found it.
+    pub score: f32,
+    /// The bytes of the example's text that it is about; none where that is all of it.
+    pub at: Option<Range<usize>>,
 }
 
 /// Numbers by name.
@@ -285,7 +333,11 @@ pub struct LabelScore {
 
 impl LabelScore {
     pub(super) fn all(labels: &LabelMap, scores: Vec<ClassScore>) -> Vec<Self> {
-        let named = labels.names().iter().zip(scores);
+        Self::named(labels.names(), scores)
+    }
+
+    pub(super) fn named(names: &[String], scores: Vec<ClassScore>) -> Vec<Self> {
+        let named = names.iter().zip(scores);
         let score = |(label, score): (&String, ClassScore)| LabelScore {
             label: label.clone(),
             precision: score.precision,

@@ -24,26 +24,39 @@ impl RowFile for TableFile {
         LabelMap::from_examples(examples, &self.table, &self.columns)
     }
 
-    /// Which of the prediction's columns are called otherwise, since the file has one of that name.
     fn said_of(&self, first: &Answered) -> Option<String> {
-        let names = first.cells().into_iter().map(|(name, _)| name);
-        let renamed = names.map(|name| (name, free_name(&self.table, name)));
-        let other = renamed.filter(|(name, added)| name != added);
-        let other: Vec<String> = other.map(|(name, added)| format!("`{added}`, not `{name}`")).collect();
-        let other = (!other.is_empty()).then(|| other.join(", "));
-        other.map(|other| format!("the prediction is in {other}: the file has such a column"))
+        said_of_table(&self.table, first)
     }
 
-    /// CSV or TSV if its name ends so, else JSONL.
     fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> Result<()> {
-        let names = predictions.first().map(Answered::cells).unwrap_or_default();
-        let added = names.into_iter().map(|(name, _)| free_name(&self.table, name)).collect();
-        let rows = PredictedRows { table: &self.table, predictions, added };
-        match output.extension().and_then(|extension| extension.to_str()) {
-            Some(extension) if extension.eq_ignore_ascii_case("csv") => rows.write_csv(writer, b','),
-            Some(extension) if extension.eq_ignore_ascii_case("tsv") => rows.write_csv(writer, b'\t'),
-            _ => rows.write_jsonl(writer),
-        }
+        write_table(&self.table, predictions, output, writer)
+    }
+}
+
+/// Which of the prediction's columns are called otherwise, since the table has one of that name.
+pub(super) fn said_of_table(table: &Table, first: &Answered) -> Option<String> {
+    let names = first.cells().into_iter().map(|(name, _)| name);
+    let renamed = names.map(|name| (name, free_name(table, name)));
+    let other = renamed.filter(|(name, added)| name != added);
+    let other: Vec<String> = other.map(|(name, added)| format!("`{added}`, not `{name}`")).collect();
+    let other = (!other.is_empty()).then(|| other.join(", "));
+    other.map(|other| format!("the prediction is in {other}: the file has such a column"))
+}
+
+/// Writes a table with its predictions: CSV or TSV if the output's name ends so, else JSONL.
+pub(super) fn write_table(
+    table: &Table,
+    predictions: &[Answered],
+    output: &Path,
+    writer: &mut dyn Write,
+) -> Result<()> {
+    let names = predictions.first().map(Answered::cells).unwrap_or_default();
+    let added = names.into_iter().map(|(name, _)| free_name(table, name)).collect();
+    let rows = PredictedRows { table, predictions, added };
+    match output.extension().and_then(|extension| extension.to_str()) {
+        Some(extension) if extension.eq_ignore_ascii_case("csv") => rows.write_csv(writer, b','),
+        Some(extension) if extension.eq_ignore_ascii_case("tsv") => rows.write_csv(writer, b'\t'),
+        _ => rows.write_jsonl(writer),
     }
 }
 

@@ -92,6 +92,28 @@ fn text(evaluation: &Evaluation) -> String {
             .collect();
         text.push_str(&table(&rows));
     }
+    if !evaluation.mistakes.is_empty() {
+        text.push_str("\nsurest mistakes (line, label, taken for, how sure, text)\n");
+        let shown = |text: &str| {
+            let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let cut: String = one_line.chars().take(60).collect();
+            if cut.len() < one_line.len() { format!("{cut}...") } else { cut }
+        };
+        let wrong = evaluation.mistakes.iter().take(5);
+        let rows: Vec<_> = wrong
+            .map(|wrong| {
+                let score = format!("{:.3}", wrong.score);
+                vec![
+                    wrong.line.to_string(),
+                    wrong.gold.clone(),
+                    wrong.predicted.clone(),
+                    score,
+                    shown(&wrong.text),
+                ]
+            })
+            .collect();
+        text.push_str(&table(&rows));
+    }
     let mut weakest: Vec<_> = evaluation.labels.iter().filter(|label| label.support > 0).collect();
     weakest.sort_by(|a, b| a.f1.total_cmp(&b.f1));
     if weakest.len() > 2 {

@@ -12,6 +12,7 @@ mod adapters;
 mod bad_input;
 mod choices;
 mod doctor;
+mod entities;
 mod families;
 mod faults;
 mod going_on;
