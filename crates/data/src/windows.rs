@@ -7,7 +7,7 @@ use retune_model::ModelError;
 use retune_model::tokenizer::Tokenizer;
 
 use crate::Example;
-use crate::tokens::Tokens;
+use crate::tokens::{Tokens, TokensError};
 
 /// Parts `tokens` into windows of at most `room`, each of which repeats the last `overlap` tokens of the one before, as
 /// the `tokenizers` library does; an overlap that leaves no progress is half a window. No tokens are one empty window.
@@ -33,7 +33,7 @@ impl Tokens {
         examples: &[Example],
         max_length: usize,
         overlap: usize,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<Self, TokensError> {
         // Pieces are larger than ids by far: only those of a chunk exist at a time.
         const CHUNK: usize = 1024;
         let frame = tokenizer.pair_frame()?;
@@ -42,7 +42,7 @@ impl Tokens {
                 "a max_length of {max_length} has no room for a question and a text beside {} special tokens",
                 frame.len()
             );
-            return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+            return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
         };
         let mut tokens = Tokens::default();
         for chunk in examples.chunks(CHUNK) {
@@ -75,7 +75,7 @@ impl Tokens {
                     let row = frame.row(kept, &ids[window.clone()]);
                     let held = [begins, place + window.start, window.len()];
                     let lost = if number == 0 { lost } else { 0 };
-                    tokens.add_window(row, held, lost, example, number as u64);
+                    tokens.add_window(row, held, lost, example, number as u64)?;
                 }
             }
         }

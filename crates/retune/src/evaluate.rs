@@ -168,7 +168,7 @@ pub(crate) fn score(
     let start = Instant::now();
     let mut score = rows.targets.score(scoring);
     for batch in batches(&rows.tokens) {
-        let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
+        let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch)?, None)?;
         score.add(&batch, logits.value().f32());
     }
     let Measured { loss, metrics, labels, matrix, thresholds, tallies } = score.measure(bootstrap);

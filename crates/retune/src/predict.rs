@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::{Answer, Answered, WantedProblemType};
-use retune_data::Example;
+use retune_data::{Example, Examples};
 use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
 use serde::Serialize;
@@ -151,7 +151,7 @@ pub fn texts(
     let model = TextModel::open(settings)?;
     model.check_pair(false, "text")?;
     let examples: Vec<Example> = (0..).zip(texts).map(|(row, text)| example(row, text, None)).collect();
-    each(&model, &examples, max_length, logits)
+    each(&model, &examples.into(), max_length, logits)
 }
 
 /// Predicts pairs of texts. Errors if the model was trained on one text a row.
@@ -165,7 +165,7 @@ pub fn pairs(
     model.check_pair(true, "pair")?;
     let pairs = (0..).zip(pairs);
     let examples: Vec<Example> = pairs.map(|(row, (text, pair))| example(row, text, Some(pair))).collect();
-    each(&model, &examples, max_length, logits)
+    each(&model, &examples.into(), max_length, logits)
 }
 
 fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
@@ -174,24 +174,21 @@ fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
 
 fn each(
     model: &TextModel,
-    examples: &[Example],
+    examples: &Examples,
     max_length: Option<usize>,
     logits: bool,
 ) -> Result<(Vec<Prediction>, Done)> {
     let (answers, done) = run(model, examples, max_length, logits)?;
-    let predictions = examples.iter().zip(answers).map(|(example, Answered { answer, logits })| Prediction {
-        row: example.row,
-        text: example.text.clone(),
-        pair: example.pair.clone(),
-        answer,
-        logits,
+    let predictions = examples.iter().zip(answers).map(|(example, Answered { answer, logits })| {
+        let Example { row, text, pair, .. } = example?;
+        Ok(Prediction { row, text, pair, answer, logits })
     });
-    Ok((predictions.collect(), done))
+    Ok((predictions.collect::<Result<_>>()?, done))
 }
 
 fn run(
     model: &TextModel,
-    examples: &[Example],
+    examples: &Examples,
     max_length: Option<usize>,
     logits: bool,
 ) -> Result<(Vec<Answered>, Done)> {
@@ -200,7 +197,7 @@ fn run(
     let mut predictions = Vec::with_capacity(examples.len());
     let mut decode = model.form.decode(examples, &tokens);
     for batch in batches(&tokens) {
-        let values = model.logits(&Tape::inference(), &tokens.batch(&batch), None)?;
+        let values = model.logits(&Tape::inference(), &tokens.batch(&batch)?, None)?;
         if values.value().f32().iter().any(|logit| !logit.is_finite()) {
             return Err(Error::place(
                 &model.source.folder,

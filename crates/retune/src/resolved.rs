@@ -224,7 +224,7 @@ impl<'a> Resolved<'a> {
 
     /// Which rows are seen when.
     pub fn plan(&self, rows: &TaskRows) -> Result<Plan> {
-        let lengths = (0..rows.tokens.len()).map(|row| rows.tokens.length(row)).collect();
+        let lengths = (0..rows.tokens.len()).map(|row| rows.tokens.length(row));
         let shuffle = self.shuffle.then(|| Key::new(self.train.seed).with_name("order of rows"));
         Ok(Plan::new(lengths, self.batching, self.accumulation, shuffle)?)
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use retune_data::{Example, LabelMap, ProblemType, Tokens};
+use retune_data::{Examples, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, MultiLabelCounts, Tally, best_threshold};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
@@ -91,7 +91,7 @@ impl Form for MultiLabel {
 
     fn targets(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         _: &Tokens,
         path: &Path,
         options: LossOptions,
@@ -109,7 +109,7 @@ impl Form for MultiLabel {
         }))
     }
 
-    fn decode<'a>(&'a self, _: &'a [Example], _: &'a Tokens) -> Box<dyn Decode + 'a> {
+    fn decode<'a>(&'a self, _: &'a Examples, _: &'a Tokens) -> Box<dyn Decode + 'a> {
         Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) })
     }
 }

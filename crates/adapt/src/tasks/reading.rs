@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use retune_data::{DataError, Example, LabelMap, Named, ProblemType, ReadOptions};
+use retune_data::{DataError, Examples, LabelMap, Named, ProblemType, ReadOptions};
 use serde::{Deserialize, Serialize};
 
 use super::Answered;
@@ -87,7 +87,7 @@ impl<'a> Reading<'a> {
 #[derive(Debug)]
 pub struct Corpus {
     /// Its rows.
-    pub examples: Vec<Example>,
+    pub examples: Examples,
     /// Where in it they stand.
     pub columns: ColumnNames,
     /// What a label is, where a task has several kinds.
@@ -98,11 +98,11 @@ pub struct Corpus {
     pub file: Box<dyn RowFile>,
 }
 
-/// A file of rows in memory.
+/// A file of rows.
 pub trait RowFile: std::fmt::Debug {
     /// The labels of `examples`, which were read from it, in the order of the logits. Errors if they are none to learn
     /// from.
-    fn labels(&self, examples: &[Example]) -> Result<LabelMap, DataError>;
+    fn labels(&self, examples: &Examples) -> Result<LabelMap, DataError>;
 
     /// What the user is to know of how predictions are written, given the first of them.
     fn said_of(&self, first: &Answered) -> Option<String>;
