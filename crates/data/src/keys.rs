@@ -112,7 +112,14 @@ mod tests {
 
     #[test]
     fn rows_are_alike_by_words_and_not_by_their_spelling() {
-        let rows = [("a b", None), ("A  b ", None), ("ab", None), ("a b", Some("c")), ("a", Some("b c")), ("a b c", None)];
+        let rows = [
+            ("a b", None),
+            ("A  b ", None),
+            ("ab", None),
+            ("a b", Some("c")),
+            ("a", Some("b c")),
+            ("a b c", None),
+        ];
         let example = |(row, (text, pair)): (usize, &(&str, Option<&str>))| Example {
             row: row as u64,
             line: row as u64 + 2,

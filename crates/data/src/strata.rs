@@ -62,7 +62,8 @@ impl Strata {
                     Some(Label::Answers(answers)) => u32::from(answers.is_empty()),
                     _ => 0,
                 };
-                let of_row = examples.iter().map(|example| example.map(unanswered)).collect::<Result<_, _>>()?;
+                let of_row =
+                    examples.iter().map(|example| example.map(unanswered)).collect::<Result<_, _>>()?;
                 Ok(Strata { of_row, count: 2, by: "texts whole, stratified by whether there is an answer" })
             }
             _ => Ok(Strata {

@@ -66,7 +66,9 @@ impl Tokens {
                         "line {} of the data gives no token, and no special token is added",
                         example.line
                     );
-                    return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
+                    return Err(
+                        ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into()
+                    );
                 }
                 let types = encoded.token_type_ids.iter().copied();
                 tokens.add(example.row, example.line, &encoded.input_ids, types, encoded.truncated)?;

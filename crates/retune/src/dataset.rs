@@ -4,8 +4,7 @@ use std::path::Path;
 
 use retune_adapt::tasks::{self, ColumnNames, LossOptions, Task, TaskRows, WantedProblemType};
 use retune_data::{
-    DataProfile, Keys, LabelMap, ProblemType, Strata, named_files, stratified_sample,
-    stratified_split,
+    DataProfile, Keys, LabelMap, ProblemType, Strata, named_files, stratified_sample, stratified_split,
 };
 
 use crate::artefact::absolute;

@@ -79,7 +79,12 @@ impl Plan {
 
     /// The same rows in the same order, gathered otherwise. Errors if a batch would be empty.
     pub fn with_batching(&self, batching: Batching) -> Result<Self, TrainError> {
-        Plan::new(self.lengths.iter().map(|length| *length as usize), batching, self.accumulation, self.shuffle)
+        Plan::new(
+            self.lengths.iter().map(|length| *length as usize),
+            batching,
+            self.accumulation,
+            self.shuffle,
+        )
     }
 
     /// The steps of `epoch`, counted from 0.

@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn what_has_no_meaning_is_refused() {
         let options = LossOptions { balanced: false, label_smoothing: 0.1 };
-        let error = targets_of(&form(Thresholds::Tune), &[], options).unwrap_err();
+        let error = targets_of(&form(Thresholds::Tune), &Vec::new().into(), options).unwrap_err();
         assert!(error.to_string().starts_with("--label-smoothing: "), "{error}");
         assert_eq!(balanced(&[vec![0], vec![0, 1], vec![0], vec![]], 3), [1.0 / 3.0, 3.0, 1.0]);
     }

@@ -166,7 +166,7 @@ mod tests {
             [(true, 0.0, "--class-weights: "), (false, 0.2, "--label-smoothing: ")]
         {
             let options = LossOptions { balanced, label_smoothing };
-            let error = targets_of(&Regression::new(), &[], options).unwrap_err();
+            let error = targets_of(&Regression::new(), &Vec::new().into(), options).unwrap_err();
             assert!(error.to_string().starts_with(flag), "{error}");
         }
     }

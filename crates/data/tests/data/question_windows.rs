@@ -52,7 +52,7 @@ fn found(tokens: &Tokens, case: &Case) -> Vec<Window> {
         start..start + answer.len()
     });
     let window = |row| {
-        let batch = tokens.batch(&[row]);
+        let batch = tokens.batch(&[row]).unwrap();
         let spans = tokens.spans(row).iter().map(|span| span.map(|byte| character(&case.text, byte)));
         Window {
             input_ids: batch.input_ids.to_vec(),
@@ -97,7 +97,7 @@ fn questions_over_one_text_share_its_tokens_and_keep_their_rows() {
         let alone = Tokens::of_questions(&tokenizer, std::slice::from_ref(example), 12, 3).unwrap();
         for window in 0..alone.len() {
             assert_eq!(together.example(row), number);
-            assert_eq!(together.batch(&[row]).input_ids, alone.batch(&[window]).input_ids);
+            assert_eq!(together.batch(&[row]).unwrap().input_ids, alone.batch(&[window]).unwrap().input_ids);
             assert_eq!(together.spans(row), alone.spans(window));
             assert_eq!((together.line(row), together.cut(row)), (9, 0));
             row += 1;

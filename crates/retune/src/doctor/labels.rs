@@ -87,10 +87,7 @@ fn missing(train: &Examples, labels: &LabelMap, file: &str) -> Result<Vec<Findin
     }
     Ok(found(
         "label-names",
-        format!(
-            "{count} rows have the label {}, which is how a missing one is written",
-            quoted(&names)
-        ),
+        format!("{count} rows have the label {}, which is how a missing one is written", quoted(&names)),
         file,
         lines,
         "rows without a label become a class of their own",
@@ -251,8 +248,7 @@ pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -
         let Answer::Class { label, .. } = answered.answer else { return Ok(Vec::new()) };
         let example = prepared.examples.train.get(tokens.example(*row))?;
         let target = example.as_ref().and_then(Example::class).and_then(|name| labels.index(name));
-        let (Some(target), Some(class)) = (target, labels.index(&label))
-        else {
+        let (Some(target), Some(class)) = (target, labels.index(&label)) else {
             continue;
         };
         *taken.entry(target).or_default().entry(class).or_default() += 1;

@@ -38,10 +38,8 @@ pub(super) fn shuffled(train: &Examples, file: &str) -> Result<Vec<Finding>> {
     labels.iter().for_each(|label| counts[*label] += 1);
     let largest = counts.iter().max().copied().unwrap_or_default() as f64 / rows.len() as f64;
     let texts: Vec<Vec<String>> = rows.iter().map(|example| words(&example.text)).collect();
-    let right = (0..FOLDS)
-        .into_par_iter()
-        .map(|fold| right(&texts, &labels, numbers.len(), fold))
-        .sum::<usize>();
+    let right =
+        (0..FOLDS).into_par_iter().map(|fold| right(&texts, &labels, numbers.len(), fold)).sum::<usize>();
     // Who knows nothing does best by always saying the most frequent label.
     let (n, expected) = (rows.len() as f64, largest);
     let accuracy = right as f64 / n;
@@ -142,6 +140,8 @@ mod tests {
         let found = shuffled(&rows(|row| ["a", "b", "c"][row * row / 5 % 7 % 3], 120), "file").unwrap();
         assert_eq!(found.len(), 1);
         // Too few rows to tell, or a matter of two texts.
-        assert!(shuffled(&rows(|row| ["a", "b", "c"][row * row / 5 % 7 % 3], 90), "file").unwrap().is_empty());
+        assert!(
+            shuffled(&rows(|row| ["a", "b", "c"][row * row / 5 % 7 % 3], 90), "file").unwrap().is_empty()
+        );
     }
 }
