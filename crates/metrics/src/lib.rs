@@ -19,6 +19,7 @@
 mod answers;
 mod bootstrap;
 mod classification;
+mod entities;
 mod multi_label;
 mod paired;
 mod punctuation;
@@ -31,6 +32,7 @@ use std::fmt;
 pub use answers::{AnswerScore, Segmentation};
 pub use bootstrap::{Bootstrap, Interval, Intervals};
 pub use classification::{ClassScore, ClassificationReport, ConfusionMatrix};
+pub use entities::{Entity, EntityCounts, EntityReport, Prefix, Strictness, Tag, entities, strict_entities};
 pub use multi_label::{MultiLabelCounts, MultiLabelReport, best_threshold};
 pub use paired::{Paired, Tally, paired};
 pub use questions::{QuestionReport, QuestionScore, QuestionScores};
