@@ -30,7 +30,8 @@ pub struct DataError {
 }
 
 impl DataError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    /// An error that has no place yet.
+    pub fn new(message: impl Into<String>) -> Self {
         DataError {
             path: None,
             line: None,
@@ -53,12 +54,14 @@ impl DataError {
         DataError::new(message).at_line(line).in_file(path)
     }
 
-    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+    /// The same with its file.
+    pub fn in_file(mut self, path: &Path) -> Self {
         self.path = Some(path.to_owned());
         self
     }
 
-    pub(crate) fn at_line(mut self, line: u64) -> Self {
+    /// The same with its line, counted from 1.
+    pub fn at_line(mut self, line: u64) -> Self {
         self.line = Some(line);
         self
     }

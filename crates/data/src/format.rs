@@ -24,15 +24,18 @@ pub enum Format {
     Squad,
     /// Columns in groups of rows.
     Parquet,
+    /// A word and its tags a line, an empty line between sentences.
+    Conll,
 }
 
-const NAMES: [(&str, Format); 6] = [
+const NAMES: [(&str, Format); 7] = [
     ("csv", Format::Csv),
     ("tsv", Format::Tsv),
     ("jsonl", Format::Jsonl),
     ("json", Format::Json),
     ("squad", Format::Squad),
     ("parquet", Format::Parquet),
+    ("conll", Format::Conll),
 ];
 
 impl FromStr for Format {
@@ -65,7 +68,7 @@ mod tests {
         let error = "jsonlines".parse::<Format>().unwrap_err();
         assert_eq!(
             error.message,
-            "unknown format `jsonlines` (did you mean `jsonl`?): expected one of csv, tsv, jsonl, json, squad, parquet"
+            "unknown format `jsonlines` (did you mean `jsonl`?): expected one of csv, tsv, jsonl, json, squad, parquet, conll"
         );
     }
 }

@@ -10,6 +10,7 @@ use crate::error::DataError;
 use crate::problem_type::ProblemType;
 use crate::table::Table;
 use crate::wording::excerpt;
+use crate::words::Word;
 
 /// What a row is labelled with.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,17 +21,19 @@ pub enum Label {
     Labels(Vec<String>),
     /// Its number, finite in f32 too.
     Number(f64),
+    /// The words of its text, each with its tag.
+    Words(Vec<Word>),
     /// What is right for a question; there may be nothing.
     Answers(Vec<GoldAnswer>),
 }
 
 impl Label {
-    /// The names that it gives: of one class, of several labels; none for a number or answers.
+    /// The names that it gives: of one class, of several labels; none for anything else.
     pub fn names(&self) -> &[String] {
         match self {
             Label::Class(name) => std::slice::from_ref(name),
             Label::Labels(names) => names,
-            Label::Number(_) | Label::Answers(_) => &[],
+            Label::Number(_) | Label::Words(_) | Label::Answers(_) => &[],
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The names of the classes and their numbers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use crate::examples::Example;
 use crate::label::{Label, looks_parted};
 use crate::notice::Notice;
 use crate::table::Table;
+use crate::tags::{TagScheme, tag_parts};
 use crate::wording::{count, excerpt, nearest};
 
 /// The classes of a task. A label is a string from the file to the prediction; its number lives only between
@@ -58,6 +59,46 @@ impl LabelMap {
         LabelMap { names, indices }
     }
 
+    /// The tags that a model learns for `examples`: `O`, and for each type of entity all that their scheme has, by bytes.
+    ///
+    /// # Errors
+    /// There is no entity in any row.
+    pub fn of_tags(examples: &[Example], path: &Path) -> Result<Self, DataError> {
+        let (mut kinds, mut scheme) = (BTreeSet::new(), TagScheme::Iob2);
+        let words = examples.iter().filter_map(|example| match &example.label {
+            Some(Label::Words(words)) => Some(words),
+            _ => None,
+        });
+        for tag in words.flatten().filter_map(|word| word.tag.as_deref()) {
+            match tag_parts(tag) {
+                Some(('E' | 'S', kind)) => {
+                    scheme = TagScheme::Bioes;
+                    kinds.insert(kind);
+                }
+                Some(('B' | 'I', kind)) => {
+                    kinds.insert(kind);
+                }
+                _ => {}
+            }
+        }
+        if kinds.is_empty() {
+            let rows = count(examples.len(), "row");
+            return Err(DataError::new(format!(
+                "expected entities, got none in all {rows}: add rows that have some, or name another column with \
+                 --label-column"
+            ))
+            .in_file(path));
+        }
+        let tag = |prefix: char, kind: &str| {
+            if kind.is_empty() { prefix.to_string() } else { format!("{prefix}-{kind}") }
+        };
+        let all =
+            scheme.prefixes().chars().flat_map(|prefix| kinds.iter().map(move |kind| tag(prefix, kind)));
+        let mut names: Vec<String> = std::iter::once("O".to_owned()).chain(all).collect();
+        names.sort_unstable();
+        LabelMap::new(names)
+    }
+
     /// The labels of `examples`, which are training's, in their order: by number where all are integers, else
     /// by bytes. That of numbers is [`LabelMap::of_number`], and that of answers [`LabelMap::of_answers`].
     ///
@@ -73,6 +114,7 @@ impl LabelMap {
         for example in examples {
             match label_of(example, table.path())? {
                 Label::Number(_) => return Ok(LabelMap::of_number()),
+                Label::Words(_) => return LabelMap::of_tags(examples, table.path()),
                 Label::Answers(_) => return Ok(LabelMap::of_answers()),
                 Label::Class(name) => *rows.entry(name).or_default() += 1,
                 Label::Labels(names) => {
@@ -296,6 +338,7 @@ fn other_form(example: &Example, path: &Path, expected: &str) -> DataError {
         Some(Label::Class(_)) => "one class",
         Some(Label::Labels(_)) => "a list of labels",
         Some(Label::Number(_)) => "a number",
+        Some(Label::Words(_)) => "tags",
         Some(Label::Answers(_)) => "answers to a question",
         None => "nothing",
     };

@@ -1,11 +1,13 @@
 //! Which rows are alike in their labels, for splits and samples that keep the mixture.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::DataError;
 use crate::examples::Example;
 use crate::label::Label;
 use crate::labels::LabelMap;
+use crate::tags::tag_parts;
 
 /// A stratum for each row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +27,8 @@ impl Strata {
     /// The strata of `examples`, which have labels and come from the file `path`.
     ///
     /// One class a row: the class. Several labels: the row's rarest label, since frequent ones spread by themselves,
-    /// and one more for rows without any. A number: its tenth, equal numbers together. Answers: whether there are any.
+    /// and one more for rows without any. A number: its tenth, equal numbers together. Tags: the row's rarest type of
+    /// entity. Answers: whether there are any.
     ///
     /// # Errors
     /// A label that is not among `labels`.
@@ -56,6 +59,18 @@ impl Strata {
                 }
                 Ok(Strata { of_row, count: QUANTILES, by: "stratified by tenths of the numbers" })
             }
+            Some(Label::Words(_)) => {
+                let rows: Vec<Vec<&str>> = examples.iter().map(kinds).collect();
+                let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+                rows.iter().flatten().for_each(|kind| *counts.entry(kind).or_default() += 1);
+                let number = |kind: &str| counts.keys().position(|known| *known == kind);
+                let rarest = |row: &Vec<&str>| {
+                    let rarest = row.iter().min_by_key(|kind| (counts.get(**kind), **kind));
+                    rarest.and_then(|kind| number(kind)).unwrap_or(counts.len())
+                };
+                let of_row = rows.iter().map(rarest).collect();
+                Ok(Strata { of_row, count: counts.len() + 1, by: "stratified by each row's rarest entity" })
+            }
             Some(Label::Answers(_)) => {
                 let unanswered = |example: &Example| match &example.label {
                     Some(Label::Answers(answers)) => usize::from(answers.is_empty()),
@@ -71,4 +86,11 @@ impl Strata {
             }),
         }
     }
+}
+
+/// The types of entities in a row.
+fn kinds(example: &Example) -> Vec<&str> {
+    let Some(Label::Words(words)) = &example.label else { return Vec::new() };
+    let kinds = words.iter().filter_map(|word| tag_parts(word.tag.as_deref()?));
+    kinds.filter(|(prefix, _)| *prefix != 'O').map(|(_, kind)| kind).collect()
 }

@@ -24,6 +24,48 @@ pub fn windows(tokens: usize, room: usize, overlap: usize) -> impl Iterator<Item
 }
 
 impl Tokens {
+    /// Encodes texts, each in as many windows as it needs.
+    ///
+    /// Errors if the tokenizer cannot encode a text, or `max_length` leaves no room.
+    pub fn of_texts(
+        tokenizer: &Tokenizer,
+        examples: &[Example],
+        max_length: usize,
+        overlap: usize,
+    ) -> Result<Self, ModelError> {
+        // Pieces are larger than ids by far: only those of a chunk exist at a time.
+        const CHUNK: usize = 1024;
+        let frame = tokenizer.text_frame()?;
+        let Some(room) = max_length.checked_sub(frame.len()).filter(|room| *room >= 1) else {
+            let message = format!(
+                "a max_length of {max_length} has no room for a text beside {} special tokens",
+                frame.len()
+            );
+            return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+        };
+        let mut tokens = Tokens::default();
+        for chunk in examples.chunks(CHUNK) {
+            let texts: Vec<&str> = chunk.iter().map(|example| example.text.as_str()).collect();
+            for (example, text) in chunk.iter().zip(tokenizer.pieces_batch(&texts)?) {
+                let place = tokens.add_spans(&text.spans);
+                tokens.add_example(text.ids.len() + frame.len());
+                for (number, window) in windows(text.ids.len(), room, overlap).enumerate() {
+                    let row = frame.row(&text.ids[window.clone()]);
+                    if row.0.is_empty() {
+                        let message = format!(
+                            "line {} of the data gives no token, and no special token is added",
+                            example.line
+                        );
+                        return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+                    }
+                    let held = [frame.first(), place + window.start, window.len()];
+                    tokens.add_window(row, held, 0, example, number as u64);
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
     /// Encodes questions over texts: the second text of an example is the question, which stands first and whole in each
     /// window of the text. A question that would take more than half of a row is cut.
     ///

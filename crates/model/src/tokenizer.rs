@@ -19,7 +19,7 @@ use tokenizers::{Encoding, PostProcessor};
 use crate::ModelError;
 use crate::formats::write_atomic;
 
-pub use pieces::{PairFrame, Pieces};
+pub use pieces::{PairFrame, Pieces, TextFrame};
 
 const TOKENIZER: &str = "tokenizer.json";
 const SETTINGS: &str = "tokenizer_config.json";

@@ -1,5 +1,6 @@
 //! From files to a table: one file a format, and one that finds out which it is.
 
+mod conll;
 mod csv;
 mod json;
 mod jsonl;
@@ -75,6 +76,26 @@ pub fn named_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
 pub fn beginning(path: &Path, options: &ReadOptions) -> Result<String, DataError> {
     let input = Input::open(path)?;
     Ok(Text::open(&input, options.encoding.as_deref())?.text().to_owned())
+}
+
+/// Reads what a large file begins with as a table, to see what it is: whole lines of its first mebibyte; all of a Parquet
+/// file.
+///
+/// # Errors
+/// As [`read_table`]; and where what is read ends in the middle of a record.
+pub fn read_head(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
+    let input = Input::open(path)?;
+    if input.head()?.starts_with(b"PAR1") {
+        return read_table(path, options);
+    }
+    let text = Text::open(&input, options.encoding.as_deref())?;
+    let head = if text.is_whole() { text.text() } else { whole_lines(text.text()) };
+    parse_table(path, head, options.format)
+}
+
+/// A text up to the end of its last line.
+fn whole_lines(text: &str) -> &str {
+    text.rfind('\n').map_or(text, |end| &text[..=end])
 }
 
 /// Reads a table from text that is already decoded; `path` only names it, in errors and as [`Table::path`].
@@ -166,6 +187,7 @@ impl<'f> FileUnderWay<'f> {
             Some(Format::Jsonl) => jsonl::read(self),
             Some(Format::Json) => json::read(self),
             Some(Format::Squad) => squad::read(self),
+            Some(Format::Conll) => conll::read(self),
             Some(Format::Tsv) => csv::read(self, b"\t"),
             Some(Format::Csv) => csv::read(self, b",;|"),
             None => {
@@ -174,6 +196,7 @@ impl<'f> FileUnderWay<'f> {
                     _ if is_squad(text.text()) => squad::read(self),
                     Some(Format::Json) => json::read(self),
                     Some(_) => jsonl::read(self),
+                    None if conll::is_conll(whole_lines(text.text())) => conll::read(self),
                     None => csv::read(self, BETWEEN),
                 }
             }

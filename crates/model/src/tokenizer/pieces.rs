@@ -15,6 +15,39 @@ pub struct Pieces {
     pub spans: Vec<[u32; 2]>,
 }
 
+/// What is put around the tokens of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextFrame {
+    /// Ids and type ids before and behind the text.
+    special: [Vec<(u32, u32)>; 2],
+    /// The type id of the text.
+    kind: u32,
+}
+
+impl TextFrame {
+    /// How many special tokens there are.
+    pub fn len(&self) -> usize {
+        self.special.iter().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the text begins.
+    pub fn first(&self) -> usize {
+        self.special[0].len()
+    }
+
+    /// The ids and type ids of a row.
+    pub fn row(&self, text: &[u32]) -> (Vec<u32>, Vec<u32>) {
+        let [before, behind] = &self.special;
+        let text = text.iter().map(|id| (*id, self.kind)).collect();
+        [before.clone(), text, behind.clone()].into_iter().flatten().unzip()
+    }
+}
+
 /// What is put around the tokens of two texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairFrame {
@@ -67,6 +100,28 @@ impl Tokenizer {
     pub fn pieces_batch(&self, texts: &[&str]) -> Result<Vec<Pieces>, ModelError> {
         let pieces: Vec<_> = texts.par_iter().map(|text| self.pieces(text)).collect();
         pieces.into_iter().collect()
+    }
+
+    /// What stands around a text. Errors if the tokenizer puts it into a row more than once, or not at all.
+    pub fn text_frame(&self) -> Result<TextFrame, ModelError> {
+        // No vocabulary is so large that this is a token.
+        const MARK: u32 = u32::MAX;
+        let framed =
+            guarded(|| self.inner.post_process(mark(MARK), None, true)).map_err(Into::into).flatten();
+        let framed = framed.map_err(|e| failed(&self.path, format!("cannot frame a text: {e}")))?;
+        let kinds = |id: u32| if self.types { id } else { 0 };
+        let tokens: Vec<(u32, u32)> = framed
+            .get_ids()
+            .iter()
+            .zip(framed.get_type_ids())
+            .map(|(id, kind)| (*id, kinds(*kind)))
+            .collect();
+        let parts: Vec<&[(u32, u32)]> = tokens.split(|(id, _)| *id == MARK).collect();
+        let kind = tokens.iter().find(|(id, _)| *id == MARK).map_or(0, |(_, kind)| *kind);
+        match parts.as_slice() {
+            [before, behind] => Ok(TextFrame { special: [before.to_vec(), behind.to_vec()], kind }),
+            _ => Err(failed(&self.path, "it does not put a text once into a row")),
+        }
     }
 
     /// What stands around two texts. Errors if the tokenizer puts them in another order, or one of them twice.

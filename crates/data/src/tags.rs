@@ -1,0 +1,229 @@
+//! How tags say where entities are: IOB1, IOB2, BIOES and its kin, and one form for all of them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::wording::did_you_mean;
+
+/// How the words of an entity are tagged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TagScheme {
+    /// `I` for each; `B` only for the first of an entity right behind another of its type.
+    Iob1,
+    /// `B` for the first, `I` for the others (CoNLL-2002 and nearly all since).
+    Iob2,
+    /// The last has `E`, and `S` an entity of one word.
+    Bioes,
+    /// The same with `M` for those inside: many Chinese sets.
+    Bmes,
+    /// The same with `L` for the last and `U` for one word.
+    Bilou,
+}
+
+const NAMES: [(&str, TagScheme); 8] = [
+    ("iob1", TagScheme::Iob1),
+    ("iob2", TagScheme::Iob2),
+    ("bio", TagScheme::Iob2),
+    ("bioes", TagScheme::Bioes),
+    ("iobes", TagScheme::Bioes),
+    ("bmes", TagScheme::Bmes),
+    ("bmoes", TagScheme::Bmes),
+    ("bilou", TagScheme::Bilou),
+];
+
+impl FromStr for TagScheme {
+    type Err = DataError;
+
+    fn from_str(name: &str) -> Result<Self, DataError> {
+        let lower = name.to_lowercase();
+        NAMES.into_iter().find(|(known, _)| *known == lower).map(|(_, scheme)| scheme).ok_or_else(|| {
+            let near = did_you_mean(&lower, NAMES.map(|(known, _)| known));
+            DataError::new(format!(
+                "unknown scheme of tags `{name}`{near}: expected iob1, iob2, bioes, bmes or bilou"
+            ))
+        })
+    }
+}
+
+impl fmt::Display for TagScheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TagScheme::Iob1 => "iob1",
+            TagScheme::Iob2 => "iob2",
+            TagScheme::Bioes => "bioes",
+            TagScheme::Bmes => "bmes",
+            TagScheme::Bilou => "bilou",
+        })
+    }
+}
+
+/// A tag in its two parts: `B-person` is `('B', "person")`, and `O` and `B` alone have no type. None if it is no tag of any
+/// scheme.
+pub fn tag_parts(tag: &str) -> Option<(char, &str)> {
+    if tag == "O" {
+        return Some(('O', ""));
+    }
+    let prefix = tag.chars().next().filter(|prefix| "BIESMLU".contains(*prefix))?;
+    match tag[1..].strip_prefix(['-', '_']) {
+        Some(kind) if !kind.is_empty() => Some((prefix, kind)),
+        None if tag.len() == 1 => Some((prefix, "")),
+        _ => None,
+    }
+}
+
+fn join(prefix: char, kind: &str) -> String {
+    if kind.is_empty() { prefix.to_string() } else { format!("{prefix}-{kind}") }
+}
+
+impl TagScheme {
+    /// The scheme of sentences of tags. `S`, `E`, `M`, `L` and `U` tell theirs; `B` and `I` alone are IOB1 where entities
+    /// begin with `I` and every `B` stands behind a word of its type, and else IOB2, whatever is broken in it.
+    ///
+    /// # Errors
+    /// Prefixes of different schemes: their letters.
+    pub fn of<'t>(sentences: impl Iterator<Item = Vec<&'t str>>) -> Result<Self, String> {
+        let mut letters = [false; 128];
+        let (mut first_b, mut first_i) = (0_usize, 0_usize);
+        for sentence in sentences {
+            let mut before = ('O', "");
+            for (prefix, kind) in sentence.into_iter().filter_map(tag_parts) {
+                letters[prefix as usize & 127] = true;
+                let begins = before.0 == 'O' || before.1 != kind;
+                first_b += usize::from(prefix == 'B' && begins);
+                first_i += usize::from(prefix == 'I' && begins);
+                before = (prefix, kind);
+            }
+        }
+        let has = |letter: char| letters[letter as usize];
+        let mixed = |letters: &str| Err(letters.chars().filter(|letter| has(*letter)).collect::<String>());
+        match () {
+            () if has('L') || has('U') => {
+                if "ESM".chars().any(has) {
+                    mixed("LUESM")
+                } else {
+                    Ok(TagScheme::Bilou)
+                }
+            }
+            () if has('M') => {
+                if has('I') {
+                    mixed("MI")
+                } else {
+                    Ok(TagScheme::Bmes)
+                }
+            }
+            () if has('E') || has('S') => Ok(TagScheme::Bioes),
+            () if first_i > 0 && first_b == 0 => Ok(TagScheme::Iob1),
+            () => Ok(TagScheme::Iob2),
+        }
+    }
+
+    /// The scheme that a model learns for files of this one: IOB2 for IOB1, BIOES for those that tell ends. Each of the two
+    /// is what `seqeval` reads.
+    pub fn learnt(self) -> TagScheme {
+        match self {
+            TagScheme::Iob1 | TagScheme::Iob2 => TagScheme::Iob2,
+            TagScheme::Bioes | TagScheme::Bmes | TagScheme::Bilou => TagScheme::Bioes,
+        }
+    }
+
+    /// The prefixes that an entity may have, but for `O`, where the scheme is one that is learnt.
+    pub fn prefixes(self) -> &'static str {
+        match self.learnt() {
+            TagScheme::Iob2 => "BI",
+            _ => "BIES",
+        }
+    }
+
+    /// A sentence's tags in the scheme that is learnt. What is broken stays so, but for IOB1, where nothing is.
+    pub fn to_learnt(self, tags: &[&str]) -> Vec<String> {
+        let mut before = ('O', "");
+        let each = tags.iter().map(|tag| {
+            let (prefix, kind) = tag_parts(tag).unwrap_or(('O', ""));
+            let learnt = match (self, prefix) {
+                (TagScheme::Iob1, 'I') if before.0 == 'O' || before.1 != kind => 'B',
+                (_, 'M') => 'I',
+                (_, 'L') => 'E',
+                (_, 'U') => 'S',
+                (_, other) => other,
+            };
+            before = (prefix, kind);
+            join(learnt, kind)
+        });
+        each.collect()
+    }
+
+    /// A sentence's tags as a file of this scheme has them, of tags in the scheme that is learnt for it.
+    pub fn from_learnt(self, tags: &[&str]) -> Vec<String> {
+        let mut before = ('O', "");
+        let each = tags.iter().map(|tag| {
+            let (prefix, kind) = tag_parts(tag).unwrap_or(('O', ""));
+            let written = match (self, prefix) {
+                (TagScheme::Iob1, 'B') if before.0 == 'O' || before.1 != kind => 'I',
+                (TagScheme::Bmes, 'I') => 'M',
+                (TagScheme::Bilou, 'E') => 'L',
+                (TagScheme::Bilou, 'S') => 'U',
+                (_, other) => other,
+            };
+            before = (prefix, kind);
+            join(written, kind)
+        });
+        each.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(sentences: &[&str]) -> Result<TagScheme, String> {
+        TagScheme::of(sentences.iter().map(|sentence| sentence.split(' ').collect()))
+    }
+
+    #[test]
+    fn the_scheme_is_found() {
+        for (sentences, expected) in [
+            (&["B-a I-a O", "B-b"][..], TagScheme::Iob2),
+            (&["I-a I-a O I-b", "I-a B-a"], TagScheme::Iob1),
+            // Broken, and not IOB1: some entities begin with B.
+            (&["B-a I-a O I-b"], TagScheme::Iob2),
+            (&["O O"], TagScheme::Iob2),
+            (&["B-a E-a S-b O"], TagScheme::Bioes),
+            (&["B-a M-a E-a S-b O"], TagScheme::Bmes),
+            (&["B-a I-a L-a U-b"], TagScheme::Bilou),
+        ] {
+            assert_eq!(of(sentences), Ok(expected), "{sentences:?}");
+        }
+        assert_eq!(of(&["B-a M-a I-a"]), Err("MI".to_string()));
+        assert_eq!(of(&["U-a S-b"]), Err("US".to_string()));
+    }
+
+    #[test]
+    fn every_scheme_comes_back_from_the_one_that_is_learnt() {
+        for (scheme, tags, learnt) in [
+            (TagScheme::Iob1, "I-a B-a I-b O I-a I-a", "B-a B-a B-b O B-a I-a"),
+            (TagScheme::Iob2, "B-a B-a I-a O I-b", "B-a B-a I-a O I-b"),
+            (TagScheme::Bmes, "B-a M-a E-a S-b", "B-a I-a E-a S-b"),
+            (TagScheme::Bilou, "B-a I-a L-a U", "B-a I-a E-a S"),
+        ] {
+            let tags: Vec<&str> = tags.split(' ').collect();
+            let found = scheme.to_learnt(&tags);
+            assert_eq!(found, learnt.split(' ').collect::<Vec<_>>());
+            let back: Vec<&str> = found.iter().map(String::as_str).collect();
+            assert_eq!(scheme.from_learnt(&back), tags);
+        }
+    }
+
+    #[test]
+    fn what_is_no_tag_is_told() {
+        for tag in ["NN", "", "B-", "X-a", "o", "Ba", "-"] {
+            assert_eq!(tag_parts(tag), None, "{tag}");
+        }
+        assert_eq!(tag_parts("B-a-b"), Some(('B', "a-b")));
+        assert_eq!(tag_parts("I_中"), Some(('I', "中")));
+        assert!("bmess".parse::<TagScheme>().unwrap_err().to_string().contains("did you mean `bmes`?"));
+    }
+}
