@@ -48,8 +48,7 @@ pub(crate) fn task(settings: &TrainSettings) -> Result<(&'static dyn Task, Optio
     let Some(path) = files.first().filter(|path| path.is_file()) else {
         return Ok((tasks::USUAL, None));
     };
-    let reading = settings.file.reading(None, WantedProblemType::default(), true)?;
-    Ok(match tasks::recognise(path, &reading) {
+    Ok(match tasks::recognise(path, &settings.file.read_options()?) {
         Some((task, why)) => (task, Some(format!("task {}: {why}; --task decides otherwise", task.name()))),
         None => (tasks::USUAL, None),
     })
@@ -111,6 +110,7 @@ pub(crate) fn load(
             same.text_column = same.text_column.or(Some(columns.text.clone()));
             same.label_column = same.label_column.or(columns.label.clone());
             same.pair_column = same.pair_column.or(columns.pair.clone());
+            same.label_separator = same.label_separator.or(columns.label_separator.clone());
             let known = WantedProblemType::Known(problem_type);
             let eval = task.read(named, &same.reading(Some(&columns), known, true)?)?.examples;
             (eval, absolute(&inputs::together(named)).display().to_string())

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use retune_adapt::tasks::{
-    FormSpec, LabelScore, LossOptions, Measured, Metrics, Mistake, Scoring, TaskRows, WantedProblemType,
-    serialize_counts, tunable_labels,
+    About, FormSpec, LabelScore, LossOptions, Measured, Metrics, Mistake, Scoring, TaskRows,
+    WantedProblemType, serialize_counts, tunable_labels,
 };
-use retune_data::Tokens;
+use retune_data::{Example, Tokens};
 use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, Tally, paired};
 use retune_tensor::{Parameters, Tape};
 use retune_train::Batching;
@@ -35,9 +35,9 @@ pub struct Evaluation {
     pub most_confused: Vec<(String, String, u64)>,
     /// Each label's precision, recall and F1.
     pub labels: Vec<LabelScore>,
-    /// The wrong answers that the model is surest of, where the task tells.
+    /// What the model was most sure of and is wrong, that first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<WrongAnswer>,
     /// Another model on the same rows, where one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
@@ -85,6 +85,40 @@ impl Evaluation {
         )
     }
 }
+
+/// An answer that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WrongAnswer {
+    /// The line of the file where its row begins.
+    pub line: u64,
+    /// The text, the part of it that the answer is about, or the question.
+    pub text: String,
+    /// What is around that part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// What is right, any of it; nothing where nothing is to be found.
+    pub expected: Vec<String>,
+    /// What was predicted; empty for nothing.
+    pub predicted: String,
+    /// How probable the model found it.
+    pub score: f32,
+}
+
+impl WrongAnswer {
+    fn of(mistake: Mistake, examples: &[Example]) -> Self {
+        let Mistake { example, about, expected, predicted, score } = mistake;
+        let example = &examples[example];
+        let (text, context) = match about {
+            About::Text => (example.text.as_str(), None),
+            About::Part(part) => (example.text.get(part).unwrap_or_default(), Some(example.text.clone())),
+            About::Question => (example.pair.as_deref().unwrap_or_default(), None),
+        };
+        WrongAnswer { line: example.line, text: text.to_string(), context, expected, predicted, score }
+    }
+}
+
+/// Mistakes that an evaluation shows.
+const MISTAKES: usize = 20;
 
 /// Evaluates the model at `settings` on the rows of `data`, with confidence intervals; and the model at `other` on the same
 /// rows, to compare the two row by row.
@@ -137,8 +171,11 @@ fn tallied(
     model.check_columns(&read.columns, file, &path)?;
     let rows = dataset::rows(&read.examples, &path, &model, max_length, LossOptions::default())?;
     let bootstrap = Some(Bootstrap::default());
-    let (mut evaluation, tallies) =
-        score(&model, &model.parameters, &rows, bootstrap, Scoring { tallies: true })?;
+    let scoring = Scoring { tallies: true, mistakes: MISTAKES };
+    let (mut evaluation, Kept { tallies, mistakes }) =
+        score(&model, &model.parameters, &rows, bootstrap, scoring)?;
+    evaluation.mistakes =
+        mistakes.into_iter().map(|mistake| WrongAnswer::of(mistake, &read.examples)).collect();
     if !evaluation.loss.is_finite() {
         return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
     }
@@ -165,15 +202,22 @@ pub struct Comparison {
     pub paired: Paired,
 }
 
-/// Scores `rows` with weights that may still be in training; beside it, each example's part in the metric that decides,
-/// where that is asked for.
+/// What was kept of single examples, where that was asked for.
+pub(crate) struct Kept {
+    /// The part of each in the metric that decides.
+    pub tallies: Vec<Tally>,
+    /// The most confident mistakes.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Scores `rows` with weights that may still be in training.
 pub(crate) fn score(
     model: &TextModel,
     parameters: &Parameters,
     rows: &TaskRows,
     bootstrap: Option<Bootstrap>,
     scoring: Scoring,
-) -> Result<(Evaluation, Vec<Tally>)> {
+) -> Result<(Evaluation, Kept)> {
     let start = Instant::now();
     let mut score = rows.targets.score(scoring);
     for batch in batches(&rows.tokens) {
@@ -196,11 +240,11 @@ pub(crate) fn score(
         labels,
         matrix,
         thresholds,
-        mistakes,
+        mistakes: Vec::new(),
         comparison: None,
         said: Vec::new(),
     };
-    Ok((evaluation, tallies))
+    Ok((evaluation, Kept { tallies, mistakes }))
 }
 
 /// Rows in the order of the file, as many at once as have [`TOKENS`] tokens.

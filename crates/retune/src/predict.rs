@@ -211,6 +211,13 @@ fn run(
     max_length: Option<usize>,
     logits: bool,
 ) -> Result<(Vec<Answered>, Done)> {
+    if logits && model.task.head().reads_tokens() {
+        let message = format!(
+            "there are some for each token, and a row of {} has one answer; leave it out: each answer has its score",
+            model.task.name()
+        );
+        return Err(Error::Setting { flag: "logits", message });
+    }
     let tokens = model.tokens(examples, model.max_length(max_length)?)?;
     let start = Instant::now();
     let mut predictions = Vec::with_capacity(examples.len());

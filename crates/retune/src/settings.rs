@@ -108,7 +108,13 @@ pub struct FileSettings {
         arg(long, value_name = "OLD=NEW,...", help_heading = "Data", hide_short_help = true)
     )]
     pub rename: Option<Rename>,
-    /// csv, tsv, jsonl, json, parquet or squad, where the content does not tell
+    /// How the tags of words are written: iob1, iob2, bioes, bmes or bilou [default: as the tags look]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
+    )]
+    pub tag_scheme: Option<String>,
+    /// csv, tsv, jsonl, json, squad, parquet or conll, where the content does not tell
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
@@ -333,7 +339,7 @@ impl TrainSettings {
 }
 
 impl FileSettings {
-    fn read_options(&self) -> crate::Result<ReadOptions> {
+    pub(crate) fn read_options(&self) -> crate::Result<ReadOptions> {
         let format = self.format.as_deref().map(str::parse).transpose()?;
         let rename = self.rename.clone().unwrap_or_default().0;
         Ok(ReadOptions { format, encoding: self.encoding.clone(), rename })
@@ -352,6 +358,7 @@ impl FileSettings {
             label: self.label_column.as_deref(),
             pair: self.pair_column.as_deref(),
             label_separator: self.label_separator.as_deref(),
+            tag_scheme: self.tag_scheme.as_deref(),
             trained,
             problem_type,
             labelled,

@@ -239,8 +239,6 @@ struct Questions {
 
 #[derive(Debug)]
 struct Asked {
-    line: u64,
-    question: String,
     text: Arc<str>,
     golds: Vec<String>,
 }
@@ -266,8 +264,6 @@ impl Questions {
         // Many questions are about one text.
         let mut texts: HashMap<&str, Arc<str>> = HashMap::new();
         let asked = examples.iter().map(|example| Asked {
-            line: example.line,
-            question: example.pair.clone().unwrap_or_default(),
             text: texts.entry(&example.text).or_insert_with(|| example.text.as_str().into()).clone(),
             golds: golds(example).iter().map(|answer| answer.text.clone()).collect(),
         });

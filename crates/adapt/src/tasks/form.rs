@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::path::Path;
 
 use retune_data::{Example, LabelMap, ProblemType, Tokens};
@@ -83,6 +84,8 @@ pub trait Targets: Debug + Send + Sync {
 pub struct Scoring {
     /// Each example's part in the metric that decides.
     pub tallies: bool,
+    /// So many of the mistakes, the most confident.
+    pub mistakes: usize,
 }
 
 /// What an evaluation adds up, a batch at a time: the logits are never kept.
@@ -173,6 +176,14 @@ pub enum Answer {
         /// The likeliest answers, the best first; an empty one is none.
         n_best: Vec<Candidate>,
     },
+    /// Entities.
+    Entities {
+        /// Each, in the order of the text.
+        entities: Vec<EntityAnswer>,
+        /// The tag of each word, where the words are the file's.
+        #[serde(skip)]
+        tags: Option<Vec<String>>,
+    },
 }
 
 /// One of several answers.
@@ -185,6 +196,22 @@ pub struct Candidate {
     /// The character behind it.
     pub end: Option<usize>,
     /// Its probability.
+    pub score: f32,
+}
+
+/// An entity in a text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EntityAnswer {
+    /// The character of the text where it begins, counted from 0.
+    pub start: usize,
+    /// Behind its last character.
+    pub end: usize,
+    /// Its words, as they stand in the text.
+    pub text: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How probable its tags are, the mean over its words.
     pub score: f32,
 }
 
@@ -250,6 +277,10 @@ impl Answer {
                 ("null_odds", Cell::json(null_odds)),
                 ("n_best", Cell::json(n_best)),
             ],
+            Answer::Entities { entities, tags } => {
+                let tags = tags.as_ref().map(|tags| ("tags", Cell::json(tags)));
+                tags.into_iter().chain([("entities", Cell::json(entities))]).collect()
+            }
         }
     }
 }
@@ -269,23 +300,34 @@ pub struct Measured {
     pub thresholds: Option<Vec<f32>>,
     /// What each example adds to the deciding metric, where that was asked for: see [`FormSpec::decided`].
     pub tallies: Vec<Tally>,
-    /// The wrong answers that the model is surest of, where the form tells.
+    /// The most confident mistakes, that first; as many as were asked for.
     pub mistakes: Vec<Mistake>,
 }
 
-/// An example that was answered wrongly.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// Something that was predicted and is wrong.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mistake {
-    /// The line of its file on which it begins.
-    pub line: u64,
-    /// What was asked.
-    pub text: String,
+    /// The example.
+    pub example: usize,
+    /// What of it is meant.
+    pub about: About,
     /// What is right, any of it; nothing where nothing is to be found.
     pub expected: Vec<String>,
-    /// What was answered; empty for nothing.
+    /// What was predicted; empty for nothing.
     pub predicted: String,
-    /// How probable the model has it.
+    /// How probable the model found it.
     pub score: f32,
+}
+
+/// What of an example a mistake is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// Its text.
+    Text,
+    /// These bytes of its text.
+    Part(Range<usize>),
+    /// What its second text asks.
+    Question,
 }
 
 /// Numbers by name.
@@ -338,7 +380,11 @@ pub struct LabelScore {
 
 impl LabelScore {
     pub(super) fn all(labels: &LabelMap, scores: Vec<ClassScore>) -> Vec<Self> {
-        let named = labels.names().iter().zip(scores);
+        Self::named(labels.names(), scores)
+    }
+
+    pub(super) fn named(names: &[String], scores: Vec<ClassScore>) -> Vec<Self> {
+        let named = names.iter().zip(scores);
         let score = |(label, score): (&String, ClassScore)| LabelScore {
             label: label.clone(),
             precision: score.precision,

@@ -2,30 +2,35 @@
 //! what the logits mean: labels, loss, decoding and metrics. The recipe sees a [`Task`] and a [`Form`] and never asks
 //! which.
 
+mod alignment;
 mod answer_spans;
+mod entity_tags;
 mod extractive;
 mod form;
 mod head;
+mod mistakes;
 mod multi_label;
 mod question_answering;
 mod reading;
 mod regression;
 mod rows;
+mod sentence_file;
 mod single_label;
 mod table_file;
 mod text_classification;
+mod token_classification;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
-use retune_data::{LabelMap, ProblemType};
+use retune_data::{LabelMap, ProblemType, ReadOptions};
 use retune_model::families::HeadKind;
 
 pub use answer_spans::AnswerSearch;
 pub use form::{
-    Answer, Answered, Candidate, Cell, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics,
-    Mistake, Score, Scoring, Targets, TaskRows, serialize_counts,
+    About, Answer, Answered, Candidate, Cell, Decode, EntityAnswer, Form, FormSpec, LabelScore, LossOptions,
+    Measured, Metrics, Mistake, Score, Scoring, Targets, TaskRows, serialize_counts,
 };
 pub use head::EncoderWithHead;
 pub use multi_label::{Thresholds, tunable_labels};
@@ -35,8 +40,11 @@ pub use reading::{ColumnNames, Corpus, Reading, RowFile, WantedProblemType};
 use crate::{AdaptError, nearest};
 
 /// Every task.
-pub static TASKS: &[&dyn Task] =
-    &[&text_classification::TextClassification, &question_answering::QuestionAnswering];
+pub static TASKS: &[&dyn Task] = &[
+    &text_classification::TextClassification,
+    &question_answering::QuestionAnswering,
+    &token_classification::TokenClassification,
+];
 
 /// The task where nothing says which.
 pub static USUAL: &dyn Task = &text_classification::TextClassification;
@@ -61,8 +69,8 @@ pub trait Task: Debug + Send + Sync {
     }
 
     /// Whether the file at `path` looks like its rows and no other task's, and by what.
-    fn recognises(&self, path: &Path, reading: &Reading<'_>) -> Option<String> {
-        let _ = (path, reading);
+    fn recognises(&self, path: &Path, options: &ReadOptions) -> Option<String> {
+        let _ = (path, options);
         None
     }
 
@@ -144,8 +152,8 @@ pub fn find(name: &str) -> Result<&'static dyn Task, AdaptError> {
 }
 
 /// The task that the file at `path` looks like, and by what; none where it may be any.
-pub fn recognise(path: &Path, reading: &Reading<'_>) -> Option<(&'static dyn Task, String)> {
-    TASKS.iter().find_map(|task| Some((*task, task.recognises(path, reading)?)))
+pub fn recognise(path: &Path, options: &ReadOptions) -> Option<(&'static dyn Task, String)> {
+    TASKS.iter().find_map(|task| Some((*task, task.recognises(path, options)?)))
 }
 
 /// The task that has this kind of head.
@@ -175,7 +183,7 @@ mod tests {
             let form = form_of(problem_type, names);
             let targets = targets_of(&*form, &rows(targets), LossOptions::default()).unwrap();
             let logits = &logits[..4 * names.len()];
-            let mut score = targets.score(Scoring { tallies: true });
+            let mut score = targets.score(Scoring { tallies: true, mistakes: 0 });
             score.add(&[0, 1, 2, 3], logits);
             let measured = score.measure(None);
             let expected = measured.metrics.get(metric).unwrap();

@@ -9,7 +9,7 @@ use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 use super::form::{
     Answer, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Scoring, Targets,
 };
-use super::rows::{EachRow, RowByRow};
+use super::rows::{EachRow, JudgeRow, RowByRow};
 use crate::AdaptError;
 
 pub(super) static SPEC: FormSpec = FormSpec {
@@ -148,8 +148,7 @@ impl LabelSets {
     }
 }
 
-impl LabelSets {
-    /// What a row with these logits, `[labels]`, adds to the metric that decides.
+impl JudgeRow for LabelSets {
     fn tally(&self, row: usize, logits: &[f32]) -> Tally {
         let given = self.thresholds.given(&probabilities(logits));
         let mut tally = Tally::default();
@@ -184,8 +183,7 @@ impl Targets for LabelSets {
             loss: 0.0,
             to_tune: Vec::new(),
         };
-        let tally = |row: usize, logits: &[f32]| self.tally(row, logits);
-        Box::new(RowByRow::new(counts, scoring, self.labels.len(), tally))
+        Box::new(RowByRow::new(counts, scoring, self.labels.len(), self))
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use retune_data::{
-    DataError, Example, Format, LabelMap, ProblemType, QuestionColumns, Table, Wanted, beginning,
-    looks_like_questions, read_tables,
+    DataError, Example, Format, LabelMap, ProblemType, QuestionColumns, ReadOptions, Table, Wanted,
+    beginning, looks_like_questions, read_tables,
 };
 use retune_model::families::HeadKind;
 use serde::ser::{SerializeMap, Serializer};
@@ -54,8 +54,8 @@ impl Task for QuestionAnswering {
         &FORMS
     }
 
-    fn recognises(&self, path: &Path, reading: &Reading<'_>) -> Option<String> {
-        looks_like_questions(&beginning(path, &reading.options).ok()?).map(str::to_owned)
+    fn recognises(&self, path: &Path, options: &ReadOptions) -> Option<String> {
+        looks_like_questions(&beginning(path, options).ok()?).map(str::to_owned)
     }
 
     fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
@@ -85,7 +85,7 @@ impl Task for QuestionAnswering {
             text: columns.context.name.clone(),
             pair: Some(columns.question.name.clone()),
             label: columns.answers.as_ref().map(|choice| choice.name.clone()),
-            label_separator: None,
+            ..ColumnNames::default()
         };
         let file = Box::new(QuestionFile { table, columns });
         Ok(Corpus { examples, columns: names, problem_type: None, said, file })

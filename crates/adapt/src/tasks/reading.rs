@@ -20,6 +20,9 @@ pub struct ColumnNames {
     /// What stands between the labels of a row.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub label_separator: Option<String>,
+    /// How the tags of words are written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tag_scheme: Option<String>,
 }
 
 /// What is known of a file before it is read.
@@ -35,6 +38,8 @@ pub struct Reading<'a> {
     pub pair: Option<&'a str>,
     /// What stands between the labels of a row.
     pub label_separator: Option<&'a str>,
+    /// How the tags of words are written.
+    pub tag_scheme: Option<&'a str>,
     /// What a model was trained on: its columns are taken where the file has them and nobody named others.
     pub trained: Option<&'a ColumnNames>,
     /// What a label is.

@@ -7,7 +7,7 @@ use retune_metrics::{Bootstrap, RegressionPairs, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
 use super::form::{Answer, Decode, Form, FormSpec, LossOptions, Measured, Metrics, Score, Scoring, Targets};
-use super::rows::{EachRow, RowByRow};
+use super::rows::{EachRow, JudgeRow, RowByRow};
 use crate::AdaptError;
 
 pub(super) static SPEC: FormSpec = FormSpec {
@@ -91,8 +91,7 @@ struct Numbers {
     mean: f64,
 }
 
-impl Numbers {
-    /// What a row with these logits, `[labels]`, adds to the metric that decides.
+impl JudgeRow for Numbers {
     fn tally(&self, row: usize, logits: &[f32]) -> Tally {
         let (number, predicted) = (self.numbers[row], logits.first().map_or(f64::NAN, |x| f64::from(*x)));
         let apart = number - self.mean;
@@ -112,8 +111,7 @@ impl Targets for Numbers {
 
     fn score(&self, scoring: Scoring) -> Box<dyn Score + '_> {
         let counts = NumberScores { targets: self, pairs: RegressionPairs::default() };
-        let tally = |row: usize, logits: &[f32]| self.tally(row, logits);
-        Box::new(RowByRow::new(counts, scoring, 1, tally))
+        Box::new(RowByRow::new(counts, scoring, 1, self))
     }
 }
 

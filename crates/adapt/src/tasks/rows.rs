@@ -2,7 +2,8 @@
 
 use retune_metrics::{Bootstrap, Tally};
 
-use super::{Answer, Answered, Decode, Measured, Score, Scoring};
+use super::mistakes::Mistakes;
+use super::{Answer, Answered, Decode, Measured, Mistake, Score, Scoring};
 
 /// Reads each row's logits by itself.
 pub(super) struct EachRow<F> {
@@ -19,33 +20,53 @@ impl<F: Fn(&[f32]) -> Answer> Decode for EachRow<F> {
     }
 }
 
-/// An evaluation that looks at each row by itself too, where that was asked for.
-pub(super) struct RowByRow<S, F> {
-    inner: S,
-    scoring: Scoring,
-    outputs: usize,
-    tally: F,
-    tallies: Vec<Tally>,
-}
+/// What a row by itself comes to.
+pub(super) trait JudgeRow {
+    /// What a row with these logits, `[outputs]`, adds to the metric that decides.
+    fn tally(&self, row: usize, logits: &[f32]) -> Tally;
 
-impl<S: Score, F: Fn(usize, &[f32]) -> Tally> RowByRow<S, F> {
-    /// `tally` says what a row with these logits, `[outputs]`, adds to the metric that decides.
-    pub fn new(inner: S, scoring: Scoring, outputs: usize, tally: F) -> Self {
-        RowByRow { inner, scoring, outputs, tally, tallies: Vec::new() }
+    /// What is wrong with what they say; none if it is right, or no matter of right and wrong.
+    fn mistake(&self, row: usize, logits: &[f32]) -> Option<Mistake> {
+        let _ = (row, logits);
+        None
     }
 }
 
-impl<S: Score, F: Fn(usize, &[f32]) -> Tally> Score for RowByRow<S, F> {
+/// An evaluation that looks at each row by itself too, where that was asked for.
+pub(super) struct RowByRow<'a, S> {
+    inner: S,
+    scoring: Scoring,
+    outputs: usize,
+    judge: &'a dyn JudgeRow,
+    tallies: Vec<Tally>,
+    mistakes: Mistakes,
+}
+
+impl<'a, S: Score> RowByRow<'a, S> {
+    /// `outputs` are the logits of a row.
+    pub fn new(inner: S, scoring: Scoring, outputs: usize, judge: &'a dyn JudgeRow) -> Self {
+        let mistakes = Mistakes::new(scoring.mistakes);
+        RowByRow { inner, scoring, outputs, judge, tallies: Vec::new(), mistakes }
+    }
+}
+
+impl<S: Score> Score for RowByRow<'_, S> {
     fn add(&mut self, rows: &[usize], logits: &[f32]) {
         self.inner.add(rows, logits);
-        if self.scoring.tallies {
-            let each = rows.iter().zip(logits.chunks_exact(self.outputs.max(1)));
-            self.tallies.extend(each.map(|(row, logits)| (self.tally)(*row, logits)));
+        for (row, logits) in rows.iter().zip(logits.chunks_exact(self.outputs.max(1))) {
+            if self.scoring.tallies {
+                self.tallies.push(self.judge.tally(*row, logits));
+            }
+            if self.scoring.mistakes > 0
+                && let Some(mistake) = self.judge.mistake(*row, logits)
+            {
+                self.mistakes.add(mistake);
+            }
         }
     }
 
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
-        let RowByRow { inner, tallies, .. } = *self;
-        Measured { tallies, ..Box::new(inner).measure(bootstrap) }
+        let RowByRow { inner, tallies, mistakes, .. } = *self;
+        Measured { tallies, mistakes: mistakes.sorted(), ..Box::new(inner).measure(bootstrap) }
     }
 }

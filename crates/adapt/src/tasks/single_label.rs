@@ -7,9 +7,10 @@ use retune_metrics::{Bootstrap, ConfusionMatrix, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
 use super::form::{
-    Answer, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Scoring, Targets,
+    About, Answer, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Mistake, Score,
+    Scoring, Targets,
 };
-use super::rows::{EachRow, RowByRow};
+use super::rows::{EachRow, JudgeRow, RowByRow};
 use crate::AdaptError;
 
 pub(super) static SPEC: FormSpec = FormSpec {
@@ -38,7 +39,7 @@ impl SingleLabel {
 
     /// What the logits of one row say: `[labels]`.
     fn answer(&self, logits: &[f32]) -> Answer {
-        let (class, score) = decode(logits);
+        let (class, score) = most_probable(logits);
         Answer::Class { label: self.labels.name(class).unwrap_or_default().to_string(), score }
     }
 }
@@ -74,7 +75,7 @@ impl Form for SingleLabel {
 }
 
 /// The most probable class, the first of several equal ones, and its probability.
-fn decode(logits: &[f32]) -> (usize, f32) {
+pub(super) fn most_probable(logits: &[f32]) -> (usize, f32) {
     let mut best = (0, f32::NEG_INFINITY);
     for (class, logit) in logits.iter().enumerate() {
         if *logit > best.1 {
@@ -86,7 +87,7 @@ fn decode(logits: &[f32]) -> (usize, f32) {
 }
 
 /// A weight for each class: rows / (classes * rows of the class), as scikit-learn.
-fn balanced(targets: &[usize], classes: usize) -> Vec<f32> {
+pub(super) fn balanced(targets: &[usize], classes: usize) -> Vec<f32> {
     let mut counts = vec![0usize; classes];
     targets.iter().for_each(|class| counts[*class] += 1);
     counts.iter().map(|count| targets.len() as f32 / (classes * (*count).max(1)) as f32).collect()
@@ -101,10 +102,21 @@ struct Classes {
     labels: LabelMap,
 }
 
-impl Classes {
-    /// What a row with these logits, `[labels]`, adds to the metric that decides.
+impl JudgeRow for Classes {
     fn tally(&self, row: usize, logits: &[f32]) -> Tally {
-        [f64::from(u8::from(decode(logits).0 == self.classes[row] as usize)), 1.0, 0.0, 0.0]
+        [f64::from(u8::from(most_probable(logits).0 == self.classes[row] as usize)), 1.0, 0.0, 0.0]
+    }
+
+    fn mistake(&self, row: usize, logits: &[f32]) -> Option<Mistake> {
+        let ((class, score), gold) = (most_probable(logits), self.classes[row] as usize);
+        let name = |class: usize| self.labels.name(class).unwrap_or_default().to_string();
+        (class != gold).then(|| Mistake {
+            example: row,
+            about: About::Text,
+            expected: vec![name(gold)],
+            predicted: name(class),
+            score,
+        })
     }
 }
 
@@ -129,8 +141,7 @@ impl Targets for Classes {
     fn score(&self, scoring: Scoring) -> Box<dyn Score + '_> {
         let counts =
             ClassScores { targets: self, matrix: ConfusionMatrix::new(self.labels.len()), loss: 0.0 };
-        let tally = |row: usize, logits: &[f32]| self.tally(row, logits);
-        Box::new(RowByRow::new(counts, scoring, self.labels.len(), tally))
+        Box::new(RowByRow::new(counts, scoring, self.labels.len(), self))
     }
 }
 
@@ -145,7 +156,7 @@ impl Score for ClassScores<'_> {
         let classes = self.targets.labels.len().max(1);
         for (row, logits) in rows.iter().zip(logits.chunks_exact(classes)) {
             let target = self.targets.classes[*row] as usize;
-            let (class, score) = decode(logits);
+            let (class, score) = most_probable(logits);
             let lse = f64::from(logits[class]) - f64::from(score).ln();
             self.loss += lse - logits.get(target).map_or(f64::NAN, |logit| f64::from(*logit));
             // Both are classes of the labels: the targets were encoded by them, and the head has one logit for each.
@@ -176,10 +187,10 @@ mod tests {
 
     #[test]
     fn a_row_is_decoded_as_softmax_says() {
-        let (class, score) = decode(&[0.0, 2.0, 1.0]);
+        let (class, score) = most_probable(&[0.0, 2.0, 1.0]);
         let expected = 2.0f64.exp() / (1.0 + 2.0f64.exp() + 1.0f64.exp());
         assert!(class == 1 && (f64::from(score) - expected).abs() < 1e-6);
-        assert_eq!(decode(&[3.0, 3.0, -1.0]).0, 0);
+        assert_eq!(most_probable(&[3.0, 3.0, -1.0]).0, 0);
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl Task for TextClassification {
             pair: columns.pair.as_ref().map(name),
             label: columns.label.as_ref().map(name),
             label_separator: reading.label_separator.map(str::to_string),
+            tag_scheme: None,
         };
         let file = Box::new(TableFile { table, columns });
         Ok(Corpus { examples, columns: names, problem_type, said, file })

@@ -103,8 +103,8 @@ fn text(evaluation: &Evaluation) -> String {
         text.push_str(&table(&rows));
     }
     if !evaluation.mistakes.is_empty() {
-        text.push_str("\nsurest of what is wrong (line, what was asked, right, answered, probability)\n");
-        let nothing = |text: &str| if text.is_empty() { "(no answer)".to_string() } else { short(text) };
+        text.push_str("\nsurest mistakes (line, text, right, predicted, probability)\n");
+        let nothing = |text: &str| if text.is_empty() { "(nothing)".to_string() } else { short(text) };
         let rows: Vec<_> = evaluation
             .mistakes
             .iter()

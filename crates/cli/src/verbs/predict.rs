@@ -16,6 +16,7 @@ use crate::verbs;
 examples:
   retune predict --model result --input new.csv --output labelled.csv
   retune predict --model result --text \"where is my parcel?\" --text \"cancel it\"
+  retune predict --model ner-result --input new.conll --output tagged.conll
   retune predict --model result --text \"a man sleeps\" --pair \"nobody is awake\"
   retune predict --adapter topic=runs/topic --adapter mood=runs/mood --input new.csv --output labelled.csv
       rows of several adapters of one base, each by the one that its column `adapter` names")]
@@ -32,7 +33,8 @@ pub(crate) struct Args {
     /// Rows to predict: a file, a folder or a pattern; may be given several times
     #[arg(long, value_name = "FILE", requires = "output")]
     input: Vec<PathBuf>,
-    /// The rows with their columns and, behind them, the prediction's; order kept: CSV or TSV if the name ends so, else JSONL
+    /// The rows with their columns and, behind them, the prediction's; order kept: CSV or TSV if the name ends so, else JSONL,
+    /// or CoNLL's form where the input has it
     #[arg(long, value_name = "FILE", requires = "input", conflicts_with = "text")]
     output: Option<PathBuf>,
     /// Replace a file that is there
@@ -167,5 +169,11 @@ fn said(answer: &retune::Answer) -> Vec<String> {
             vec!["(no answer)".into(), format!("{score:.3}")]
         }
         retune::Answer::Span { answer, score, .. } => vec![answer.clone(), format!("{score:.3}")],
+        retune::Answer::Entities { entities, .. } if entities.is_empty() => vec!["(none)".into()],
+        retune::Answer::Entities { entities, .. } => {
+            let each =
+                entities.iter().map(|entity| format!("{} {} {:.3}", entity.text, entity.kind, entity.score));
+            vec![each.collect::<Vec<_>>().join(", ")]
+        }
     }
 }

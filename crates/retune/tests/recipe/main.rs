@@ -13,6 +13,7 @@ mod bad_input;
 mod choices;
 mod compose;
 mod doctor;
+mod entities;
 mod families;
 mod faults;
 mod going_on;

@@ -161,7 +161,7 @@ fn two_models_are_compared_question_by_question() {
     assert_eq!(comparison.metric, "f1");
     assert!(comparison.paired.difference > 0.0 && comparison.paired.p_value < 0.05, "{comparison:?}");
     let weak = evaluate(&second, None, &[tiny.path("test.json")], &file, None).unwrap();
-    assert!(!weak.mistakes.is_empty() && weak.mistakes.len() <= 10);
+    assert!(!weak.mistakes.is_empty() && weak.mistakes.len() <= 20);
     assert!(weak.mistakes.iter().all(|mistake| mistake.score.is_finite() && mistake.line == 1));
 }
 

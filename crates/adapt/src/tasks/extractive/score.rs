@@ -4,7 +4,8 @@ use retune_metrics::{AnswerScore, Bootstrap, QuestionScore, QuestionScores};
 
 use super::{Questions, Rows, null_odds, part, probabilities};
 use crate::tasks::Thresholds;
-use crate::tasks::form::{Measured, Metrics, Mistake, Score, Scoring};
+use crate::tasks::form::{About, Measured, Metrics, Mistake, Score, Scoring};
+use crate::tasks::mistakes::Mistakes;
 
 /// How a question was answered, whatever the threshold will be.
 struct Found {
@@ -95,33 +96,28 @@ impl Score for QuestionsScored<'_> {
             matrix: None,
             thresholds: tuned.map(|threshold| vec![threshold]),
             tallies: if scoring.tallies { found.iter().map(tally).collect() } else { Vec::new() },
-            mistakes: mistakes(targets, &found, threshold),
+            mistakes: mistakes(targets, &found, threshold, scoring.mistakes),
         }
     }
 }
 
-/// The wrong answers that the model is surest of.
-fn mistakes(targets: &Questions, found: &[Found], threshold: f32) -> Vec<Mistake> {
-    const SHOWN: usize = 10;
-    let mut wrong: Vec<(f32, &Found, bool)> = found
-        .iter()
-        .filter_map(|one| {
-            let silent = one.score.null_score > f64::from(threshold);
-            let AnswerScore { exact, .. } = one.score.at(f64::from(threshold));
-            (exact < 1.0).then_some((one.probabilities[usize::from(silent)], one, silent))
-        })
-        .collect();
-    // Stable, so that of equal ones the first of the file comes first.
-    wrong.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
-    let mistake = |(score, one, silent): (f32, &Found, bool)| {
-        let asked = targets.examples.get(one.example)?;
-        Some(Mistake {
-            line: asked.line,
-            text: asked.question.clone(),
-            expected: asked.golds.clone(),
-            predicted: if silent { String::new() } else { one.text.clone() },
-            score,
-        })
-    };
-    wrong.into_iter().take(SHOWN).filter_map(mistake).collect()
+/// The most confident of the wrong answers.
+fn mistakes(targets: &Questions, found: &[Found], threshold: f32, most: usize) -> Vec<Mistake> {
+    let mut mistakes = Mistakes::new(most);
+    for one in found {
+        let silent = one.score.null_score > f64::from(threshold);
+        let AnswerScore { exact, .. } = one.score.at(f64::from(threshold));
+        if exact < 1.0
+            && let Some(asked) = targets.examples.get(one.example)
+        {
+            mistakes.add(Mistake {
+                example: one.example,
+                about: About::Question,
+                expected: asked.golds.clone(),
+                predicted: if silent { String::new() } else { one.text.clone() },
+                score: one.probabilities[usize::from(silent)],
+            });
+        }
+    }
+    mistakes.sorted()
 }

@@ -1,0 +1,75 @@
+//! A file of sentences that was read, and how it is written with its predictions: in its own form, unless the output's name
+//! says another.
+
+use std::io::{Error, Result, Write};
+use std::path::Path;
+
+use retune_data::{DataError, Example, Format, LabelMap, SentenceColumns, Table, TagScheme};
+
+use super::reading::RowFile;
+use super::{Answer, Answered, table_file};
+
+/// A table of sentences, and how its tags are written.
+#[derive(Debug)]
+pub(super) struct SentenceFile {
+    pub table: Table,
+    pub columns: SentenceColumns,
+    pub scheme: TagScheme,
+}
+
+impl SentenceFile {
+    /// A prediction with its tags as the file has them; of texts that nobody has parted, without.
+    fn as_here(&self, answered: &Answered) -> Answered {
+        let mut answered = answered.clone();
+        if let Answer::Entities { tags, .. } = &mut answered.answer {
+            let learnt: Vec<&str> = tags.iter().flatten().map(String::as_str).collect();
+            *tags = self.columns.has_tokens().then(|| self.scheme.from_learnt(&learnt));
+        }
+        answered
+    }
+
+    /// A word a line with its columns, and behind them the predicted tag.
+    fn write_conll(&self, predictions: &[Answered], writer: &mut dyn Write) -> Result<()> {
+        let columns = 0..self.table.columns().len();
+        for (row, answered) in self.table.rows().zip(predictions) {
+            let row = row.map_err(Error::other)?;
+            let list = |field: Option<&str>| {
+                serde_json::from_str::<Vec<String>>(field.unwrap_or("[]")).unwrap_or_default()
+            };
+            let fields: Vec<Vec<String>> = columns.clone().map(|column| list(row.get(column))).collect();
+            let answered = self.as_here(answered);
+            let Answer::Entities { tags: Some(tags), .. } = &answered.answer else { continue };
+            for (word, tag) in tags.iter().enumerate() {
+                for field in &fields {
+                    write!(writer, "{}\t", field.get(word).map_or("", String::as_str))?;
+                }
+                writeln!(writer, "{tag}")?;
+            }
+            writeln!(writer)?;
+        }
+        Ok(())
+    }
+}
+
+impl RowFile for SentenceFile {
+    fn labels(&self, examples: &[Example]) -> std::result::Result<LabelMap, DataError> {
+        LabelMap::of_tags(examples, self.table.path())
+    }
+
+    fn said_of(&self, first: &Answered) -> Option<String> {
+        match self.table.format() {
+            Format::Conll => Some("the predicted tag is the last column".into()),
+            _ => table_file::renamed(&self.table, &self.as_here(first)),
+        }
+    }
+
+    fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> Result<()> {
+        let named = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        let table = ["csv", "tsv", "jsonl", "json"].iter().any(|other| named.eq_ignore_ascii_case(other));
+        if self.table.format() == Format::Conll && !table {
+            return self.write_conll(predictions, writer);
+        }
+        let predictions: Vec<Answered> = predictions.iter().map(|answered| self.as_here(answered)).collect();
+        table_file::write(&self.table, &predictions, output, writer)
+    }
+}

@@ -1,0 +1,90 @@
+//! A tag for each word of a text: a linear layer over each token's hidden state, read at the first token of each word.
+
+use std::path::{Path, PathBuf};
+
+use retune_data::{DataError, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables};
+use retune_model::families::HeadKind;
+
+use super::entity_tags::{self, EntityTags};
+use super::reading::{ColumnNames, Corpus, Reading};
+use super::sentence_file::SentenceFile;
+use super::{Form, FormSettings, FormSpec, Task};
+use crate::AdaptError;
+
+#[derive(Debug)]
+pub(super) struct TokenClassification;
+
+impl Task for TokenClassification {
+    fn name(&self) -> &'static str {
+        "token-classification"
+    }
+
+    fn summary(&self) -> &'static str {
+        "entities in each text: people, places, products, parts of addresses"
+    }
+
+    fn head(&self) -> HeadKind {
+        HeadKind::Token
+    }
+
+    fn forms(&self) -> &'static [&'static FormSpec] {
+        static FORMS: [&FormSpec; 1] = [&entity_tags::SPEC];
+        &FORMS
+    }
+
+    fn recognises(&self, path: &Path, options: &ReadOptions) -> Option<String> {
+        let table = read_head(path, options).ok()?;
+        let form = match table.format() {
+            retune_data::Format::Conll => "the training file is in CoNLL's form",
+            _ => "the training file has words with tags, or texts with entities",
+        };
+        SentenceColumns::recognises(&table).then(|| form.into())
+    }
+
+    fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
+        let table = read_tables(named, &reading.options)?;
+        let scheme = reading.tag_scheme.map(str::parse).transpose();
+        let scheme: Option<TagScheme> = scheme.map_err(|error: DataError| AdaptError::Option {
+            option: "tag-scheme".into(),
+            message: error.to_string(),
+        })?;
+        let has = |name: &str| table.columns().iter().any(|column| column == name);
+        let wanted = Wanted {
+            text: reading.column(reading.text, |trained| Some(&trained.text), has),
+            label: reading.column(reading.label, |trained| trained.label.as_ref(), has),
+            ..Wanted::default()
+        };
+        let columns = SentenceColumns::choose(&table, &wanted)?;
+        let mut said: Vec<String> = table.notices().iter().map(ToString::to_string).collect();
+        said.push(columns.text.why.clone());
+        let (examples, found) = if reading.labelled {
+            said.extend(columns.label.as_ref().map(|choice| choice.why.clone()));
+            let sentences = columns.tagged(&table, scheme)?;
+            said.extend(sentences.notices.iter().map(ToString::to_string));
+            (sentences.examples, sentences.scheme)
+        } else {
+            let trained = reading.trained.and_then(|columns| columns.tag_scheme.as_deref());
+            let trained = trained.and_then(|name| name.parse().ok());
+            // A file to predict may have tags all the same, and gets them back in their scheme.
+            let own = columns.label.is_some().then(|| columns.tagged(&table, None).ok()?.scheme).flatten();
+            (columns.untagged(&table)?, scheme.or(own).or(trained))
+        };
+        if let Some(scheme) = found.filter(|_| reading.labelled && columns.has_tokens()) {
+            let learnt = scheme.learnt();
+            let how = if scheme == learnt { String::new() } else { format!(", learnt as {learnt}") };
+            said.push(format!("scheme of the tags: {scheme}{how}; --tag-scheme decides otherwise"));
+        }
+        let names = ColumnNames {
+            text: columns.text.name.clone(),
+            label: columns.label.as_ref().map(|choice| choice.name.clone()),
+            tag_scheme: found.map(|scheme| scheme.to_string()),
+            ..ColumnNames::default()
+        };
+        let file = Box::new(SentenceFile { table, columns, scheme: found.unwrap_or(TagScheme::Iob2) });
+        Ok(Corpus { examples, columns: names, problem_type: None, said, file })
+    }
+
+    fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {
+        Ok(Box::new(EntityTags::new(settings.labels)?))
+    }
+}
