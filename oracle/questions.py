@@ -7,7 +7,9 @@
 `split` parts a file by article, 80 to 20, into DIR/train.json and DIR/test.json. `train` does what transformers' `run_qa.py` does
 (windows of 384 tokens that share 128, the first answer learnt, 20 best starts and ends, answers of up to 30 tokens), and says
 exact match and F1 on the test file in one line of JSON; with `--output` it leaves SQuAD's predictions there. `steps` trains both from one head on the same
-rows in one order without dropout: the losses of fifty steps agree within 1e-4, relative.
+rows in one order without dropout: the losses of fifty steps agree within 1e-4, relative. What retune saves, whole and as a LoRA,
+then opens in AutoModelForQuestionAnswering and in peft, where no answer is likelier than the best one by the same difference of
+logits, within 1e-4, and the best answer is the same.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from peft import PeftModel
 from retune_cli import Retune, step_losses
 from same_training import decay_groups, fill
 from squad_metrics import score, squad_tokens
@@ -199,9 +202,60 @@ def steps(options):
         if len(ours) != options.steps:
             sys.exit(f"expected {options.steps} steps in events.jsonl, got {len(ours)}")
         difference = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs))
-        print(f"largest relative difference of {options.steps} losses: {difference:.2e}")
+        print(f"largest relative difference of {options.steps} losses: {difference:.2e}", flush=True)
+        Retune(options.retune)(
+            "train", model=work / "model", task="question-answering", train=shuffled, eval_split=0, method="lora",
+            output=work / "lora", limit=64, epochs=1, batch_size=options.batch_size, max_length=options.max_length,
+            doc_stride=options.doc_stride, save_every="never",
+        )  # fmt: skip
+        apart = [opened(options, work, "run"), opened(options, work, "lora")]
         # Written so that a NaN fails.
-        sys.exit(not difference <= TOLERANCE)
+        sys.exit(not (difference <= TOLERANCE and max(apart) <= TOLERANCE))
+
+
+@torch.no_grad()
+def opened(options, work, run):
+    """The largest difference of logits between what retune saved, as transformers and peft open it, and what retune says."""
+    if (work / run / "adapter_config.json").exists():
+        base = AutoModelForQuestionAnswering.from_pretrained(work / "model", dtype=torch.float32)
+        model = PeftModel.from_pretrained(base, work / run)
+        kind = model.peft_config["default"].task_type
+        if kind != "QUESTION_ANS":
+            sys.exit(f"{run}: expected an adapter of task QUESTION_ANS, got {kind}")
+    else:
+        model, loaded = AutoModelForQuestionAnswering.from_pretrained(
+            work / run, dtype=torch.float32, output_loading_info=True
+        )  # fmt: skip
+        odd = {key: names for key, names in loaded.items() if names}
+        if odd:
+            sys.exit(f"{run}: transformers finds {odd}")
+    model.eval()
+    tokenizer = AutoTokenizer.from_pretrained(work / run)
+    rows = read(work / "rows.json")[:60]
+    asked = [{"id": i, "context": context, "question": question} for i, context, question, _ in rows]
+    (work / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
+    Retune(options.retune)(
+        "predict", model=work / run, input=work / "asked.jsonl", output=work / "said.jsonl", overwrite=True
+    )
+    said = [json.loads(line) for line in (work / "said.jsonl").read_text(encoding="utf-8").splitlines()]
+    nothing, best = {}, {}
+    encoded = encode(tokenizer, rows, options)
+    for number, offsets in enumerate(encoded["offset_mapping"]):
+        out = model(**{key: torch.tensor([encoded[key][number]]) for key in ("input_ids", "token_type_ids") if key in encoded})
+        starts, ends = out.start_logits[0].double(), out.end_logits[0].double()
+        parts = encoded.sequence_ids(number)
+        row = encoded["overflow_to_sample_mapping"][number]
+        nothing[row] = min(nothing.get(row, float("inf")), float(starts[0] + ends[0]))
+        text = [place for place, part in enumerate(parts) if part == 1]
+        for start in text:
+            for end in (place for place in text if start <= place < start + MAX_ANSWER_LENGTH):
+                score = float(starts[start] + ends[end])
+                if score > best.get(row, (-float("inf"), None))[0]:
+                    best[row] = (score, rows[row][1][offsets[start][0] : offsets[end][1]].strip())
+    apart = max(abs(one["null_odds"] - (nothing[row] - best[row][0])) for row, one in enumerate(said))
+    other = sum(one["answer"] != best[row][1] for row, one in enumerate(said))
+    print(f"{run}: {len(said)} questions, logits {apart:.2e} apart, {other} other answers", flush=True)
+    return float("inf") if other else apart
 
 
 def main():

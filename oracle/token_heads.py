@@ -8,6 +8,7 @@ padding takes part. Kept are that layer, the logits of all tokens, one row's aft
 against targets that are made of the token ids, the loss and the gradients of that layer's weight and of the word embeddings.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main():
                 for parameter in last.parameters():
                     parameter.copy_(torch.from_numpy(rng.standard_normal(tuple(parameter.shape)) * 0.3))
             logits, targets = [], []
-            takes_types = "token_type_ids" in model.forward.__code__.co_varnames
+            takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
             for ids, types in zip(rows["input_ids"], rows["token_type_ids"]):
                 given = {"input_ids": torch.tensor([ids])}
                 if takes_types:

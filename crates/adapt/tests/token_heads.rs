@@ -1,7 +1,7 @@
 //! Heads over tokens and over spans, of every family: logits, loss and gradients are those of transformers, and a row among
 //! others has the logits that it has alone (see `oracle/token_heads.py`).
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod golden;
 

@@ -73,6 +73,9 @@ fn utf16(text: &str) -> Vec<u8> {
 
 const MULTI: &[&str] = &["--problem-type", "multi-label"];
 const NUMBERS: &[&str] = &["--problem-type", "regression"];
+const ENTITIES: &[&str] = &["--task", "token-classification"];
+const CONLL: &[&str] = &["--task", "token-classification", "--format", "conll"];
+const QUESTIONS: &[&str] = &["--task", "question-answering"];
 
 fn delimited() -> Vec<Case> {
     vec![
@@ -234,6 +237,153 @@ fn json() -> Vec<Case> {
     ]
 }
 
+fn sentences() -> Vec<Case> {
+    let conll = |name, text: &str, said| flagged(case(name, text, said), CONLL);
+    let lists = |name, text: &str, said| flagged(case(name, text, said), ENTITIES);
+    vec![
+        conll("blank.conll", "-DOCSTART- -X- O\n\n\t\n", "the file has no words"),
+        conll("narrow.conll", "EU\tB-org\nrejects\n", "line 2: expected 2 columns, as on line 1, got 1"),
+        conll("wide.conll", "EU B-org\n\nthe NN O\n", "line 3: expected 2 columns, as on line 1, got 3"),
+        conll("wordless.conll", "EU\tB-org\n\tO\n", "line 2: expected a word before its tag"),
+        conll(
+            "tag.conll",
+            "EU\tB-org\ncall\tVB\n",
+            "line 2: column `2`: expected O or a tag such as B-person",
+        ),
+        conll(
+            "swapped.conll",
+            "B-org\tEU\nO\trejects\n",
+            "line 1: column `2`: expected O or a tag such as B-person",
+        ),
+        conll("mixed.conll", "EU\tB-org\nUN\tM-org\nit\tI-org\n", "expected tags of one scheme"),
+        conll("outside.conll", "EU\tO\n\nUN\tO\n", "expected entities, got none in all 2 rows"),
+        flagged(
+            case("half.conll", b"EU\tB-org\n\xe4\xbd\tO\n", "line 2, byte 9: expected UTF-8 text"),
+            CONLL,
+        ),
+        // One line of many is broken: it is CoNLL's form all the same.
+        case(
+            "one.conll",
+            format!("{}EU\n{}", "EU\tB-org\n".repeat(30), "UN\tO\n".repeat(30)),
+            "line 31: expected 2 columns, as on line 1, got 1",
+        ),
+        lists(
+            "short.jsonl",
+            "{\"tokens\": [\"EU\", \"law\"], \"tags\": [\"O\"]}\n",
+            "line 1: column `tags`: expected a tag for each of 2 words, got 1",
+        ),
+        lists(
+            "untagged.jsonl",
+            "{\"tokens\": [\"EU\"], \"tags\": [\"B-org\"]}\n{\"tokens\": [\"UN\"]}\n",
+            "line 2: column `tags`: expected a list of tags, got nothing",
+        ),
+        lists(
+            "nested.tokens.jsonl",
+            "{\"tokens\": [\"EU\"], \"tags\": [\"B-org\"]}\n{\"tokens\": [[\"UN\"]], \"tags\": [\"O\"]}\n",
+            "line 2: column `tokens`: expected a JSON list of words",
+        ),
+        lists(
+            "numbers.jsonl",
+            "{\"tokens\": [\"EU\"], \"tags\": [3]}\n",
+            "line 1: column `tags`: expected a JSON list of tags, got `3` in it",
+        ),
+        lists(
+            "beyond.jsonl",
+            "{\"text\": \"EU\", \"entities\": [[0, 3, \"org\"]]}\n",
+            "line 1: column `entities`: expected an entity within the 2 characters of its text",
+        ),
+        lists(
+            "order.jsonl",
+            "{\"text\": \"EU law\", \"entities\": [[0, 2, \"org\"], [6, 3, \"law\"]]}\n",
+            "line 1: column `entities`: expected an entity within the 6 characters of its text, got 6 to 3",
+        ),
+        lists(
+            "kindless.jsonl",
+            "{\"text\": \"EU\", \"entities\": [{\"start\": 0, \"end\": 2}]}\n",
+            "line 1: column `entities`: expected a JSON list of entities",
+        ),
+    ]
+}
+
+fn squad(paragraph: &str) -> String {
+    format!("{{\"version\": \"1.1\", \"data\": [{{\"title\": \"t\",\n\"paragraphs\": [{paragraph}]}}]}}")
+}
+
+fn questions() -> Vec<Case> {
+    let one = |name, questions: &str, said| {
+        let paragraph = format!("{{\"context\": \"my card is lost\",\n\"qas\": [{questions}]}}");
+        flagged(case(name, squad(&paragraph), said), QUESTIONS)
+    };
+    let table = |name, text: &str, said| flagged(case(name, text, said), QUESTIONS);
+    vec![
+        one("none.squad.json", "", "expected questions in `data`, `paragraphs`, `qas`, got none"),
+        one(
+            "id.squad.json",
+            "{\"id\": null, \"question\": \"q\", \"answers\": []}",
+            "line 3: `id`: expected a string, got null",
+        ),
+        one("asked.squad.json", "{\"id\": \"1\",\n\"answers\": []}", "line 4, column"),
+        one(
+            "twice.squad.json",
+            "{\"id\": \"1\", \"question\": \"q\", \"answers\": []},\n{\"id\": \"1\", \"question\": \"r\", \"answers\": []}",
+            "line 4: expected an id of its own for each question, got `1` twice",
+        ),
+        one(
+            "list.squad.json",
+            "{\"id\": \"1\", \"question\": \"q\",\n\"answers\": {\"text\": \"card\"}}",
+            "line 4, column",
+        ),
+        one(
+            "start.squad.json",
+            "{\"id\": \"1\", \"question\": \"q\", \"answers\": [{\"text\": \"card\", \"answer_start\": 3.5}]}",
+            "line 3: column `answers`: expected",
+        ),
+        one(
+            "text.squad.json",
+            "{\"id\": \"1\", \"question\": \"q\", \"answers\": [{\"answer_start\": 3}]}",
+            "line 3: column `answers`: expected the text of an answer, got none",
+        ),
+        one(
+            "both.squad.json",
+            "{\"id\": \"1\", \"question\": \"q\", \"answers\": [{\"text\": \"card\", \"answer_start\": 3}], \"is_impossible\": true}",
+            "line 3: column `answers`: expected no answer where `is_impossible` is true",
+        ),
+        one(
+            "unanswered.squad.json",
+            "{\"id\": \"1\", \"question\": \"q\"}",
+            "1 row has nothing in column `answers` (line 3)",
+        ),
+        flagged(
+            case("context.squad.json", squad("{\"qas\": []}"), "line 2, column 26: expected SQuAD's JSON"),
+            QUESTIONS,
+        ),
+        flagged(
+            case(
+                "half.squad.json",
+                [&b"{\"data\": [{\"paragraphs\": [{\"context\": \""[..], b"\xe5\x8d", b"\"}]}]}"].concat(),
+                "line 1, byte 39: expected UTF-8 text",
+            ),
+            QUESTIONS,
+        ),
+        table("context.csv", "question,answer\nwhere?,here\n", "no column stands out as the context"),
+        table(
+            "python.csv",
+            "context,question,answers\nmy card,what?,\"{'text': ['card'], 'answer_start': [3]}\"\n",
+            "line 2: column `answers`: expected answers as JSON, got Python's way to write them",
+        ),
+        table(
+            "starts.jsonl",
+            "{\"context\": \"a b\", \"question\": \"q\", \"answers\": {\"text\": [\"a\"], \"answer_start\": [0, 2]}}\n",
+            "line 1: column `answers`: expected as many of `answer_start` as of `text`, got 2 for 1",
+        ),
+        table(
+            "gap.csv",
+            "context,question,answer\na b,q,a\n,r,b\n",
+            "1 row has nothing in column `context` (line 3)",
+        ),
+    ]
+}
+
 fn packed() -> Vec<Case> {
     let (gz, zst) = (golden("rows.csv.gz"), golden("rows.csv.zst"));
     vec![
@@ -295,7 +445,8 @@ fn every_broken_file_is_refused_at_its_place() {
     let tiny = Tiny::new();
     let (model, result) =
         (tiny.path("base").display().to_string(), tiny.path("result").display().to_string());
-    let cases: Vec<Case> = [delimited(), json(), packed(), binary()].into_iter().flatten().collect();
+    let cases: Vec<Case> =
+        [delimited(), json(), sentences(), questions(), packed(), binary()].into_iter().flatten().collect();
     assert!(cases.len() >= 60, "{}", cases.len());
     let before = |name: &str| {
         let mut names = tiny.names("");

@@ -63,13 +63,16 @@ fn is_word(line: &str) -> bool {
     !line.is_empty() && line.split([' ', '\t']).next() != Some(DOCUMENT)
 }
 
-/// Whether a text that begins so is of this form: lines of as many columns, two or more, of which the last has tags.
+/// Whether a text that begins so is of this form: lines of as many columns, two or more, of which the last has tags. A line in
+/// ten may be broken, and which one is then said in this form's words; but the first is none, lest it be a header.
 pub(super) fn is_conll(text: &str) -> bool {
     let Some(form) = Form::of(text).filter(|form| form.width >= 2) else { return false };
     let judged = text.lines().filter(|line| is_word(line)).take(JUDGED_WORDS);
-    let mut words = judged.filter_map(|line| form.fields(line));
-    words
-        .all(|fields| fields.len() == form.width && fields.last().is_some_and(|tag| tag_parts(tag).is_some()))
+    let words: Vec<_> = judged.filter_map(|line| form.fields(line)).collect();
+    let fits = |fields: &&Vec<&str>| {
+        fields.len() == form.width && fields.last().is_some_and(|tag| tag_parts(tag).is_some())
+    };
+    words.first().as_ref().is_some_and(fits) && 10 * words.iter().filter(fits).count() >= 9 * words.len()
 }
 
 /// Reads all sentences: a row is a sentence and a column a list, called by its number from 1 on.

@@ -133,7 +133,7 @@ fn the_threshold_is_tuned_and_mistakes_are_told() {
     let (form, examples) = (form(Thresholds::Tune), examples());
     let tokens = tokens(&form, &examples);
     let targets = form.targets(&examples, &tokens, Path::new("f"), LossOptions::default()).unwrap();
-    let mut score = targets.score(Scoring { tallies: true });
+    let mut score = targets.score(Scoring { tallies: true, mistakes: 5 });
     for (row, logits) in said(&tokens, &examples, &["my payment", "", "card"]).iter().enumerate() {
         score.add(&[row], logits);
     }
@@ -145,7 +145,7 @@ fn the_threshold_is_tuned_and_mistakes_are_told() {
     assert_eq!(measured.tallies.len(), 3);
     assert_eq!(measured.mistakes.len(), 1);
     let mistake = &measured.mistakes[0];
-    assert_eq!((mistake.line, mistake.predicted.as_str()), (4, "card"));
+    assert_eq!((mistake.example, mistake.predicted.as_str()), (2, "card"));
     assert_eq!(mistake.expected, ["my money"]);
     let sum = measured.tallies.iter().fold([0.0; 4], |mut sum, tally| {
         sum.iter_mut().zip(tally).for_each(|(sum, more)| *sum += more);
