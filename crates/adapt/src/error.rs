@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use retune_data::DataError;
+use retune_data::{DataError, TokensError};
 use retune_model::ModelError;
 
 /// What cannot be adjusted as asked.
@@ -52,4 +52,13 @@ pub enum AdaptError {
     /// The engine below.
     #[error(transparent)]
     Tensor(#[from] retune_tensor::Error),
+}
+
+impl From<TokensError> for AdaptError {
+    fn from(error: TokensError) -> Self {
+        match error {
+            TokensError::Model(error) => error.into(),
+            TokensError::Data(error) => error.into(),
+        }
+    }
 }

@@ -33,7 +33,7 @@ impl Values {
         let mut distinct = HashSet::new();
         let (mut filled, mut characters, mut numbers, mut prose) = (0_usize, 0_usize, 0_usize, 0_usize);
         let (mut decimals, mut lists) = (0_usize, 0_usize);
-        for row in table.rows_by(step) {
+        for row in table.rows().step_by(step) {
             let row = row?;
             let Some(value) = row.get(column).map(str::trim).filter(|value| !value.is_empty()) else {
                 continue;

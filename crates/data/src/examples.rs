@@ -1,9 +1,13 @@
 //! Rows that a task can learn from or predict.
 
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::columns::Columns;
 use crate::error::DataError;
 use crate::label::{Label, LabelReading};
-use crate::table::Table;
+use crate::table::{Row, Table};
 use crate::wording::{count, lines};
 
 /// One row as a task sees it.
@@ -48,22 +52,52 @@ const LISTED_LINES: usize = 5;
 /// The rows of `table` with their labels, read as `reading` says, for training and evaluation.
 ///
 /// # Errors
-/// There is no label column, or rows have no label, no text or no second text (their lines are named), or a label is
-/// not what it should be, such as a word among numbers.
+/// As [`Examples::labelled`].
 pub fn labelled_examples(
     table: &Table,
     columns: &Columns,
     reading: &LabelReading,
 ) -> Result<Vec<Example>, DataError> {
+    let mut examples = Vec::with_capacity(table.len());
+    check_labelled(table, columns, reading, |example| examples.push(example))?;
+    Ok(examples)
+}
+
+/// The rows of `table` without labels, for prediction: one example a row, in order, empty texts included.
+///
+/// # Errors
+/// The system cannot read the rows again.
+pub fn unlabelled_examples(table: &Table, columns: &Columns) -> Result<Vec<Example>, DataError> {
+    table.rows().map(|row| Ok(unlabelled(&row?, columns))).collect()
+}
+
+fn unlabelled(row: &Row<'_>, columns: &Columns) -> Example {
+    let value = |column: usize| row.get(column).unwrap_or_default().to_owned();
+    Example {
+        row: row.index() as u64,
+        line: row.line(),
+        text: value(columns.text.index),
+        pair: columns.pair.as_ref().map(|pair| value(pair.index)),
+        label: None,
+    }
+}
+
+/// Shows each row with its label to `take`; errors as [`Examples::labelled`].
+fn check_labelled(
+    table: &Table,
+    columns: &Columns,
+    reading: &LabelReading,
+    mut take: impl FnMut(Example),
+) -> Result<(), DataError> {
     let label_column = columns.require_label(table)?;
-    let mut examples = unlabelled_examples(table, columns)?;
     let mut gaps: Vec<(&str, Gaps)> = vec![
         (label_column.name.as_str(), Gaps::default()),
         (columns.text.name.as_str(), Gaps::default()),
         (columns.pair.as_ref().map_or("", |pair| pair.name.as_str()), Gaps::default()),
     ];
-    for (example, row) in examples.iter_mut().zip(table.rows()) {
+    for row in table.rows() {
         let row = row?;
+        let mut example = unlabelled(&row, columns);
         let label = row.get(label_column.index).unwrap_or_default().trim();
         let no_label = label.is_empty() && !reading.takes_empty();
         let pair_missing = example.pair.as_ref().is_some_and(|pair| pair.trim().is_empty());
@@ -77,6 +111,7 @@ pub fn labelled_examples(
                 table.error_at(row.index(), row.line(), format!("column `{}`: {message}", label_column.name))
             })?);
         }
+        take(example);
     }
     let found: Vec<String> = gaps
         .iter()
@@ -88,7 +123,7 @@ pub fn labelled_examples(
         })
         .collect();
     if found.is_empty() {
-        return Ok(examples);
+        return Ok(());
     }
     Err(DataError::new(format!(
         "expected a text and a label in every row, but {}: fill them in or delete the rows",
@@ -97,24 +132,143 @@ pub fn labelled_examples(
     .in_file(table.path()))
 }
 
-/// The rows of `table` without labels, for prediction: one example a row, in order, empty texts included.
-///
-/// # Errors
-/// The system cannot read the rows again.
-pub fn unlabelled_examples(table: &Table, columns: &Columns) -> Result<Vec<Example>, DataError> {
-    let mut examples = Vec::with_capacity(table.len());
-    for row in table.rows() {
-        let row = row?;
-        let value = |column: usize| row.get(column).unwrap_or_default().to_owned();
-        examples.push(Example {
-            row: row.index() as u64,
-            line: row.line(),
-            text: value(columns.text.index),
-            pair: columns.pair.as_ref().map(|pair| value(pair.index)),
-            label: None,
-        });
+/// Rows as a task sees them, as many as there may be: those of a table are not in memory, but made of its rows where they
+/// are asked for.
+#[derive(Debug, Clone)]
+pub struct Examples {
+    source: Source,
+    /// Which of the source's rows they are, in rising order; all without it.
+    chosen: Option<Vec<u32>>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Memory(Arc<Vec<Example>>),
+    Table(Arc<TableRows>),
+}
+
+#[derive(Debug)]
+struct TableRows {
+    table: Arc<Table>,
+    columns: Columns,
+    /// How labels are read, where there are any.
+    reading: Option<LabelReading>,
+}
+
+impl From<Vec<Example>> for Examples {
+    fn from(examples: Vec<Example>) -> Self {
+        Examples { source: Source::Memory(Arc::new(examples)), chosen: None }
     }
-    Ok(examples)
+}
+
+impl Examples {
+    /// The rows of `table` with their labels, read as `reading` says, for training and evaluation.
+    ///
+    /// # Errors
+    /// There is no label column, or rows have no label, no text or no second text (their lines are named), or a label is
+    /// not what it should be, such as a word among numbers.
+    pub fn labelled(table: Arc<Table>, columns: &Columns, reading: &LabelReading) -> Result<Self, DataError> {
+        check_labelled(&table, columns, reading, drop)?;
+        let rows = TableRows { table, columns: columns.clone(), reading: Some(reading.clone()) };
+        Ok(Examples { source: Source::Table(Arc::new(rows)), chosen: None })
+    }
+
+    /// The rows of `table` without labels, for prediction: one example a row, in order, empty texts included.
+    pub fn unlabelled(table: Arc<Table>, columns: &Columns) -> Self {
+        let rows = TableRows { table, columns: columns.clone(), reading: None };
+        Examples { source: Source::Table(Arc::new(rows)), chosen: None }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match (&self.chosen, &self.source) {
+            (Some(chosen), _) => chosen.len(),
+            (None, Source::Memory(examples)) => examples.len(),
+            (None, Source::Table(rows)) => rows.table.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The example at `index`; none beyond the last. Errors if the system cannot read it again.
+    pub fn get(&self, index: usize) -> Result<Option<Example>, DataError> {
+        let place = match &self.chosen {
+            None => index,
+            Some(chosen) => match chosen.get(index) {
+                Some(place) => *place as usize,
+                None => return Ok(None),
+            },
+        };
+        match &self.source {
+            Source::Memory(examples) => Ok(examples.get(place).cloned()),
+            Source::Table(rows) => rows.table.row(place)?.map(|row| rows.example(&row)).transpose(),
+        }
+    }
+
+    /// All of them, in order. Each may be an error of the system.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = Result<Example, DataError>> + Send + '_> {
+        match (&self.source, &self.chosen) {
+            (Source::Memory(examples), None) => Box::new(examples.iter().cloned().map(Ok)),
+            (Source::Memory(examples), Some(chosen)) => {
+                Box::new(chosen.iter().filter_map(|place| examples.get(*place as usize).cloned()).map(Ok))
+            }
+            (Source::Table(rows), None) => Box::new(rows.table.rows().map(|row| rows.example(&row?))),
+            (Source::Table(rows), Some(chosen)) => {
+                let (mut all, mut next) = (rows.table.rows(), 0);
+                Box::new(chosen.iter().filter_map(move |place| {
+                    let gap = (*place as usize).saturating_sub(next);
+                    next = *place as usize + 1;
+                    all.nth(gap).map(|row| rows.example(&row?))
+                }))
+            }
+        }
+    }
+
+    /// All of them in memory, for a task whose rows are few.
+    ///
+    /// # Errors
+    /// The system cannot read them again.
+    pub fn all(&self) -> Result<Cow<'_, [Example]>, DataError> {
+        match (&self.source, &self.chosen) {
+            (Source::Memory(examples), None) => Ok(Cow::Borrowed(examples)),
+            _ => self.iter().collect::<Result<Vec<_>, _>>().map(Cow::Owned),
+        }
+    }
+
+    /// Those at the places `chosen`, which rise.
+    pub fn pick(&self, chosen: &[u32]) -> Self {
+        let place = |index: &u32| match &self.chosen {
+            None => Some(*index),
+            Some(chosen) => chosen.get(*index as usize).copied(),
+        };
+        Examples { source: self.source.clone(), chosen: Some(chosen.iter().filter_map(place).collect()) }
+    }
+
+    /// An error about `example`, which is one of these, from the file that it is in; from `path` where that is not known.
+    pub(crate) fn error_at(&self, example: &Example, path: &Path, message: impl Into<String>) -> DataError {
+        match &self.source {
+            Source::Table(rows) => {
+                rows.table.error_at(usize::try_from(example.row).unwrap_or_default(), example.line, message)
+            }
+            Source::Memory(_) => DataError::new(message).at_line(example.line).in_file(path),
+        }
+    }
+}
+
+impl TableRows {
+    fn example(&self, row: &Row<'_>) -> Result<Example, DataError> {
+        let mut example = unlabelled(row, &self.columns);
+        if let (Some(reading), Some(column)) = (&self.reading, &self.columns.label) {
+            let read = reading.read(row.get(column.index).unwrap_or_default());
+            // It was read before, when all were checked.
+            let label = read.map_err(|message| self.table.error_at(row.index(), row.line(), message))?;
+            example.label = Some(label);
+        }
+        Ok(example)
+    }
 }
 
 #[derive(Default)]

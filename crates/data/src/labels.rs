@@ -8,7 +8,7 @@ use unicode_normalization_alignments::UnicodeNormalization;
 
 use crate::columns::{Columns, likely_label};
 use crate::error::DataError;
-use crate::examples::Example;
+use crate::examples::{Example, Examples};
 use crate::label::{Label, looks_parted};
 use crate::notice::Notice;
 use crate::table::Table;
@@ -63,7 +63,8 @@ impl LabelMap {
     ///
     /// # Errors
     /// There is no entity in any row.
-    pub fn of_tags(examples: &[Example], path: &Path) -> Result<Self, DataError> {
+    pub fn of_tags(examples: &Examples, path: &Path) -> Result<Self, DataError> {
+        let examples = examples.all()?;
         let (mut kinds, mut scheme) = (BTreeSet::new(), TagScheme::Iob2);
         let words = examples.iter().filter_map(|example| match &example.label {
             Some(Label::Words(words)) => Some(words),
@@ -108,23 +109,28 @@ impl LabelMap {
     /// # Errors
     /// An example without a label; only one class; no label in any row; more labels than half the rows (from three
     /// on), which means that the column holds an identifier, numbers or free text.
-    pub fn from_examples(examples: &[Example], table: &Table, columns: &Columns) -> Result<Self, DataError> {
-        let mut rows: BTreeMap<&str, usize> = BTreeMap::new();
+    pub fn from_examples(examples: &Examples, table: &Table, columns: &Columns) -> Result<Self, DataError> {
+        let mut rows: BTreeMap<String, usize> = BTreeMap::new();
+        let mut count_name = |name: &str| match rows.get_mut(name) {
+            Some(count) => *count += 1,
+            None => drop(rows.insert(name.to_owned(), 1)),
+        };
         let mut several = false;
-        for example in examples {
-            match label_of(example, table.path())? {
+        for example in examples.iter() {
+            let example = example?;
+            match label_of(&example, examples, table.path())? {
                 Label::Number(_) => return Ok(LabelMap::of_number()),
                 Label::Words(_) => return LabelMap::of_tags(examples, table.path()),
                 Label::Answers(_) => return Ok(LabelMap::of_answers()),
-                Label::Class(name) => *rows.entry(name).or_default() += 1,
+                Label::Class(name) => count_name(name),
                 Label::Labels(names) => {
                     several = true;
-                    names.iter().for_each(|name| *rows.entry(name).or_default() += 1);
+                    names.iter().for_each(|name| count_name(name));
                 }
             }
         }
         let given: usize = rows.values().sum();
-        let mut names: Vec<&str> = rows.keys().copied().collect();
+        let mut names: Vec<&str> = rows.keys().map(String::as_str).collect();
         let integers: Option<Vec<i128>> = names.iter().map(|name| name.parse().ok()).collect();
         if let Some(integers) = integers {
             // `7` and `007` are two names of one number: the bytes decide between them, so the order is one.
@@ -192,16 +198,17 @@ impl LabelMap {
     /// # Errors
     /// A label that training never saw: its name, first line, number of rows and the nearest known label are
     /// named. A label that is no class.
-    pub fn encode(&self, examples: &[Example], path: &Path) -> Result<Vec<usize>, DataError> {
+    pub fn encode(&self, examples: &Examples, path: &Path) -> Result<Vec<u32>, DataError> {
         let mut classes = Vec::with_capacity(examples.len());
         let mut unseen = Unseen::default();
-        for example in examples {
-            let Label::Class(name) = label_of(example, path)? else {
-                return Err(other_form(example, path, "one class"));
+        for example in examples.iter() {
+            let example = example?;
+            let Label::Class(name) = label_of(&example, examples, path)? else {
+                return Err(other_form(&example, examples, path, "one class"));
             };
-            classes.extend(self.known(name, example.line, &mut unseen));
+            classes.extend(self.known(name, &example, &mut unseen));
         }
-        self.refuse(&unseen, path)?;
+        self.refuse(&unseen, examples, path)?;
         Ok(classes)
     }
 
@@ -209,36 +216,35 @@ impl LabelMap {
     ///
     /// # Errors
     /// As [`LabelMap::encode`].
-    pub fn encode_many(&self, examples: &[Example], path: &Path) -> Result<Vec<Vec<usize>>, DataError> {
+    pub fn encode_many(&self, examples: &Examples, path: &Path) -> Result<Vec<Vec<usize>>, DataError> {
         let mut rows = Vec::with_capacity(examples.len());
         let mut unseen = Unseen::default();
-        for example in examples {
-            let Label::Labels(names) = label_of(example, path)? else {
-                return Err(other_form(example, path, "a list of labels"));
+        for example in examples.iter() {
+            let example = example?;
+            let Label::Labels(names) = label_of(&example, examples, path)? else {
+                return Err(other_form(&example, examples, path, "a list of labels"));
             };
-            let known = names.iter().filter_map(|name| self.known(name, example.line, &mut unseen));
-            let mut row: Vec<usize> = known.collect();
+            let known = names.iter().filter_map(|name| self.known(name, &example, &mut unseen));
+            let mut row: Vec<usize> = known.map(|class| class as usize).collect();
             row.sort_unstable();
             rows.push(row);
         }
-        self.refuse(&unseen, path)?;
+        self.refuse(&unseen, examples, path)?;
         Ok(rows)
     }
 
-    fn known<'e>(&self, name: &'e str, line: u64, unseen: &mut Unseen<'e>) -> Option<usize> {
+    fn known(&self, name: &str, example: &Example, unseen: &mut Unseen) -> Option<u32> {
         let index = self.index(name);
         if index.is_none() {
-            unseen.note(name, line);
+            unseen.note(name, example);
         }
-        index
+        index.and_then(|index| u32::try_from(index).ok())
     }
 
-    fn refuse(&self, unseen: &Unseen<'_>, path: &Path) -> Result<(), DataError> {
-        match unseen.labels.first() {
+    fn refuse(&self, unseen: &Unseen, examples: &Examples, path: &Path) -> Result<(), DataError> {
+        match &unseen.first {
             None => Ok(()),
-            Some((_, first_line, _)) => {
-                Err(self.unseen_error(&unseen.labels).at_line(*first_line).in_file(path))
-            }
+            Some(first) => Err(examples.error_at(first, path, self.unseen_words(&unseen.labels))),
         }
     }
 
@@ -264,7 +270,7 @@ impl LabelMap {
         self.alike().into_iter().map(sentence).collect()
     }
 
-    fn unseen_error(&self, unseen: &[(&str, u64, usize)]) -> DataError {
+    fn unseen_words(&self, unseen: &[(String, u64, usize)]) -> String {
         const LISTED: usize = 3;
         let listed: Vec<String> = unseen
             .iter()
@@ -277,11 +283,11 @@ impl LabelMap {
             .collect();
         let more = unseen.len().saturating_sub(LISTED);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        DataError::new(format!(
+        format!(
             "expected one of training's {}, got {}{more}: correct the label, or train with rows that have it",
             count(self.len(), "label"),
             listed.join(", ")
-        ))
+        )
     }
 }
 
@@ -309,31 +315,33 @@ impl From<LabelMap> for Vec<String> {
 
 /// Labels that training never saw.
 #[derive(Default)]
-struct Unseen<'e> {
+struct Unseen {
     /// Name, first line and rows, in the order of the file.
-    labels: Vec<(&'e str, u64, usize)>,
-    places: HashMap<&'e str, usize>,
+    labels: Vec<(String, u64, usize)>,
+    places: HashMap<String, usize>,
+    first: Option<Example>,
 }
 
-impl<'e> Unseen<'e> {
-    fn note(&mut self, name: &'e str, line: u64) {
-        let place = *self.places.entry(name).or_insert(self.labels.len());
-        match self.labels.get_mut(place) {
+impl Unseen {
+    fn note(&mut self, name: &str, example: &Example) {
+        self.first.get_or_insert_with(|| example.clone());
+        match self.places.get(name).and_then(|place| self.labels.get_mut(*place)) {
             Some((_, _, rows)) => *rows += 1,
-            None => self.labels.push((name, line, 1)),
+            None => {
+                self.places.insert(name.to_owned(), self.labels.len());
+                self.labels.push((name.to_owned(), example.line, 1));
+            }
         }
     }
 }
 
-fn label_of<'e>(example: &'e Example, path: &Path) -> Result<&'e Label, DataError> {
+fn label_of<'e>(example: &'e Example, examples: &Examples, path: &Path) -> Result<&'e Label, DataError> {
     example.label.as_ref().ok_or_else(|| {
-        DataError::new("expected a label, got none: fill it in or delete the row")
-            .at_line(example.line)
-            .in_file(path)
+        examples.error_at(example, path, "expected a label, got none: fill it in or delete the row")
     })
 }
 
-fn other_form(example: &Example, path: &Path, expected: &str) -> DataError {
+fn other_form(example: &Example, examples: &Examples, path: &Path, expected: &str) -> DataError {
     let got = match &example.label {
         Some(Label::Class(_)) => "one class",
         Some(Label::Labels(_)) => "a list of labels",
@@ -342,7 +350,7 @@ fn other_form(example: &Example, path: &Path, expected: &str) -> DataError {
         Some(Label::Answers(_)) => "answers to a question",
         None => "nothing",
     };
-    DataError::new(format!("expected {expected} as the label, got {got}")).at_line(example.line).in_file(path)
+    examples.error_at(example, path, format!("expected {expected} as the label, got {got}"))
 }
 
 /// What a column of seldom repeated values seems to be.

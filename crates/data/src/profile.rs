@@ -1,11 +1,10 @@
 //! What is in the data, said before any time is spent on training.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
 use serde::Serialize;
 
 use crate::error::DataError;
-use crate::examples::Example;
+use crate::examples::Examples;
+use crate::keys::Keys;
 use crate::label::Label;
 use crate::labels::LabelMap;
 use crate::wording::{count, lines, thousands};
@@ -104,38 +103,50 @@ pub struct Overlap {
 const IMBALANCED: f64 = 10.0;
 
 impl DataProfile {
-    /// Profiles `examples`; labels without a row are left out, and without `labels` so are all.
-    pub fn new(examples: &[Example], labels: Option<&LabelMap>) -> Self {
-        let classes = labels.map(|labels| count_classes(examples, labels)).unwrap_or_default();
-        let several = |label: &Label| match label {
-            Label::Labels(names) => Some(names.is_empty()),
-            _ => None,
-        };
-        let empty: Vec<bool> =
-            examples.iter().filter_map(|example| example.label.as_ref().and_then(several)).collect();
-        let unlabelled = (!empty.is_empty()).then(|| empty.iter().filter(|empty| **empty).count());
+    /// Profiles `examples`, whose keys are `keys`; labels without a row are left out, and without `labels` so are all.
+    ///
+    /// # Errors
+    /// The system cannot read the rows again.
+    pub fn new(examples: &Examples, keys: &Keys, labels: Option<&LabelMap>) -> Result<Self, DataError> {
+        let mut counts = vec![0_usize; labels.map_or(0, LabelMap::len)];
+        let (mut numbers, mut lists, mut empty) = (Vec::new(), false, 0_usize);
+        for example in examples.iter() {
+            let example = example?;
+            let known = example.names().iter().filter_map(|name| labels?.index(name));
+            known.for_each(|class| counts[class] += 1);
+            match &example.label {
+                Some(Label::Number(number)) => numbers.push(*number),
+                Some(Label::Labels(names)) => {
+                    lists = true;
+                    empty += usize::from(names.is_empty());
+                }
+                _ => {}
+            }
+        }
+        let classes = labels.map(|labels| counted(labels, &counts)).unwrap_or_default();
+        let unlabelled = lists.then_some(empty);
         let imbalance = match (classes.first(), classes.last()) {
             (Some(largest), Some(smallest)) => Some(largest.rows as f64 / smallest.rows as f64),
             _ => None,
         };
-        let duplicates = Duplicates::of(examples);
-        DataProfile {
+        let duplicates = Duplicates::of(examples, keys)?;
+        Ok(DataProfile {
             rows: examples.len(),
             classes,
             imbalance,
             unlabelled,
-            numbers: Numbers::of(examples),
+            numbers: Numbers::of(numbers),
             lengths: None,
             duplicates,
             overlap: None,
-        }
+        })
     }
 
     /// Adds the rows' lengths in tokens, special tokens included, before they are cut to `max_length`.
     ///
     /// # Errors
     /// There are not as many lengths as rows.
-    pub fn with_lengths(mut self, lengths: &[usize], max_length: usize) -> Result<Self, DataError> {
+    pub fn with_lengths(mut self, lengths: Vec<u32>, max_length: usize) -> Result<Self, DataError> {
         if lengths.len() != self.rows {
             return Err(DataError::new(format!(
                 "expected a length for each of {}, got {}",
@@ -147,10 +158,9 @@ impl DataProfile {
         Ok(self)
     }
 
-    /// Adds what `eval` shares with the profiled examples, which are `train`.
-    pub fn with_eval(mut self, train: &[Example], eval: &[Example]) -> Self {
-        let known: HashSet<(String, String)> = train.iter().map(Example::key).collect();
-        let rows = eval.iter().filter(|example| known.contains(&example.key())).count();
+    /// Adds what `eval` shares with the profiled examples, whose keys are `train`.
+    pub fn with_eval(mut self, train: &Keys, eval: &Keys) -> Self {
+        let rows = train.shared_with(eval).len();
         self.overlap = Some(Overlap { rows, eval_rows: eval.len() });
         self
     }
@@ -216,26 +226,18 @@ impl DataProfile {
     }
 }
 
-fn count_classes(examples: &[Example], labels: &LabelMap) -> Vec<ClassCount> {
-    let mut rows = vec![0_usize; labels.len()];
-    for example in examples {
-        example.names().iter().filter_map(|name| labels.index(name)).for_each(|class| rows[class] += 1);
-    }
-    let named = labels.names().iter().zip(rows).filter(|(_, rows)| *rows > 0);
+fn counted(labels: &LabelMap, counts: &[usize]) -> Vec<ClassCount> {
+    let named = labels.names().iter().zip(counts).filter(|(_, rows)| **rows > 0);
     let mut classes: Vec<ClassCount> =
-        named.map(|(name, rows)| ClassCount { name: name.clone(), rows }).collect();
+        named.map(|(name, rows)| ClassCount { name: name.clone(), rows: *rows }).collect();
     // Stable, so equal classes keep the order of their numbers.
     classes.sort_by_key(|class| std::cmp::Reverse(class.rows));
     classes
 }
 
 impl Numbers {
-    fn of(examples: &[Example]) -> Option<Self> {
-        let number = |example: &Example| match example.label {
-            Some(Label::Number(number)) => Some(number),
-            _ => None,
-        };
-        let mut sorted: Vec<f64> = examples.iter().filter_map(number).collect();
+    fn of(numbers: Vec<f64>) -> Option<Self> {
+        let mut sorted = numbers;
         sorted.sort_by(f64::total_cmp);
         let count = sorted.len() as f64;
         let mean = sorted.iter().sum::<f64>() / count;
@@ -258,22 +260,22 @@ impl Numbers {
 }
 
 impl Lengths {
-    fn of(lengths: &[usize], max_length: usize) -> Option<Self> {
-        let mut sorted = lengths.to_vec();
+    fn of(lengths: Vec<u32>, max_length: usize) -> Option<Self> {
+        let mut sorted = lengths;
         sorted.sort_unstable();
         let quantile = |percent: usize| {
             let rank = (percent * sorted.len()).div_ceil(100).max(1);
-            sorted.get(rank - 1).copied()
+            sorted.get(rank - 1).map(|length| *length as usize)
         };
-        let over =
-            || lengths.iter().filter_map(|length| length.checked_sub(max_length)).filter(|cut| *cut > 0);
+        let lengths = || sorted.iter().map(|length| *length as usize);
+        let over = || lengths().filter_map(|length| length.checked_sub(max_length)).filter(|cut| *cut > 0);
         Some(Lengths {
-            min: *sorted.first()?,
+            min: lengths().next()?,
             median: quantile(50)?,
             p90: quantile(90)?,
             p99: quantile(99)?,
-            max: *sorted.last()?,
-            tokens: lengths.iter().sum(),
+            max: lengths().next_back()?,
+            tokens: lengths().sum(),
             max_length,
             truncated_rows: over().count(),
             truncated_tokens: over().sum(),
@@ -307,23 +309,25 @@ impl Lengths {
 }
 
 impl Duplicates {
-    fn of(examples: &[Example]) -> Self {
-        let mut seen: HashMap<(String, String), &Example> = HashMap::with_capacity(examples.len());
-        // The line of a text's first row, and of the first row that disagrees; ordered as in the file.
-        let mut conflicts: BTreeMap<u64, u64> = BTreeMap::new();
-        let mut rows = 0;
-        for example in examples {
-            let first = *seen.entry(example.key()).or_insert(example);
-            if std::ptr::eq(first, example) {
-                continue;
+    fn of(examples: &Examples, keys: &Keys) -> Result<Self, DataError> {
+        let (mut rows, mut conflicts) = (0, 0);
+        // The first row of a text that has two labels, and the first that disagrees with it.
+        let mut first: Option<[u32; 2]> = None;
+        keys.each_group(|group| {
+            rows += group.len() - 1;
+            let other = group.iter().find(|row| !keys.same_label(group[0] as usize, **row as usize));
+            if let Some(other) = other {
+                conflicts += 1;
+                if first.is_none_or(|[row, _]| group[0] < row) {
+                    first = Some([group[0], *other]);
+                }
             }
-            rows += 1;
-            if first.label != example.label {
-                conflicts.entry(first.line).or_insert(example.line);
-            }
+        });
+        let mut first_conflict_lines = Vec::new();
+        for row in first.into_iter().flatten() {
+            first_conflict_lines.extend(examples.get(row as usize)?.map(|example| example.line));
         }
-        let first_conflict_lines = conflicts.first_key_value().map_or_else(Vec::new, |(a, b)| vec![*a, *b]);
-        Duplicates { rows, conflicts: conflicts.len(), first_conflict_lines }
+        Ok(Duplicates { rows, conflicts, first_conflict_lines })
     }
 
     fn repeat_line(&self) -> Option<String> {

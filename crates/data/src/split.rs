@@ -1,34 +1,29 @@
 //! Rows held back for evaluation, and samples; both seeded and stratified by label.
 
-use std::collections::HashMap;
-
 use crate::error::DataError;
-use crate::examples::Example;
-use crate::label::Label;
+use crate::examples::Examples;
+use crate::keys::Keys;
 use crate::random::Random;
 
 /// Which rows train and which evaluate: indices in ascending order, together every row once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// The rows to train on.
-    pub train: Vec<usize>,
+    pub train: Vec<u32>,
     /// The rows to evaluate on.
-    pub eval: Vec<usize>,
+    pub eval: Vec<u32>,
 }
 
-/// For each example the index of the first one with the same text (and second text), white space around them
-/// aside. Questions over one text are one group, whatever they ask.
+/// For each example the index of the first one with the same text (and second text), case and white space aside. Questions
+/// over one text are one group, whatever they ask: see [`Keys`].
 ///
 /// Rows of one group must not be divided between training and evaluation: a model that has seen the text
 /// would be praised for its memory.
-pub fn duplicate_groups(examples: &[Example]) -> Vec<usize> {
-    let mut first: HashMap<(String, String), usize> = HashMap::with_capacity(examples.len());
-    let key = |example: &Example| match example.label {
-        Some(Label::Answers(_)) => (example.key().0, String::new()),
-        _ => example.key(),
-    };
-    let places = examples.iter().enumerate();
-    places.map(|(index, example)| *first.entry(key(example)).or_insert(index)).collect()
+///
+/// # Errors
+/// The system cannot read the rows again.
+pub fn duplicate_groups(examples: &Examples) -> Result<Vec<u32>, DataError> {
+    Ok(Keys::of(examples)?.groups())
 }
 
 /// Holds back `fraction` of the rows for evaluation.
@@ -46,8 +41,8 @@ pub fn duplicate_groups(examples: &[Example]) -> Vec<usize> {
 /// A fraction that is not between 0 and 1, or one that leaves no row for evaluation; labels or groups that do
 /// not fit.
 pub fn stratified_split(
-    labels: &[usize],
-    groups: &[usize],
+    labels: &[u32],
+    groups: &[u32],
     classes: usize,
     fraction: f64,
     seed: u64,
@@ -70,21 +65,31 @@ pub fn stratified_split(
     let most: Vec<usize> = counts.iter().map(|count| count.saturating_sub(1)).collect();
     let wanted = wanted.min(most.iter().sum());
     let mut by_group = all_rows(labels);
-    by_group.sort_by_key(|&row| groups[row]);
-    let mut groups: Vec<&[usize]> = by_group.chunk_by(|&a, &b| groups[a] == groups[b]).collect();
-    Random::new(seed).shuffle(&mut groups);
+    by_group.sort_by_key(|&row| groups[row as usize]);
+    // Where each group begins, which takes a quarter of what a slice of it would.
+    let begins = |place: &u32| match by_group.get((*place as usize).wrapping_sub(1)) {
+        Some(before) => groups[*before as usize] != groups[by_group[*place as usize] as usize],
+        None => true,
+    };
+    let mut starts: Vec<u32> = all_rows(labels).into_iter().filter(begins).collect();
+    Random::new(seed).shuffle(&mut starts);
+    let group = |start: &u32| {
+        let rows = &by_group[*start as usize..];
+        let same = rows.iter().take_while(|row| groups[**row as usize] == groups[rows[0] as usize]);
+        &rows[..same.count()]
+    };
     let mut draw = Draw {
         labels,
         left: wanted,
         room: shares(&counts, &most, wanted),
         chosen: vec![false; labels.len()],
     };
-    draw.take(groups.iter().copied());
+    draw.take(starts.iter().map(group));
     let drawn = draw.count(classes);
     draw.room = most.iter().zip(drawn).map(|(most, drawn)| most - drawn).collect();
-    draw.take(groups.iter().copied());
-    let (eval, train): (Vec<usize>, Vec<usize>) =
-        all_rows(labels).into_iter().partition(|&row| draw.chosen[row]);
+    draw.take(starts.iter().map(group));
+    let (eval, train): (Vec<u32>, Vec<u32>) =
+        all_rows(labels).into_iter().partition(|&row| draw.chosen[row as usize]);
     if eval.is_empty() {
         return Err(DataError::new(format!(
             "expected a fraction that leaves rows for evaluation, got {fraction} of {} rows in {classes} \
@@ -103,11 +108,11 @@ pub fn stratified_split(
 /// # Errors
 /// No rows wanted; labels that are not below `classes`.
 pub fn stratified_sample(
-    labels: &[usize],
+    labels: &[u32],
     classes: usize,
     wanted: usize,
     seed: u64,
-) -> Result<Vec<usize>, DataError> {
+) -> Result<Vec<u32>, DataError> {
     if wanted == 0 {
         return Err(DataError::new("expected at least one row in a sample, got a limit of 0"));
     }
@@ -129,12 +134,12 @@ pub fn stratified_sample(
     Random::new(seed).shuffle(&mut order);
     let mut draw = Draw { labels, left: wanted, room, chosen: vec![false; labels.len()] };
     draw.take(order.chunks(1));
-    Ok(all_rows(labels).into_iter().filter(|&row| draw.chosen[row]).collect())
+    Ok(all_rows(labels).into_iter().filter(|&row| draw.chosen[row as usize]).collect())
 }
 
 /// A draw of whole groups under way.
 struct Draw<'l> {
-    labels: &'l [usize],
+    labels: &'l [u32],
     /// How many more rows are wanted.
     left: usize,
     /// How many more rows each class may give.
@@ -144,16 +149,17 @@ struct Draw<'l> {
 
 impl Draw<'_> {
     /// Takes the groups that are not taken yet, in order, while they fit.
-    fn take<'g>(&mut self, groups: impl Iterator<Item = &'g [usize]>) {
+    fn take<'g>(&mut self, groups: impl Iterator<Item = &'g [u32]>) {
         for group in groups {
-            if group.len() > self.left || group.iter().any(|&row| self.chosen[row]) {
+            if group.len() > self.left || group.iter().any(|&row| self.chosen[row as usize]) {
                 continue;
             }
             // A group whose rows have different labels takes room from each class: step by step, and back if
             // one is full.
-            let fitting = group.iter().take_while(|&&row| match self.room[self.labels[row]].checked_sub(1) {
+            let class = |row: u32| self.labels[row as usize] as usize;
+            let fitting = group.iter().take_while(|&&row| match self.room[class(row)].checked_sub(1) {
                 Some(room) => {
-                    self.room[self.labels[row]] = room;
+                    self.room[class(row)] = room;
                     true
                 }
                 None => false,
@@ -161,13 +167,13 @@ impl Draw<'_> {
             let fitting = fitting.count();
             if fitting < group.len() {
                 for &row in &group[..fitting] {
-                    self.room[self.labels[row]] += 1;
+                    self.room[class(row)] += 1;
                 }
                 continue;
             }
             self.left -= group.len();
             for &row in group {
-                self.chosen[row] = true;
+                self.chosen[row as usize] = true;
             }
         }
     }
@@ -176,20 +182,21 @@ impl Draw<'_> {
     fn count(&self, classes: usize) -> Vec<usize> {
         let mut counts = vec![0; classes];
         for (&label, _) in self.labels.iter().zip(&self.chosen).filter(|(_, chosen)| **chosen) {
-            counts[label] += 1;
+            counts[label as usize] += 1;
         }
         counts
     }
 }
 
-fn all_rows(labels: &[usize]) -> Vec<usize> {
-    (0..labels.len()).collect()
+fn all_rows(labels: &[u32]) -> Vec<u32> {
+    // Rows are counted in four bytes: see the table.
+    (0..u32::try_from(labels.len()).unwrap_or(u32::MAX)).collect()
 }
 
-fn count_classes(labels: &[usize], classes: usize) -> Result<Vec<usize>, DataError> {
-    let mut counts = vec![0; classes];
+fn count_classes(labels: &[u32], classes: usize) -> Result<Vec<usize>, DataError> {
+    let mut counts = vec![0_usize; classes];
     for &label in labels {
-        *counts.get_mut(label).ok_or_else(|| {
+        *counts.get_mut(label as usize).ok_or_else(|| {
             DataError::new(format!("expected class numbers below {classes}, got {label}"))
         })? += 1;
     }

@@ -102,6 +102,7 @@ impl Store {
 }
 
 /// All strings of a store.
+#[derive(Debug)]
 pub(crate) struct Iter<'s> {
     store: &'s Store,
     next: usize,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::DataError;
-use crate::examples::Example;
+use crate::examples::{Example, Examples};
 use crate::label::Label;
 use crate::labels::LabelMap;
 use crate::tags::tag_parts;
@@ -13,7 +13,7 @@ use crate::tags::tag_parts;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Strata {
     /// The stratum of each row.
-    pub of_row: Vec<usize>,
+    pub of_row: Vec<u32>,
     /// How many strata there are.
     pub count: usize,
     /// What makes rows alike, in words.
@@ -32,34 +32,36 @@ impl Strata {
     ///
     /// # Errors
     /// A label that is not among `labels`.
-    pub fn of(examples: &[Example], labels: &LabelMap, path: &Path) -> Result<Self, DataError> {
-        match examples.first().and_then(|example| example.label.as_ref()) {
+    pub fn of(examples: &Examples, labels: &LabelMap, path: &Path) -> Result<Self, DataError> {
+        let narrow = |stratum: usize| u32::try_from(stratum).unwrap_or(u32::MAX);
+        match examples.get(0)?.and_then(|example| example.label) {
             Some(Label::Labels(_)) => {
                 let rows = labels.encode_many(examples, path)?;
                 let mut counts = vec![0_usize; labels.len()];
                 rows.iter().flatten().for_each(|label| counts[*label] += 1);
                 let rarest =
                     |row: &Vec<usize>| row.iter().copied().min_by_key(|label| (counts[*label], *label));
-                let of_row = rows.iter().map(|row| rarest(row).unwrap_or(labels.len())).collect();
+                let of_row = rows.iter().map(|row| narrow(rarest(row).unwrap_or(labels.len()))).collect();
                 Ok(Strata { of_row, count: labels.len() + 1, by: "stratified by each row's rarest label" })
             }
             Some(Label::Number(_)) => {
-                let number = |example: &Example| match example.label {
-                    Some(Label::Number(number)) => number,
-                    _ => f64::NAN,
-                };
-                let mut order: Vec<(f64, usize)> = examples.iter().map(number).zip(0..).collect();
+                let mut order: Vec<(f64, u32)> = Vec::with_capacity(examples.len());
+                for (example, row) in examples.iter().zip(0..) {
+                    let Some(Label::Number(number)) = example?.label else { continue };
+                    order.push((number, row));
+                }
                 order.sort_by(|(a, _), (b, _)| a.total_cmp(b));
                 let mut of_row = vec![0; examples.len()];
                 let mut before = 0;
                 for equal in order.chunk_by(|(a, _), (b, _)| b <= a) {
                     let stratum = before * QUANTILES / examples.len().max(1);
-                    equal.iter().for_each(|(_, row)| of_row[*row] = stratum);
+                    equal.iter().for_each(|(_, row)| of_row[*row as usize] = narrow(stratum));
                     before += equal.len();
                 }
                 Ok(Strata { of_row, count: QUANTILES, by: "stratified by tenths of the numbers" })
             }
             Some(Label::Words(_)) => {
+                let examples = examples.all()?;
                 let rows: Vec<Vec<&str>> = examples.iter().map(kinds).collect();
                 let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
                 rows.iter().flatten().for_each(|kind| *counts.entry(kind).or_default() += 1);
@@ -68,15 +70,16 @@ impl Strata {
                     let rarest = row.iter().min_by_key(|kind| (counts.get(**kind), **kind));
                     rarest.and_then(|kind| number(kind)).unwrap_or(counts.len())
                 };
-                let of_row = rows.iter().map(rarest).collect();
+                let of_row = rows.iter().map(|row| narrow(rarest(row))).collect();
                 Ok(Strata { of_row, count: counts.len() + 1, by: "stratified by each row's rarest entity" })
             }
             Some(Label::Answers(_)) => {
-                let unanswered = |example: &Example| match &example.label {
-                    Some(Label::Answers(answers)) => usize::from(answers.is_empty()),
+                let unanswered = |example: Example| match &example.label {
+                    Some(Label::Answers(answers)) => u32::from(answers.is_empty()),
                     _ => 0,
                 };
-                let of_row = examples.iter().map(unanswered).collect();
+                let of_row =
+                    examples.iter().map(|example| example.map(unanswered)).collect::<Result<_, _>>()?;
                 Ok(Strata { of_row, count: 2, by: "texts whole, stratified by whether there is an answer" })
             }
             _ => Ok(Strata {

@@ -184,14 +184,8 @@ impl Table {
 
     /// All rows in the order of the files. Each may be an error of the system, where there are so many that they are not
     /// in memory but in a file.
-    pub fn rows(&self) -> impl Iterator<Item = Result<Row<'_>, DataError>> {
-        (0..).zip(self.rows.iter()).map(|(index, bytes)| self.row_of(index, bytes?))
-    }
-
-    /// Every `step`th row, from the first on.
-    pub(crate) fn rows_by(&self, step: usize) -> impl Iterator<Item = Result<Row<'_>, DataError>> {
-        let indices = (0..).step_by(step);
-        indices.zip(self.rows.iter().step_by(step)).map(|(index, bytes)| self.row_of(index, bytes?))
+    pub fn rows(&self) -> Rows<'_> {
+        Rows { table: self, next: 0, bytes: self.rows.iter() }
     }
 
     /// Shows all values in `column` to `look`, without white space around them. Errors if the system cannot read them again.
@@ -284,6 +278,34 @@ impl<'t> Row<'t> {
             }
         }
         values.into_iter()
+    }
+}
+
+/// All rows of a [`Table`].
+#[derive(Debug)]
+pub struct Rows<'t> {
+    table: &'t Table,
+    next: usize,
+    bytes: store::Iter<'t>,
+}
+
+impl<'t> Iterator for Rows<'t> {
+    type Item = Result<Row<'t>, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.nth(0)
+    }
+
+    /// Rows that are passed are not read where they are far apart.
+    fn nth(&mut self, count: usize) -> Option<Self::Item> {
+        let index = self.next + count;
+        self.next = index + 1;
+        let bytes = self.bytes.nth(count)?;
+        Some(bytes.and_then(|bytes| self.table.row_of(index, bytes)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.bytes.size_hint()
     }
 }
 

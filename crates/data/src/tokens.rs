@@ -3,24 +3,33 @@ use std::sync::Arc;
 use retune_model::tokenizer::Tokenizer;
 use retune_model::{Batch, BatchRow, ModelError};
 
-use crate::Example;
+use crate::error::DataError;
+use crate::examples::{Example, Examples};
+use crate::store::{self, Store, put_varint, take_varint};
 use crate::windows::TextWindows;
 
-/// The rows of a file as token ids, laid end to end: one allocation for all of them.
-#[derive(Debug, Clone, Default)]
+/// The rows of a file as token ids. Of a row only its length and its line are in memory, unless there are few: see
+/// [`Tokens::batch`].
+#[derive(Debug, Default)]
 pub struct Tokens {
-    input_ids: Vec<u32>,
-    token_type_ids: Vec<u8>,
-    offsets: Vec<usize>,
-    /// Each row's stable number in its file, which keys its random draws.
-    ids: Vec<u64>,
-    /// The line on which it begins.
-    lines: Vec<u64>,
-    /// How many tokens were cut off.
-    truncated: Vec<u32>,
-    /// Which example each row is of: several rows are windows of one.
+    /// Of each row its stable number in its file, which keys its random draws; its token ids; and of the two types, which
+    /// take turns from type 0 on, how many tokens each turn has.
+    rows: Store,
+    /// A row's bytes while it is written.
+    row: Vec<u8>,
+    lengths: Vec<u32>,
+    /// The line on which each row begins.
+    lines: Vec<u32>,
+    /// The rows that were cut, in their order, and how many tokens they lost.
+    cuts: Vec<[u32; 2]>,
+    total: usize,
+    /// One more than the largest id.
+    ids_end: u32,
+    /// Whether there is a token of type 1.
+    typed: bool,
+    /// Which example each row is of, where texts are read in windows and an example may have several rows.
     examples: Vec<u32>,
-    /// The tokens that each example has, uncut.
+    /// The tokens that each example has, uncut, where texts are read in windows.
     full_lengths: Vec<u32>,
     /// What each row holds of its text, where texts are read in windows.
     windows: Arc<TextWindows>,
@@ -28,32 +37,72 @@ pub struct Tokens {
 
 impl Tokens {
     /// Encodes `examples`, special tokens included, cut at `max_length`.
-    pub fn new(tokenizer: &Tokenizer, examples: &[Example], max_length: usize) -> Result<Self, ModelError> {
+    ///
+    /// # Errors
+    /// The tokenizer cannot encode a text, or the system has no room for the tokens.
+    pub fn new(tokenizer: &Tokenizer, examples: &Examples, max_length: usize) -> Result<Self, TokensError> {
         // Encodings are larger than ids by far: only a chunk of them exists at a time.
-        const CHUNK: usize = 1024;
-        let mut tokens = Tokens { offsets: vec![0], ..Tokens::default() };
-        for chunk in examples.chunks(CHUNK) {
+        const CHUNK: usize = 2048;
+        let mut tokens = Tokens::default();
+        let mut rest = examples.iter();
+        let mut read = || rest.by_ref().take(CHUNK).collect::<Result<Vec<Example>, DataError>>();
+        let mut chunk = read()?;
+        while !chunk.is_empty() {
             let texts: Vec<_> =
                 chunk.iter().map(|example| (example.text.as_str(), example.pair.as_deref())).collect();
-            for (example, encoded) in chunk.iter().zip(tokenizer.encode_batch(&texts, max_length)?) {
+            // The next rows are read beside, so that no thread waits for them.
+            let (encoded, next) = rayon::join(|| tokenizer.encode_batch(&texts, max_length), &mut read);
+            for (example, encoded) in chunk.iter().zip(encoded?) {
                 if encoded.input_ids.is_empty() {
                     let message = format!(
                         "line {} of the data gives no token, and no special token is added",
                         example.line
                     );
-                    return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+                    return Err(
+                        ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into()
+                    );
                 }
-                tokens.input_ids.extend_from_slice(&encoded.input_ids);
-                tokens.token_type_ids.extend(encoded.token_type_ids.iter().map(|id| u8::from(*id > 0)));
-                tokens.offsets.push(tokens.input_ids.len());
-                tokens.ids.push(example.row);
-                tokens.lines.push(example.line);
-                tokens.truncated.push(narrow(encoded.truncated));
-                tokens.examples.push(narrow(tokens.full_lengths.len()));
-                tokens.full_lengths.push(narrow(encoded.input_ids.len() + encoded.truncated));
+                let types = encoded.token_type_ids.iter().copied();
+                tokens.add(example.row, example.line, &encoded.input_ids, types, encoded.truncated)?;
             }
+            chunk = next?;
         }
         Ok(tokens)
+    }
+
+    /// Adds a row: its number, its line, its tokens, and how many of them were cut off.
+    fn add(
+        &mut self,
+        number: u64,
+        line: u64,
+        input_ids: &[u32],
+        token_type_ids: impl Iterator<Item = u32>,
+        cut: usize,
+    ) -> Result<(), DataError> {
+        self.row.clear();
+        put_varint(&mut self.row, number);
+        put_varint(&mut self.row, input_ids.len() as u64);
+        input_ids.iter().for_each(|id| put_varint(&mut self.row, u64::from(*id)));
+        let (mut one, mut turn) = (false, 0);
+        for id in token_type_ids {
+            if (id > 0) != one {
+                put_varint(&mut self.row, turn);
+                (one, turn) = (!one, 0);
+                self.typed = true;
+            }
+            turn += 1;
+        }
+        put_varint(&mut self.row, turn);
+        self.rows.push(&self.row)?;
+        if cut > 0 {
+            self.cuts.push([narrow(self.lengths.len()), narrow(cut)]);
+        }
+        let end = input_ids.iter().max().map_or(0, |id| id.saturating_add(1));
+        self.ids_end = self.ids_end.max(end);
+        self.lengths.push(narrow(input_ids.len()));
+        self.lines.push(u32::try_from(line).unwrap_or(u32::MAX));
+        self.total += input_ids.len();
+        Ok(())
     }
 
     /// Adds the spans of the tokens of a text, which several examples may be about. Returns where they begin.
@@ -75,20 +124,14 @@ impl Tokens {
         lost: usize,
         example: &Example,
         number: u64,
-    ) {
-        if self.offsets.is_empty() {
-            self.offsets.push(0);
-        }
-        let of = narrow(self.full_lengths.len().saturating_sub(1));
-        Arc::make_mut(&mut self.windows).add(of, input_ids.len(), [begins, first, count]);
-        self.input_ids.extend(input_ids);
-        self.token_type_ids.extend(token_type_ids.into_iter().map(|id| u8::from(id > 0)));
-        self.offsets.push(self.input_ids.len());
+    ) -> Result<(), DataError> {
         // No text has so many windows that its numbers would run into the next row's.
-        self.ids.push((example.row << 16) | (number & 0xffff));
-        self.lines.push(example.line);
-        self.truncated.push(narrow(lost));
+        let number = (example.row << 16) | (number & 0xffff);
+        self.add(number, example.line, &input_ids, token_type_ids.into_iter(), lost)?;
+        let of = narrow(self.full_lengths.len().saturating_sub(1));
         self.examples.push(of);
+        Arc::make_mut(&mut self.windows).add(of, input_ids.len(), [begins, first, count]);
+        Ok(())
     }
 
     /// What each row holds of its text; nothing where texts are not read in windows.
@@ -98,71 +141,135 @@ impl Tokens {
 
     /// How many examples they are of: as many as rows, unless texts are read in windows.
     pub fn examples(&self) -> usize {
-        self.full_lengths.len()
+        if self.windows.is_empty() { self.len() } else { self.full_lengths.len() }
     }
 
     /// The example that row `row` is of.
     pub fn example(&self, row: usize) -> usize {
-        self.examples[row] as usize
+        self.examples.get(row).map_or(row, |example| *example as usize)
     }
 
     /// How many rows.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.lengths.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.lengths.is_empty()
     }
 
     /// How many tokens row `row` has.
     pub fn length(&self, row: usize) -> usize {
-        self.offsets[row + 1] - self.offsets[row]
+        self.lengths[row] as usize
+    }
+
+    /// How many tokens each row has.
+    pub fn lengths(&self) -> &[u32] {
+        &self.lengths
     }
 
     /// How many tokens all rows have.
     pub fn total(&self) -> usize {
-        self.input_ids.len()
+        self.total
     }
 
     /// How many tokens each example has, before anything is cut.
-    pub fn full_lengths(&self) -> Vec<usize> {
-        self.full_lengths.iter().map(|length| *length as usize).collect()
+    pub fn full_lengths(&self) -> Vec<u32> {
+        if !self.windows.is_empty() {
+            return self.full_lengths.clone();
+        }
+        let mut lengths = self.lengths.clone();
+        self.cuts.iter().for_each(|[row, cut]| lengths[*row as usize] += cut);
+        lengths
     }
 
     /// How many tokens row `row` has lost.
     pub fn cut(&self, row: usize) -> usize {
-        self.truncated[row] as usize
+        let place = self.cuts.binary_search_by_key(&row, |[row, _]| *row as usize);
+        place.map_or(0, |place| self.cuts[place][1] as usize)
     }
 
     /// How many rows were cut.
     pub fn truncated(&self) -> usize {
-        self.truncated.iter().filter(|cut| **cut > 0).count()
+        self.cuts.len()
     }
 
     /// The line of its file on which row `row` begins.
     pub fn line(&self, row: usize) -> u64 {
-        self.lines[row]
+        u64::from(self.lines[row])
+    }
+
+    /// One more than the largest token id of all rows.
+    pub fn ids_end(&self) -> u32 {
+        self.ids_end
+    }
+
+    /// Whether there are tokens of type 1, as the second text of a pair has.
+    pub fn has_types(&self) -> bool {
+        self.typed
     }
 
     /// Rows, laid end to end.
-    pub fn batch(&self, rows: &[usize]) -> Batch {
-        // Type ids are widened here: two bytes of three would otherwise be zeros held for the whole run.
-        let types: Vec<Vec<u32>> = rows
-            .iter()
-            .map(|row| self.token_type_ids[self.range(*row)].iter().map(|id| u32::from(*id)).collect())
-            .collect();
-        Batch::new(rows.iter().zip(&types).map(|(row, token_type_ids)| BatchRow {
-            id: self.ids[*row],
-            input_ids: &self.input_ids[self.range(*row)],
-            token_type_ids,
-        }))
+    ///
+    /// # Errors
+    /// The system cannot read them again.
+    pub fn batch(&self, rows: &[usize]) -> Result<Batch, DataError> {
+        let read = |row: &usize| match self.rows.get(*row)? {
+            Some(bytes) => TokenRow::read(&bytes).ok_or_else(store::damaged),
+            None => Err(store::damaged()),
+        };
+        Ok(batch(&rows.iter().map(read).collect::<Result<Vec<_>, _>>()?))
     }
 
-    fn range(&self, row: usize) -> std::ops::Range<usize> {
-        self.offsets[row]..self.offsets[row + 1]
+    /// The token ids of each row, in order, for a look at all of them.
+    pub fn ids(&self) -> impl Iterator<Item = Result<Vec<u32>, DataError>> {
+        self.rows.iter().map(|bytes| Ok(TokenRow::read(&bytes?).ok_or_else(store::damaged)?.input_ids))
     }
+}
+
+struct TokenRow {
+    number: u64,
+    input_ids: Vec<u32>,
+    token_type_ids: Vec<u32>,
+}
+
+impl TokenRow {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut at = 0;
+        let number = take_varint(bytes, &mut at)?;
+        let count = usize::try_from(take_varint(bytes, &mut at)?).ok()?;
+        let id = |_| u32::try_from(take_varint(bytes, &mut at)?).ok();
+        let input_ids = (0..count).map(id).collect::<Option<Vec<u32>>>()?;
+        let mut token_type_ids = Vec::with_capacity(count);
+        for turn in 0.. {
+            let length = usize::try_from(take_varint(bytes, &mut at)?).ok()?;
+            token_type_ids.extend(std::iter::repeat_n(turn % 2, length.min(count)));
+            if token_type_ids.len() >= count {
+                break;
+            }
+        }
+        Some(TokenRow { number, input_ids, token_type_ids })
+    }
+}
+
+fn batch(rows: &[TokenRow]) -> Batch {
+    Batch::new(rows.iter().map(|row| BatchRow {
+        id: row.number,
+        input_ids: &row.input_ids,
+        token_type_ids: &row.token_type_ids,
+    }))
+}
+
+/// What keeps rows from becoming tokens: the tokenizer, or the system.
+#[derive(Debug, thiserror::Error)]
+pub enum TokensError {
+    /// The tokenizer cannot encode a text.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The rows cannot be read again, or there is no room for their tokens.
+    #[error(transparent)]
+    Data(#[from] DataError),
 }
 
 /// No text that is held in memory has more tokens than that.

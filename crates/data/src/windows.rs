@@ -6,8 +6,8 @@ use std::ops::Range;
 use retune_model::ModelError;
 use retune_model::tokenizer::Tokenizer;
 
-use crate::Example;
-use crate::tokens::{Tokens, narrow};
+use crate::examples::Examples;
+use crate::tokens::{Tokens, TokensError, narrow};
 
 /// Parts `tokens` into windows of at most `room`, each of which repeats the last `overlap` tokens of the one before, as
 /// the `tokenizers` library does; an overlap that leaves no progress is half a window. No tokens are one empty window.
@@ -29,10 +29,10 @@ impl Tokens {
     /// Errors if the tokenizer cannot encode a text, or `max_length` leaves no room.
     pub fn of_texts(
         tokenizer: &Tokenizer,
-        examples: &[Example],
+        examples: &Examples,
         max_length: usize,
         overlap: usize,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<Self, TokensError> {
         // Pieces are larger than ids by far: only those of a chunk exist at a time.
         const CHUNK: usize = 1024;
         let frame = tokenizer.text_frame()?;
@@ -41,10 +41,10 @@ impl Tokens {
                 "a max_length of {max_length} has no room for a text beside {} special tokens",
                 frame.len()
             );
-            return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+            return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
         };
         let mut tokens = Tokens::default();
-        for chunk in examples.chunks(CHUNK) {
+        for chunk in examples.all()?.chunks(CHUNK) {
             let texts: Vec<&str> = chunk.iter().map(|example| example.text.as_str()).collect();
             for (example, text) in chunk.iter().zip(tokenizer.pieces_batch(&texts)?) {
                 let place = tokens.add_spans(&text.spans);
@@ -56,10 +56,12 @@ impl Tokens {
                             "line {} of the data gives no token, and no special token is added",
                             example.line
                         );
-                        return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+                        return Err(
+                            ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into()
+                        );
                     }
                     let held = [frame.first(), place + window.start, window.len()];
-                    tokens.add_window(row, held, 0, example, number as u64);
+                    tokens.add_window(row, held, 0, example, number as u64)?;
                 }
             }
         }
@@ -72,10 +74,10 @@ impl Tokens {
     /// Errors if the tokenizer cannot encode a text, joins two in an unknown way, or `max_length` leaves no room.
     pub fn of_questions(
         tokenizer: &Tokenizer,
-        examples: &[Example],
+        examples: &Examples,
         max_length: usize,
         overlap: usize,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<Self, TokensError> {
         // Pieces are larger than ids by far: only those of a chunk exist at a time.
         const CHUNK: usize = 1024;
         let frame = tokenizer.pair_frame()?;
@@ -84,10 +86,10 @@ impl Tokens {
                 "a max_length of {max_length} has no room for a question and a text beside {} special tokens",
                 frame.len()
             );
-            return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
+            return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
         };
         let mut tokens = Tokens::default();
-        for chunk in examples.chunks(CHUNK) {
+        for chunk in examples.all()?.chunks(CHUNK) {
             // Many questions are about one text.
             let mut numbers: HashMap<&str, usize> = HashMap::new();
             let mut texts = Vec::new();
@@ -117,7 +119,7 @@ impl Tokens {
                     let row = frame.row(kept, &ids[window.clone()]);
                     let held = [begins, place + window.start, window.len()];
                     let lost = if number == 0 { lost } else { 0 };
-                    tokens.add_window(row, held, lost, example, number as u64);
+                    tokens.add_window(row, held, lost, example, number as u64)?;
                 }
             }
         }

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use fuzz::{Input, Target};
 use retune_data::{
-    Columns, DataProfile, Format, Label, LabelMap, LabelReading, ProblemType, QuestionColumns, ReadOptions,
-    Table, Wanted, choose_columns, duplicate_groups, labelled_examples, parse_table, read_table,
-    stratified_sample, stratified_split, unlabelled_examples,
+    Columns, DataProfile, Examples, Format, Keys, Label, LabelMap, LabelReading, ProblemType,
+    QuestionColumns, ReadOptions, Table, Wanted, choose_columns, duplicate_groups, labelled_examples,
+    parse_table, read_table, stratified_sample, stratified_split, unlabelled_examples,
 };
 
 const WORDS: [&str; 22] = [
@@ -94,18 +94,21 @@ fn use_table(table: &Table, input: &mut Input<'_>) {
 }
 
 fn use_labels(table: &Table, columns: &Columns, reading: &LabelReading, input: &mut Input<'_>) {
-    let Ok(examples) = labelled_examples(table, columns, reading) else { return };
-    assert_eq!(examples.len(), table.len());
+    let Ok(all) = labelled_examples(table, columns, reading) else { return };
+    assert_eq!(all.len(), table.len());
+    let lengths: Vec<u32> = all.iter().map(|example| example.text.len() as u32).collect();
+    let examples: Examples = all.into();
+    let keys = Keys::of(&examples).unwrap();
     let Ok(labels) = LabelMap::from_examples(&examples, table, columns) else { return };
     drop(labels.notices());
-    let groups = duplicate_groups(&examples);
+    let groups = keys.groups();
     let fraction = [0.1, 0.5, 0.999, f64::MIN_POSITIVE, 0.0, f64::NAN][input.random.below(6)];
     let strata = labels.encode(&examples, table.path());
     let (strata, classes) = match &strata {
         Ok(classes) => (classes.clone(), labels.len()),
         Err(_) => (vec![0; examples.len()], 1),
     };
-    assert!(strata.iter().all(|class| *class < classes));
+    assert!(strata.iter().all(|class| (*class as usize) < classes));
     if let Ok(split) = stratified_split(&strata, &groups, classes, fraction, input.random.next()) {
         assert_eq!(split.train.len() + split.eval.len(), examples.len());
     }
@@ -116,10 +119,13 @@ fn use_labels(table: &Table, columns: &Columns, reading: &LabelReading, input: &
     if let Ok(rows) = labels.encode_many(&examples, table.path()) {
         assert!(rows.iter().flatten().all(|label| *label < labels.len()));
     }
-    let lengths: Vec<usize> = examples.iter().map(|example| example.text.len()).collect();
-    let profile = DataProfile::new(&examples, Some(&labels)).with_lengths(&lengths, wanted).unwrap();
-    let (left, right) = examples.split_at(examples.len() / 2);
-    assert!(profile.with_eval(left, right).lines().iter().all(|line| !line.is_empty()));
+    let profile = DataProfile::new(&examples, &keys, Some(&labels)).unwrap();
+    let profile = profile.with_lengths(lengths, wanted).unwrap();
+    let all: Vec<u32> = (0..examples.len() as u32).collect();
+    let (left, right) = all.split_at(all.len() / 2);
+    assert!(
+        profile.with_eval(&keys.pick(left), &keys.pick(right)).lines().iter().all(|line| !line.is_empty())
+    );
 }
 
 fn fuzz_text(name: &str, cost: u64, seeds: Vec<Vec<u8>>, format: Option<Format>) {
@@ -246,7 +252,7 @@ fn use_questions(table: &Table) {
         assert_eq!(asked.len(), table.len());
     }
     let Ok(questions) = columns.answered(table) else { return };
-    assert_eq!(duplicate_groups(&questions.examples).len(), table.len());
+    assert_eq!(duplicate_groups(&questions.examples.clone().into()).unwrap().len(), table.len());
     for example in &questions.examples {
         let Some(Label::Answers(answers)) = &example.label else { panic!("{example:?}") };
         for answer in answers {

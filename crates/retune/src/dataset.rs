@@ -4,8 +4,7 @@ use std::path::Path;
 
 use retune_adapt::tasks::{self, ColumnNames, LossOptions, Task, TaskRows, WantedProblemType};
 use retune_data::{
-    DataProfile, Example, LabelMap, ProblemType, Strata, duplicate_groups, named_files, stratified_sample,
-    stratified_split,
+    DataProfile, Keys, LabelMap, ProblemType, Strata, named_files, stratified_sample, stratified_split,
 };
 
 use crate::artefact::absolute;
@@ -19,23 +18,21 @@ const ENOUGH_TO_SPLIT: usize = 50;
 pub(crate) struct Examples {
     /// What is learnt of them.
     pub task: &'static dyn Task,
-    pub train: Vec<Example>,
-    pub eval: Vec<Example>,
+    pub train: retune_data::Examples,
+    pub eval: retune_data::Examples,
+    /// What makes their rows alike.
+    pub train_keys: Keys,
+    pub eval_keys: Keys,
     /// What the evaluation rows are, in words.
     pub eval_is: String,
     pub labels: LabelMap,
     /// What a label is, where the task has several kinds.
     pub problem_type: ProblemType,
     pub columns: ColumnNames,
+    /// Whether some questions have no answer.
+    pub unanswerable: bool,
     /// Sentences for the user: what was found, what was guessed, what looks odd.
     pub said: Vec<String>,
-}
-
-impl Examples {
-    /// Whether some questions have no answer.
-    pub fn unanswerable(&self) -> bool {
-        has_unanswerable(&self.train) || has_unanswerable(&self.eval)
-    }
 }
 
 /// The task: as asked, else by what the training file looks like. The sentence says by what.
@@ -97,9 +94,10 @@ pub(crate) fn load(
         let strata = Strata::of(&train, &labels, path)?;
         let chosen = stratified_sample(&strata.of_row, strata.count, limit, seed(settings))?;
         said.push(format!("--limit: {} of {} rows, {}", chosen.len(), train.len(), strata.by));
-        train = pick(&train, &chosen);
+        train = train.pick(&chosen);
     }
-    let (eval, eval_is) = match (&settings.eval, settings.eval_split) {
+    let mut train_keys = Keys::of(&train)?;
+    let (eval, eval_keys, eval_is) = match (&settings.eval, settings.eval_split) {
         (Some(_), Some(share)) if share > 0.0 => {
             let message = "it holds training rows back, and --eval names rows already; give one of them";
             return Err(Error::Setting { flag: "eval-split", message: message.into() });
@@ -113,17 +111,18 @@ pub(crate) fn load(
             same.label_separator = same.label_separator.or(columns.label_separator.clone());
             let known = WantedProblemType::Known(problem_type);
             let eval = task.read(named, &same.reading(Some(&columns), known, true)?)?.examples;
-            (eval, absolute(&inputs::together(named)).display().to_string())
+            let eval_keys = Keys::of(&eval)?;
+            (eval, eval_keys, absolute(&inputs::together(named)).display().to_string())
         }
         (None, share) => {
             let usual = if train.len() < ENOUGH_TO_SPLIT { 0.0 } else { 0.1 };
             let strata = Strata::of(&train, &labels, path)?;
-            let (kept, held) = match split(&train, &strata, share.unwrap_or(usual), seed(settings)) {
+            let (kept, held) = match split(&train_keys, &strata, share.unwrap_or(usual), seed(settings)) {
                 // Nobody asked for it, so it need not be.
                 Err(_) if share.is_none() => {
                     said.push("evaluation: no row can be held back, as rows with the same text must stay together and \
                                every label must stay in training".into());
-                    (train.clone(), Vec::new())
+                    (None, Vec::new())
                 }
                 split => split?,
             };
@@ -138,29 +137,37 @@ pub(crate) fn load(
                     strata.by
                 ));
             }
-            train = kept;
+            let (eval, eval_keys) = (train.pick(&held), train_keys.pick(&held));
+            if let Some(kept) = kept {
+                (train, train_keys) = (train.pick(&kept), train_keys.pick(&kept));
+            }
             let eval_is = format!("{} rows held back from {}", held.len(), absolute(path).display());
-            (held, eval_is)
+            (eval, eval_keys, eval_is)
         }
     };
-    Ok(Examples { task, train, eval, eval_is, labels, problem_type, columns, said })
+    let unanswerable = has_unanswerable(&train)? || has_unanswerable(&eval)?;
+    Ok(Examples {
+        task,
+        train,
+        eval,
+        train_keys,
+        eval_keys,
+        eval_is,
+        labels,
+        problem_type,
+        columns,
+        unanswerable,
+        said,
+    })
 }
 
-fn split(
-    examples: &[Example],
-    strata: &Strata,
-    share: f64,
-    seed: u64,
-) -> Result<(Vec<Example>, Vec<Example>)> {
+/// The rows that stay in training, all of them where that is not said, and those that are held back.
+fn split(keys: &Keys, strata: &Strata, share: f64, seed: u64) -> Result<(Option<Vec<u32>>, Vec<u32>)> {
     if share == 0.0 {
-        return Ok((examples.to_vec(), Vec::new()));
+        return Ok((None, Vec::new()));
     }
-    let split = stratified_split(&strata.of_row, &duplicate_groups(examples), strata.count, share, seed)?;
-    Ok((pick(examples, &split.train), pick(examples, &split.eval)))
-}
-
-fn pick(examples: &[Example], chosen: &[usize]) -> Vec<Example> {
-    chosen.iter().map(|index| examples[*index].clone()).collect()
+    let split = stratified_split(&strata.of_row, &keys.groups(), strata.count, share, seed)?;
+    Ok((Some(split.train), split.eval))
 }
 
 pub(crate) fn seed(settings: &TrainSettings) -> u64 {
@@ -169,7 +176,7 @@ pub(crate) fn seed(settings: &TrainSettings) -> u64 {
 
 /// Rows with tokens and targets. Errors if a label is not one of the model's, or a loss option has no meaning.
 pub(crate) fn rows(
-    examples: &[Example],
+    examples: &retune_data::Examples,
     path: &Path,
     model: &TextModel,
     max_length: usize,
@@ -182,10 +189,9 @@ pub(crate) fn rows(
 
 /// What is worth knowing before any time is spent.
 pub(crate) fn profile(examples: &Examples, train: &TaskRows, max_length: usize) -> Result<DataProfile> {
-    let lengths = train.tokens.full_lengths();
     // What is read in windows loses nothing.
     let max_length = if train.tokens.windows().is_empty() { max_length } else { usize::MAX };
-    let profile =
-        DataProfile::new(&examples.train, Some(&examples.labels)).with_lengths(&lengths, max_length)?;
-    Ok(profile.with_eval(&examples.train, &examples.eval))
+    let profile = DataProfile::new(&examples.train, &examples.train_keys, Some(&examples.labels))?;
+    let profile = profile.with_lengths(train.tokens.full_lengths(), max_length)?;
+    Ok(profile.with_eval(&examples.train_keys, &examples.eval_keys))
 }

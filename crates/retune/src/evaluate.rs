@@ -7,7 +7,7 @@ use retune_adapt::tasks::{
     About, FormSpec, LabelScore, LossOptions, Measured, Metrics, Mistake, Scoring, TaskRows,
     WantedProblemType, serialize_counts, tunable_labels,
 };
-use retune_data::{Example, Tokens};
+use retune_data::{Examples, Tokens};
 use retune_metrics::{Bootstrap, ConfusionMatrix, Paired, Tally, paired};
 use retune_tensor::{Parameters, Tape};
 use retune_train::Batching;
@@ -105,15 +105,16 @@ pub struct WrongAnswer {
 }
 
 impl WrongAnswer {
-    fn of(mistake: Mistake, examples: &[Example]) -> Self {
+    fn of(mistake: Mistake, examples: &Examples) -> Result<Option<Self>> {
         let Mistake { example, about, expected, predicted, score } = mistake;
-        let example = &examples[example];
+        let Some(example) = examples.get(example)? else { return Ok(None) };
         let (text, context) = match about {
             About::Text => (example.text.as_str(), None),
             About::Part(part) => (example.text.get(part).unwrap_or_default(), Some(example.text.clone())),
             About::Question => (example.pair.as_deref().unwrap_or_default(), None),
         };
-        WrongAnswer { line: example.line, text: text.to_string(), context, expected, predicted, score }
+        let text = text.to_string();
+        Ok(Some(WrongAnswer { line: example.line, text, context, expected, predicted, score }))
     }
 }
 
@@ -174,8 +175,10 @@ fn tallied(
     let scoring = Scoring { tallies: true, mistakes: MISTAKES };
     let (mut evaluation, Kept { tallies, mistakes }) =
         score(&model, &model.parameters, &rows, bootstrap, scoring)?;
-    evaluation.mistakes =
-        mistakes.into_iter().map(|mistake| WrongAnswer::of(mistake, &read.examples)).collect();
+    evaluation.mistakes = mistakes
+        .into_iter()
+        .filter_map(|mistake| WrongAnswer::of(mistake, &read.examples).transpose())
+        .collect::<Result<_>>()?;
     if !evaluation.loss.is_finite() {
         return Err(Error::place(&model.source.folder, "its answers are no numbers: the weights are broken"));
     }
@@ -221,7 +224,7 @@ pub(crate) fn score(
     let start = Instant::now();
     let mut score = rows.targets.score(scoring);
     for batch in batches(&rows.tokens) {
-        let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch), None)?;
+        let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch)?, None)?;
         score.add(&batch, logits.value().f32());
     }
     let Measured { loss, metrics, labels, matrix, thresholds, tallies, mistakes } = score.measure(bootstrap);

@@ -1,7 +1,7 @@
 //! What the settings say of labels: what one is, and when it is given.
 
 use retune_adapt::tasks::{AnswerSearch, QuestionSettings, Task, ThresholdUse, Thresholds};
-use retune_data::{Example, Label, ProblemType};
+use retune_data::{Example, Examples, Label, ProblemType};
 use retune_tensor::DType;
 
 use crate::{Error, ModelSettings, Result};
@@ -108,10 +108,16 @@ pub(crate) fn thresholds(
 }
 
 /// Whether some of these questions have no answer.
-pub(crate) fn has_unanswerable(examples: &[Example]) -> bool {
-    examples
-        .iter()
-        .any(|example| matches!(&example.label, Some(Label::Answers(answers)) if answers.is_empty()))
+pub(crate) fn has_unanswerable(examples: &Examples) -> Result<bool> {
+    let answers = |example: &Example| match &example.label {
+        Some(Label::Answers(answers)) => Some(answers.len()),
+        _ => None,
+    };
+    // Rows of another task are not gone over.
+    if examples.get(0)?.as_ref().and_then(answers).is_none() {
+        return Ok(false);
+    }
+    Ok(examples.all()?.iter().any(|example| answers(example) == Some(0)))
 }
 
 fn wrong_thresholds(message: String) -> Error {

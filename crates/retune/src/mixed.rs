@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use retune_adapt::nearest;
 use retune_adapt::tasks::{Answered, WantedProblemType};
-use retune_data::{Example, Tokens};
+use retune_data::{Example, Examples, Tokens};
 use retune_model::{Adapted, Batch, BatchRow, Forward, Mixture, share_base};
 use retune_tensor::Tape;
 use retune_train::Batching;
@@ -110,6 +110,7 @@ impl Mixed {
         };
         let asked = read.file.column(at)?;
         let which = read.examples.iter().map(|example| {
+            let example = example?;
             let asked = usize::try_from(example.row).ok().and_then(|row| asked.get(row));
             self.find(asked.map_or("", String::as_str)).map_err(|message| {
                 Error::place(&together, format!("line {}: column `{column}`: {message}", example.line))
@@ -149,27 +150,33 @@ impl Mixed {
             .zip(each)
             .map(|(row, ((text, pair), adapter))| (predict::example(row, text, pair), adapter))
             .unzip();
-        let (answers, done) = self.predict(&examples, &which, max_length, logits)?;
-        let predictions = examples.iter().zip(answers).zip(&which).map(|((example, answered), adapter)| {
-            let adapter = self.models.get(*adapter).map(|(name, _)| name.clone());
-            // Answers for one text have its number.
-            Prediction { row: example.row / count as u64, adapter, ..predict::prediction(example, answered) }
-        });
+        let (answers, done) = self.predict(&examples.clone().into(), &which, max_length, logits)?;
+        let predictions =
+            examples.into_iter().zip(answers).zip(&which).map(|((example, answered), adapter)| {
+                let adapter = self.models.get(*adapter).map(|(name, _)| name.clone());
+                // Answers for one text have its number.
+                Prediction {
+                    row: example.row / count as u64,
+                    adapter,
+                    ..predict::prediction(example, answered)
+                }
+            });
         Ok((predictions.collect(), done))
     }
 
     /// Predicts rows, of which each uses the adapter that `which` says.
     fn predict(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         which: &[usize],
         max_length: Option<usize>,
         logits: bool,
     ) -> Result<(Vec<Answered>, Done)> {
         // Adapters cut rows at different lengths, and read them in different ways: the tokens of each are its own.
         let rows_of = |adapter: usize| (0..examples.len()).filter(move |row| which[*row] == adapter);
-        let own: Vec<Vec<Example>> = (0..self.models.len())
-            .map(|adapter| rows_of(adapter).map(|row| examples[row].clone()).collect())
+        let narrow = |row: usize| u32::try_from(row).unwrap_or(u32::MAX);
+        let own: Vec<Examples> = (0..self.models.len())
+            .map(|adapter| examples.pick(&rows_of(adapter).map(narrow).collect::<Vec<_>>()))
             .collect();
         let mut tokens = Vec::new();
         for ((_, model), own) in self.models.iter().zip(&own) {
@@ -178,7 +185,7 @@ impl Mixed {
         let start = Instant::now();
         let mut readers = Vec::new();
         for (((_, model), own), tokens) in self.models.iter().zip(&own).zip(&tokens) {
-            readers.push((model.form.decode(own, tokens), Vec::new()));
+            readers.push((model.form.decode(own, tokens)?, Vec::new()));
         }
         for batch in batches(&tokens) {
             for part in self.logits(&tokens, &batch)? {
@@ -206,7 +213,8 @@ impl Mixed {
 
     /// The logits of a batch, for each adapter with rows in it: one pass for all of them. Errors if they are no numbers.
     fn logits(&self, tokens: &[Tokens], rows: &[(usize, usize)]) -> Result<Vec<Part>> {
-        let single: Vec<Batch> = rows.iter().map(|(adapter, row)| tokens[*adapter].batch(&[*row])).collect();
+        let single = rows.iter().map(|(adapter, row)| tokens[*adapter].batch(&[*row]));
+        let single: Vec<Batch> = single.collect::<std::result::Result<_, _>>()?;
         let batch = Batch::new(single.iter().map(|single| BatchRow {
             id: single.layout.row_ids()[0],
             input_ids: &single.input_ids,

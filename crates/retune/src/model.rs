@@ -3,7 +3,7 @@ use std::path::Path;
 use retune_adapt::Options;
 use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
 use retune_adapt::tasks::{self, ColumnNames, EncoderWithHead, Form, FormSettings, Task, ThresholdUse};
-use retune_data::{Example, LabelMap, Tokens};
+use retune_data::{Examples, LabelMap, Tokens};
 use retune_model::families::{self, Family};
 use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
@@ -215,21 +215,19 @@ impl TextModel {
 
     /// The tokens of `examples`, cut at `max_length`. Errors if the encoder has no embedding for one of them, with its
     /// line: the tokenizer is then not the model's.
-    pub(crate) fn tokens(&self, examples: &[Example], max_length: usize) -> Result<Tokens> {
+    pub(crate) fn tokens(&self, examples: &Examples, max_length: usize) -> Result<Tokens> {
         let tokens = self.form.tokens(examples, &self.tokenizer, max_length)?;
         let [vocab, types] = ["vocab_size", "type_vocab_size"].map(|key| self.config.optional_usize(key));
-        let beyond = |ids: &[u32], size: Option<usize>| {
-            ids.iter().copied().find(|id| size.is_some_and(|size| *id as usize >= size))
-        };
-        let (vocab, types) = (vocab?, types?);
-        for row in 0..tokens.len() {
-            let (batch, line) = (tokens.batch(&[row]), tokens.line(row));
+        let (vocab, types) = (vocab?.unwrap_or(usize::MAX), types?.unwrap_or(usize::MAX));
+        let known = tokens.ids_end() as usize <= vocab && (types > 1 || !tokens.has_types());
+        for row in 0..if known { 0 } else { tokens.len() } {
+            let (batch, line) = (tokens.batch(&[row])?, tokens.line(row));
+            let beyond = |ids: &[u32], size: usize| ids.iter().copied().find(|id| *id as usize >= size);
             let message = if let Some(id) = beyond(&batch.input_ids, vocab) {
                 let token = self.tokenizer.id_to_token(id).unwrap_or_default();
                 format!(
                     "line {line} of the data has the token `{token}` with the number {id}, and the model knows only \
-                         {}: is the tokenizer another model's?",
-                    vocab.unwrap_or_default()
+                     {vocab}: is the tokenizer another model's?"
                 )
             } else if beyond(&batch.token_type_ids, types).is_some() {
                 format!(

@@ -151,7 +151,7 @@ fn rehearsal(
     };
     if evaluations > 0 {
         for batch in evaluate::batches(&eval_rows.tokens) {
-            let batch = eval_rows.tokens.batch(&batch);
+            let batch = eval_rows.tokens.batch(&batch)?;
             model.logits_with(parameters, &Tape::inference(), &batch, None)?;
         }
         flops += evaluations * meta::take_flops();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::{Answer, Answered, WantedProblemType};
-use retune_data::Example;
+use retune_data::{Example, Examples};
 use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
 use serde::Serialize;
@@ -162,7 +162,7 @@ pub fn texts(
     let model = TextModel::open(settings)?;
     model.check_pair(false, "text")?;
     let examples: Vec<Example> = (0..).zip(texts).map(|(row, text)| example(row, text, None)).collect();
-    each(&model, &examples, max_length, logits)
+    each(&model, &examples.into(), max_length, logits)
 }
 
 /// Predicts pairs of texts. Errors if the model was trained on one text a row.
@@ -176,7 +176,7 @@ pub fn pairs(
     model.check_pair(true, "pair")?;
     let pairs = (0..).zip(pairs);
     let examples: Vec<Example> = pairs.map(|(row, (text, pair))| example(row, text, Some(pair))).collect();
-    each(&model, &examples, max_length, logits)
+    each(&model, &examples.into(), max_length, logits)
 }
 
 pub(crate) fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
@@ -185,29 +185,24 @@ pub(crate) fn example(row: u64, text: &str, pair: Option<&String>) -> Example {
 
 fn each(
     model: &TextModel,
-    examples: &[Example],
+    examples: &Examples,
     max_length: Option<usize>,
     logits: bool,
 ) -> Result<(Vec<Prediction>, Done)> {
     let (answers, done) = run(model, examples, max_length, logits)?;
-    let predictions = examples.iter().zip(answers).map(|(example, answered)| prediction(example, answered));
-    Ok((predictions.collect(), done))
+    let predictions =
+        examples.iter().zip(answers).map(|(example, answered)| Ok(prediction(example?, answered)));
+    Ok((predictions.collect::<Result<_>>()?, done))
 }
 
-pub(crate) fn prediction(example: &Example, Answered { answer, logits }: Answered) -> Prediction {
-    Prediction {
-        row: example.row,
-        adapter: None,
-        text: example.text.clone(),
-        pair: example.pair.clone(),
-        answer,
-        logits,
-    }
+pub(crate) fn prediction(example: Example, Answered { answer, logits }: Answered) -> Prediction {
+    let Example { row, text, pair, .. } = example;
+    Prediction { row, adapter: None, text, pair, answer, logits }
 }
 
 fn run(
     model: &TextModel,
-    examples: &[Example],
+    examples: &Examples,
     max_length: Option<usize>,
     logits: bool,
 ) -> Result<(Vec<Answered>, Done)> {
@@ -221,9 +216,9 @@ fn run(
     let tokens = model.tokens(examples, model.max_length(max_length)?)?;
     let start = Instant::now();
     let mut predictions = Vec::with_capacity(examples.len());
-    let mut decode = model.form.decode(examples, &tokens);
+    let mut decode = model.form.decode(examples, &tokens)?;
     for batch in batches(&tokens) {
-        let values = model.logits(&Tape::inference(), &tokens.batch(&batch), None)?;
+        let values = model.logits(&Tape::inference(), &tokens.batch(&batch)?, None)?;
         if values.value().f32().iter().any(|logit| !logit.is_finite()) {
             return Err(Error::place(
                 &model.source.folder,

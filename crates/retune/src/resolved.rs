@@ -230,7 +230,7 @@ impl<'a> Resolved<'a> {
 
     /// Which rows are seen when.
     pub fn plan(&self, rows: &TaskRows) -> Result<Plan> {
-        let lengths = (0..rows.tokens.len()).map(|row| rows.tokens.length(row)).collect();
+        let lengths = (0..rows.tokens.len()).map(|row| rows.tokens.length(row));
         let shuffle = self.shuffle.then(|| Key::new(self.train.seed).with_name("order of rows"));
         Ok(Plan::new(lengths, self.batching, self.accumulation, shuffle)?)
     }
@@ -297,7 +297,7 @@ impl<'a> Resolved<'a> {
         let evaluates = !examples.eval.is_empty();
         let thresholds = match used {
             // Nothing says when to give none, so there is always an answer; or nothing can be tuned.
-            ThresholdUse::NoAnswer if asked.is_none() && !examples.unanswerable() => Thresholds::Set(usual),
+            ThresholdUse::NoAnswer if asked.is_none() && !examples.unanswerable => Thresholds::Set(usual),
             ThresholdUse::NoAnswer if asked.is_none() && !evaluates => Thresholds::Set(vec![0.0]),
             _ => labelling::thresholds_to_train(asked, usual.len(), evaluates)?,
         };
@@ -312,7 +312,7 @@ impl<'a> Resolved<'a> {
             Some(AskedThresholds::Same(share)) => {
                 Some(vec![share; labelling::usual_thresholds(used, examples.labels.len()).len()])
             }
-            None if used == ThresholdUse::NoAnswer && examples.eval.is_empty() && examples.unanswerable() => {
+            None if used == ThresholdUse::NoAnswer && examples.eval.is_empty() && examples.unanswerable => {
                 Some(vec![0.0])
             }
             Some(AskedThresholds::Tuned) | None => None,
@@ -324,7 +324,7 @@ impl<'a> Resolved<'a> {
         let any = match examples.task.thresholds(examples.problem_type) {
             ThresholdUse::Nothing => false,
             ThresholdUse::Labels => true,
-            ThresholdUse::NoAnswer => examples.unanswerable() || self.given.model.thresholds.is_some(),
+            ThresholdUse::NoAnswer => examples.unanswerable || self.given.model.thresholds.is_some(),
         };
         any && self.set_thresholds(examples).is_ok_and(|set| set.is_none())
     }

@@ -31,14 +31,15 @@ impl Sample {
         let reading = file.reading(model.trained_columns(), WantedProblemType::default(), false)?;
         let read = model.task.read(data, &reading)?;
         model.check_columns(&read.columns, file, &together)?;
-        let examples = read.examples;
-        let step = examples.len().div_ceil(ROWS).max(1);
-        let examples: Vec<_> = examples.into_iter().step_by(step).collect();
+        let step = read.examples.len().div_ceil(ROWS).max(1);
+        let rows = (0..u32::try_from(read.examples.len()).unwrap_or(u32::MAX)).step_by(step);
+        let examples = read.examples.pick(&rows.collect::<Vec<_>>());
         if examples.is_empty() {
             return Err(Error::place(&together, "it has no row to measure the difference on"));
         }
         let tokens = model.tokens(&examples, model.max_length(None)?)?;
-        let batches: Vec<Batch> = (0..tokens.len()).map(|row| tokens.batch(&[row])).collect();
+        let batches = (0..tokens.len()).map(|row| tokens.batch(&[row]));
+        let batches: Vec<Batch> = batches.collect::<std::result::Result<_, _>>()?;
         Ok(Sample { is: format!("{} rows of {}", batches.len(), together.display()), batches })
     }
 

@@ -59,6 +59,7 @@ impl<'a> TaskWorkshop<'a> {
         dropout: Option<Key>,
     ) -> retune_tensor::Result<(Var, Var)> {
         let batch = self.train.tokens.batch(rows);
+        let batch = batch.map_err(|error| retune_tensor::Error::Input(error.to_string()))?;
         let logits = self.model.logits_with(parameters, tape, &batch, dropout)?;
         let loss = self.train.targets.loss(tape, &logits, rows, denominator)?;
         Ok((loss, logits))

@@ -58,6 +58,9 @@ pub enum Error {
     /// The pass has come to the first lookup, where its tape ends (`Tape::until_lookup`).
     #[error("the tape ends at the first lookup")]
     Lookup,
+    /// What the engine was to be fed could not be read.
+    #[error("{0}")]
+    Input(String),
     /// A name that is not there, or is there twice.
     #[error("parameter `{name}` {problem}")]
     Parameter {

@@ -47,7 +47,8 @@ pub type Step = Vec<Vec<usize>>;
 /// Which rows are seen when: a function of the settings and the rows' lengths alone.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    lengths: Vec<usize>,
+    /// Of each row; rows are counted in four bytes.
+    lengths: Vec<u32>,
     batching: Batching,
     accumulation: usize,
     shuffle: Option<Key>,
@@ -57,7 +58,7 @@ impl Plan {
     /// For rows of `lengths` tokens; a step is `accumulation` batches. `shuffle` orders each epoch anew; without it the
     /// order is that of the file. Errors if a batch or step would be empty.
     pub fn new(
-        lengths: Vec<usize>,
+        lengths: impl IntoIterator<Item = usize>,
         batching: Batching,
         accumulation: usize,
         shuffle: Option<Key>,
@@ -68,6 +69,8 @@ impl Plan {
         if size == 0 || accumulation == 0 {
             return Err(TrainError::Settings("a batch needs at least one row, and a step one batch".into()));
         }
+        let lengths: Vec<u32> =
+            lengths.into_iter().map(|length| u32::try_from(length).unwrap_or(u32::MAX)).collect();
         if lengths.is_empty() {
             return Err(TrainError::Settings("there are no rows to train on".into()));
         }
@@ -76,17 +79,24 @@ impl Plan {
 
     /// The same rows in the same order, gathered otherwise. Errors if a batch would be empty.
     pub fn with_batching(&self, batching: Batching) -> Result<Self, TrainError> {
-        Plan::new(self.lengths.clone(), batching, self.accumulation, self.shuffle)
+        Plan::new(
+            self.lengths.iter().map(|length| *length as usize),
+            batching,
+            self.accumulation,
+            self.shuffle,
+        )
     }
 
     /// The steps of `epoch`, counted from 0.
     pub fn epoch(&self, epoch: u64) -> Vec<Step> {
-        let mut order: Vec<usize> = (0..self.lengths.len()).collect();
+        let mut order: Vec<u32> = (0..u32::try_from(self.lengths.len()).unwrap_or(u32::MAX)).collect();
         if let Some(key) = self.shuffle {
             key.with(epoch).stream().shuffle(&mut order);
         }
-        let batches = self.batching.gather(order, |row| self.lengths[row]);
-        batches.chunks(self.accumulation).map(<[_]>::to_vec).collect()
+        let order = order.into_iter().map(|row| row as usize);
+        let mut batches = self.batching.gather(order, |row| self.lengths[row] as usize).into_iter();
+        let mut step = || batches.by_ref().take(self.accumulation).collect::<Step>();
+        std::iter::from_fn(|| Some(step()).filter(|step| !step.is_empty())).collect()
     }
 
     /// The steps of all epochs, one after the other, without end.
@@ -137,7 +147,7 @@ mod tests {
         assert_eq!(rows.iter().map(|step| step[0].len()).collect::<Vec<_>>(), [4, 4, 3]);
         let by_tokens = plan(Batching::Tokens(10), 1);
         for batch in by_tokens.epoch(0).into_iter().flatten() {
-            let tokens: usize = batch.iter().map(|row| by_tokens.lengths[*row]).sum();
+            let tokens: u32 = batch.iter().map(|row| by_tokens.lengths[*row]).sum();
             assert!(tokens <= 10 || batch.len() == 1, "{batch:?} has {tokens} tokens");
         }
     }

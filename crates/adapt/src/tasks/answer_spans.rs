@@ -22,24 +22,23 @@ pub(super) struct Span {
 
 /// The answers to one question that were found so far.
 #[derive(Debug, Clone)]
-pub(super) struct Answers<'t> {
+pub(super) struct Answers {
     search: AnswerSearch,
-    text: &'t str,
     /// The best, the likeliest first; none twice.
     pub spans: Vec<Span>,
     /// The score of no answer: the lowest of all windows, since where one of them sees an answer there is one.
     pub null_score: f32,
 }
 
-impl<'t> Answers<'t> {
-    /// Nothing yet, in `text`.
-    pub fn new(search: AnswerSearch, text: &'t str) -> Self {
-        Answers { search, text, spans: Vec::new(), null_score: f32::INFINITY }
+impl Answers {
+    /// Nothing yet.
+    pub fn new(search: AnswerSearch) -> Self {
+        Answers { search, spans: Vec::new(), null_score: f32::INFINITY }
     }
 
-    /// Looks at a window with these `logits`, `[tokens, 2]`: every span of its text that is not too long. No answer is the
+    /// Looks at a window of `text` with these `logits`, `[tokens, 2]`: every span of its text that is not too long. No answer is the
     /// first token of the row, as start and as end.
-    pub fn add(&mut self, window: TextWindow<'_>, logits: &[f32]) {
+    pub fn add(&mut self, text: &str, window: TextWindow<'_>, logits: &[f32]) {
         let (pairs, _) = logits.as_chunks::<2>();
         if let Some([start, end]) = pairs.first() {
             self.null_score = self.null_score.min(start + end);
@@ -52,7 +51,7 @@ impl<'t> Answers<'t> {
                 if self.spans.len() < self.search.n_best
                     || self.spans.last().is_some_and(|worst| score >= worst.score)
                 {
-                    self.keep(Span { bytes: [begins[0], ends[1]], score });
+                    self.keep(text, Span { bytes: [begins[0], ends[1]], score });
                 }
             }
         }
@@ -60,9 +59,9 @@ impl<'t> Answers<'t> {
 
     /// Puts a span in its place, unless the same text is there with a better score. White space at its ends is no part of
     /// it.
-    fn keep(&mut self, span: Span) {
+    fn keep(&mut self, text: &str, span: Span) {
         let [start, end] = span.bytes.map(|byte| byte as usize);
-        let Some(text) = self.text.get(start..end) else { return };
+        let Some(text) = text.get(start..end) else { return };
         let inner = text.trim_start();
         let start = start + text.len() - inner.len();
         let end = start + inner.trim_end().len();
@@ -153,8 +152,8 @@ mod tests {
                 let logits: Vec<f32> = (0..2 * length).map(|_| random.below(9) as f32 / 2.0 - 1.0).collect();
                 windows.push((window, logits));
             }
-            let mut answers = Answers::new(search, TEXT);
-            windows.iter().for_each(|(window, logits)| answers.add(*window, logits));
+            let mut answers = Answers::new(search);
+            windows.iter().for_each(|(window, logits)| answers.add(TEXT, *window, logits));
             assert_eq!(answers.spans, plain(search, &windows), "case {case}");
             let null = windows.iter().map(|(_, logits)| logits[0] + logits[1]).fold(f32::INFINITY, f32::min);
             assert!((answers.null_score - null).abs() < 1e-6);
@@ -163,9 +162,9 @@ mod tests {
 
     #[test]
     fn a_text_without_tokens_has_no_answer() {
-        let mut answers = Answers::new(AnswerSearch { n_best: 3, max_answer_length: 30 }, "  ");
-        answers.add(TextWindow { example: 0, length: 4, begins: 3, spans: &[] }, &[0.5; 8]);
-        answers.add(TextWindow { example: 0, length: 5, begins: 3, spans: &[[0, 2]] }, &[0.5; 10]);
+        let mut answers = Answers::new(AnswerSearch { n_best: 3, max_answer_length: 30 });
+        answers.add("  ", TextWindow { example: 0, length: 4, begins: 3, spans: &[] }, &[0.5; 8]);
+        answers.add("  ", TextWindow { example: 0, length: 5, begins: 3, spans: &[[0, 2]] }, &[0.5; 10]);
         assert_eq!((answers.spans.len(), answers.null_score), (0, 1.0));
     }
 }

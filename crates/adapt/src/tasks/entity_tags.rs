@@ -1,9 +1,10 @@
 //! A tag for each word: softmax and cross-entropy at its first token; entities are read from the tags.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use retune_data::{DataError, Example, LabelMap, Tokens, tag_parts};
+use retune_data::{DataError, Example, Examples, LabelMap, Tokens, tag_parts};
 use retune_metrics::{
     Bootstrap, ConfusionMatrix, Entity, EntityCounts, Prefix, Strictness, Tag, Tally, entities,
 };
@@ -125,7 +126,7 @@ impl Form for EntityTags {
 
     fn tokens(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<Tokens, AdaptError> {
@@ -134,14 +135,16 @@ impl Form for EntityTags {
 
     fn targets(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         tokens: &Tokens,
         path: &Path,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError> {
-        let gold = self.gold(examples, path)?;
-        let alignment = Alignment::new(examples, tokens);
-        let all: Vec<usize> = gold.iter().flatten().map(|tag| self.class(*tag)).collect();
+        let examples = examples.all()?;
+        let gold = self.gold(&examples, path)?;
+        let alignment = Alignment::new(&examples, tokens);
+        let class = |tag: &Tag| u32::try_from(self.class(*tag)).unwrap_or(u32::MAX);
+        let all: Vec<u32> = gold.iter().flatten().map(class).collect();
         let lost = alignment.lost().iter().map(|[example, word]| {
             let text = &examples[*example].text[alignment.words(*example)[*word].clone()];
             Lost { line: examples[*example].line, text: text.to_string(), tag: gold[*example][*word] }
@@ -159,9 +162,14 @@ impl Form for EntityTags {
         }))
     }
 
-    fn decode<'a>(&'a self, examples: &'a [Example], tokens: &'a Tokens) -> Box<dyn Decode + 'a> {
-        let alignment = Alignment::new(examples, tokens);
-        Box::new(TagDecode { form: self, examples, tokens, alignment, words: Vec::new() })
+    fn decode<'a>(
+        &'a self,
+        examples: &'a Examples,
+        tokens: &'a Tokens,
+    ) -> Result<Box<dyn Decode + 'a>, AdaptError> {
+        let examples = examples.all()?;
+        let alignment = Alignment::new(&examples, tokens);
+        Ok(Box::new(TagDecode { form: self, examples, tokens, alignment, words: Vec::new() }))
     }
 }
 
@@ -430,7 +438,7 @@ impl Score for TagScores<'_> {
 
 struct TagDecode<'a> {
     form: &'a EntityTags,
-    examples: &'a [Example],
+    examples: Cow<'a, [Example]>,
     tokens: &'a Tokens,
     alignment: Alignment,
     /// The class of each word of the example that is under way, and how probable it is.

@@ -4,11 +4,12 @@ mod score;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use retune_data::{Example, GoldAnswer, Label, LabelMap, TextWindows, Tokens};
+use retune_data::{Example, Examples, GoldAnswer, Label, LabelMap, TextWindows, Tokens};
 use retune_metrics::Segmentation;
 use retune_model::tokenizer::Tokenizer;
 use retune_tensor::backend::Layout;
@@ -88,7 +89,7 @@ impl Form for Extractive {
 
     fn tokens(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<Tokens, AdaptError> {
@@ -105,7 +106,7 @@ impl Form for Extractive {
 
     fn targets(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         tokens: &Tokens,
         _: &Path,
         options: LossOptions,
@@ -114,12 +115,16 @@ impl Form for Extractive {
         options.refuse_smoothing(
             "it spreads a target over classes, and answers are places in a text; leave it out",
         )?;
-        Ok(Box::new(Questions::new(self, examples, tokens)))
+        Ok(Box::new(Questions::new(self, &examples.all()?, tokens)))
     }
 
-    fn decode<'a>(&'a self, examples: &'a [Example], tokens: &'a Tokens) -> Box<dyn Decode + 'a> {
+    fn decode<'a>(
+        &'a self,
+        examples: &'a Examples,
+        tokens: &'a Tokens,
+    ) -> Result<Box<dyn Decode + 'a>, AdaptError> {
         let windows = Rows { windows: tokens.windows(), settings: self.settings, current: None };
-        Box::new(Decoder { rows: windows, examples, threshold: self.threshold() })
+        Ok(Box::new(Decoder { rows: windows, examples: examples.all()?, threshold: self.threshold() }))
     }
 }
 
@@ -128,24 +133,24 @@ struct Rows<'a> {
     windows: &'a TextWindows,
     settings: QuestionSettings,
     /// The example under way.
-    current: Option<(usize, Answers<'a>)>,
+    current: Option<(usize, Answers)>,
 }
 
-impl<'a> Rows<'a> {
+impl Rows<'_> {
     /// Adds the next rows, whose `logits` are `[tokens, 2]`; `done` is given each example that ends before or in them.
-    fn add(
+    fn add<'t>(
         &mut self,
         rows: &[usize],
         mut logits: &[f32],
-        text: impl Fn(usize) -> &'a str,
-        mut done: impl FnMut(usize, Answers<'a>),
+        text: impl Fn(usize) -> &'t str,
+        mut done: impl FnMut(usize, Answers),
     ) {
         for row in rows {
             let window = self.windows.row(*row);
             let (here, rest) = logits.split_at_checked(2 * window.length).unwrap_or((logits, &[]));
             logits = rest;
-            let new = || (window.example, Answers::new(self.settings.search, text(window.example)));
-            self.current.get_or_insert_with(new).1.add(window, here);
+            let new = || (window.example, Answers::new(self.settings.search));
+            self.current.get_or_insert_with(new).1.add(text(window.example), window, here);
             // An example ends with its last window, so that nothing waits for the next one's.
             let ends = row + 1 == self.windows.len() || self.windows.row(row + 1).example != window.example;
             if let Some((example, answers)) = self.current.take_if(|_| ends) {
@@ -156,12 +161,12 @@ impl<'a> Rows<'a> {
 }
 
 /// By how much no answer is likelier than the best one.
-fn null_odds(answers: &Answers<'_>) -> f32 {
+fn null_odds(answers: &Answers) -> f32 {
     answers.null_score - answers.spans.first().map_or(f32::NEG_INFINITY, |best| best.score)
 }
 
 /// The probabilities of the answers and of none, by softmax over their scores; without `unanswerable` none has 0.
-fn probabilities(answers: &Answers<'_>, unanswerable: bool) -> (Vec<f32>, f32) {
+fn probabilities(answers: &Answers, unanswerable: bool) -> (Vec<f32>, f32) {
     let null = if unanswerable { answers.null_score } else { f32::NEG_INFINITY };
     let scores = || answers.spans.iter().map(|span| span.score);
     let largest = scores().fold(null, f32::max);
@@ -172,13 +177,13 @@ fn probabilities(answers: &Answers<'_>, unanswerable: bool) -> (Vec<f32>, f32) {
 
 struct Decoder<'a> {
     rows: Rows<'a>,
-    examples: &'a [Example],
+    examples: Cow<'a, [Example]>,
     threshold: f32,
 }
 
 impl Decode for Decoder<'_> {
     fn add(&mut self, rows: &[usize], logits: &[f32]) -> Vec<Answered> {
-        let (examples, threshold) = (self.examples, self.threshold);
+        let (examples, threshold) = (&self.examples, self.threshold);
         let mut answered = Vec::new();
         let text = |example: usize| examples.get(example).map_or("", |example| example.text.as_str());
         self.rows.add(rows, logits, text, |example, answers| {
@@ -189,7 +194,7 @@ impl Decode for Decoder<'_> {
 }
 
 /// What is said of a question over `text`.
-fn answer(text: &str, answers: &Answers<'_>, threshold: f32) -> Answer {
+fn answer(text: &str, answers: &Answers, threshold: f32) -> Answer {
     let unanswerable = threshold.is_finite();
     let (scores, null) = probabilities(answers, unanswerable);
     let characters = |byte: u32| text.get(..byte as usize).map_or(0, |before| before.chars().count());

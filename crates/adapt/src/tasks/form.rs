@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::path::Path;
 
-use retune_data::{Example, LabelMap, ProblemType, Tokens};
+use retune_data::{Examples, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, ClassScore, ConfusionMatrix, Intervals, MetricError, Tally};
 use retune_model::tokenizer::Tokenizer;
 use retune_tensor::{Result as TensorResult, Tape, Var};
@@ -40,7 +40,7 @@ pub trait Form: Debug + Send + Sync {
     /// than `max_length`.
     fn tokens(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<Tokens, AdaptError> {
@@ -51,14 +51,18 @@ pub trait Form: Debug + Send + Sync {
     /// Errors if a label is not one of the form's, or a loss option has no meaning for it.
     fn targets(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         tokens: &Tokens,
         path: &Path,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError>;
 
-    /// What reads the logits of `examples`, which have these `tokens`.
-    fn decode<'a>(&'a self, examples: &'a [Example], tokens: &'a Tokens) -> Box<dyn Decode + 'a>;
+    /// What reads the logits of `examples`, which have these `tokens`. Errors if the system cannot read them again.
+    fn decode<'a>(
+        &'a self,
+        examples: &'a Examples,
+        tokens: &'a Tokens,
+    ) -> Result<Box<dyn Decode + 'a>, AdaptError>;
 }
 
 /// The targets of a file's rows.
@@ -408,7 +412,7 @@ pub fn serialize_counts<S: Serializer>(
 pub(super) mod testing {
     use std::path::Path;
 
-    use retune_data::{Example, Label, LabelMap, ProblemType, Tokens};
+    use retune_data::{Example, Examples, Label, LabelMap, ProblemType, Tokens};
 
     use super::{Form, LossOptions, Targets};
     use crate::AdaptError;
@@ -429,7 +433,7 @@ pub(super) mod testing {
     /// Targets that do not ask for tokens.
     pub(crate) fn targets_of(
         form: &dyn Form,
-        examples: &[Example],
+        examples: &Examples,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError> {
         form.targets(examples, &Tokens::default(), Path::new("file"), options)
@@ -443,7 +447,7 @@ pub(super) mod testing {
         Label::Labels(names.iter().map(|name| (*name).to_string()).collect())
     }
 
-    pub(crate) fn rows(labels: &[Label]) -> Vec<Example> {
+    pub(crate) fn rows(labels: &[Label]) -> Examples {
         let rows = (0..).zip(labels);
         let example = |(row, label): (u64, &Label)| Example {
             row,
@@ -452,6 +456,6 @@ pub(super) mod testing {
             pair: None,
             label: Some(label.clone()),
         };
-        rows.map(example).collect()
+        rows.map(example).collect::<Vec<_>>().into()
     }
 }

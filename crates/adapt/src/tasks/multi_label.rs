@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use retune_data::{Example, LabelMap, ProblemType, Tokens};
+use retune_data::{Examples, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, MultiLabelCounts, Tally, best_threshold};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
@@ -91,7 +91,7 @@ impl Form for MultiLabel {
 
     fn targets(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         _: &Tokens,
         path: &Path,
         options: LossOptions,
@@ -109,8 +109,8 @@ impl Form for MultiLabel {
         }))
     }
 
-    fn decode<'a>(&'a self, _: &'a [Example], _: &'a Tokens) -> Box<dyn Decode + 'a> {
-        Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) })
+    fn decode<'a>(&'a self, _: &'a Examples, _: &'a Tokens) -> Result<Box<dyn Decode + 'a>, AdaptError> {
+        Ok(Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) }))
     }
 }
 
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn what_has_no_meaning_is_refused() {
         let options = LossOptions { balanced: false, label_smoothing: 0.1 };
-        let error = targets_of(&form(Thresholds::Tune), &[], options).unwrap_err();
+        let error = targets_of(&form(Thresholds::Tune), &Vec::new().into(), options).unwrap_err();
         assert!(error.to_string().starts_with("--label-smoothing: "), "{error}");
         assert_eq!(balanced(&[vec![0], vec![0, 1], vec![0], vec![]], 3), [1.0 / 3.0, 3.0, 1.0]);
     }

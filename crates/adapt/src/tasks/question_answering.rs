@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use retune_data::{
-    DataError, Example, Format, LabelMap, ProblemType, QuestionColumns, ReadOptions, Table, Wanted,
+    DataError, Examples, Format, LabelMap, ProblemType, QuestionColumns, ReadOptions, Table, Wanted,
     beginning, looks_like_questions, read_tables,
 };
 use retune_model::families::HeadKind;
@@ -88,7 +88,7 @@ impl Task for QuestionAnswering {
             ..ColumnNames::default()
         };
         let file = Box::new(QuestionFile { table, columns });
-        Ok(Corpus { examples, columns: names, problem_type: None, said, file })
+        Ok(Corpus { examples: examples.into(), columns: names, problem_type: None, said, file })
     }
 
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {
@@ -140,7 +140,7 @@ struct QuestionFile {
 }
 
 impl RowFile for QuestionFile {
-    fn labels(&self, _: &[Example]) -> Result<LabelMap, DataError> {
+    fn labels(&self, _: &Examples) -> Result<LabelMap, DataError> {
         Ok(LabelMap::of_answers())
     }
 

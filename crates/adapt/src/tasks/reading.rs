@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use retune_data::{DataError, Example, LabelMap, Named, ProblemType, ReadOptions};
+use retune_data::{DataError, Examples, LabelMap, Named, ProblemType, ReadOptions};
 use serde::{Deserialize, Serialize};
 
 use super::Answered;
@@ -92,7 +92,7 @@ impl<'a> Reading<'a> {
 #[derive(Debug)]
 pub struct Corpus {
     /// Its rows.
-    pub examples: Vec<Example>,
+    pub examples: Examples,
     /// Where in it they stand.
     pub columns: ColumnNames,
     /// What a label is, where a task has several kinds.
@@ -103,11 +103,11 @@ pub struct Corpus {
     pub file: Box<dyn RowFile>,
 }
 
-/// A file of rows in memory.
+/// A file of rows.
 pub trait RowFile: std::fmt::Debug {
     /// The labels of `examples`, which were read from it, in the order of the logits. Errors if they are none to learn
     /// from.
-    fn labels(&self, examples: &[Example]) -> Result<LabelMap, DataError>;
+    fn labels(&self, examples: &Examples) -> Result<LabelMap, DataError>;
 
     /// Its columns, where its form has such.
     fn columns(&self) -> &[String] {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use retune_data::{Example, Label, LabelMap, ProblemType, Tokens};
+use retune_data::{Example, Examples, Label, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, RegressionPairs, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
@@ -60,7 +60,7 @@ impl Form for Regression {
 
     fn targets(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         _: &Tokens,
         _: &Path,
         options: LossOptions,
@@ -69,17 +69,17 @@ impl Form for Regression {
         options
             .refuse_smoothing("it spreads a target over classes, and the labels are numbers; leave it out")?;
         // Reading has made numbers of all of them; what is none would show in the loss.
-        let number = |example: &Example| match example.label {
+        let number = |example: Example| match example.label {
             Some(Label::Number(number)) => number,
             _ => f64::NAN,
         };
-        let numbers: Vec<f64> = examples.iter().map(number).collect();
+        let numbers = examples.iter().map(|example| example.map(number)).collect::<Result<Vec<f64>, _>>()?;
         let mean = numbers.iter().sum::<f64>() / (numbers.len() as f64).max(1.0);
         Ok(Box::new(Numbers { numbers, mean }))
     }
 
-    fn decode<'a>(&'a self, _: &'a [Example], _: &'a Tokens) -> Box<dyn Decode + 'a> {
-        Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) })
+    fn decode<'a>(&'a self, _: &'a Examples, _: &'a Tokens) -> Result<Box<dyn Decode + 'a>, AdaptError> {
+        Ok(Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) }))
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
             [(true, 0.0, "--class-weights: "), (false, 0.2, "--label-smoothing: ")]
         {
             let options = LossOptions { balanced, label_smoothing };
-            let error = targets_of(&Regression::new(), &[], options).unwrap_err();
+            let error = targets_of(&Regression::new(), &Vec::new().into(), options).unwrap_err();
             assert!(error.to_string().starts_with(flag), "{error}");
         }
     }

@@ -4,7 +4,7 @@
 use std::io::{Error, Result, Write};
 use std::path::Path;
 
-use retune_data::{DataError, Example, Format, LabelMap, SentenceColumns, Table, TagScheme};
+use retune_data::{DataError, Examples, Format, LabelMap, SentenceColumns, Table, TagScheme};
 
 use super::reading::RowFile;
 use super::{Answer, Answered, table_file};
@@ -52,7 +52,7 @@ impl SentenceFile {
 }
 
 impl RowFile for SentenceFile {
-    fn labels(&self, examples: &[Example]) -> std::result::Result<LabelMap, DataError> {
+    fn labels(&self, examples: &Examples) -> std::result::Result<LabelMap, DataError> {
         LabelMap::of_tags(examples, self.table.path())
     }
 

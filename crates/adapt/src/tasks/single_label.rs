@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use retune_data::{Example, LabelMap, ProblemType, Tokens};
+use retune_data::{Examples, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, ConfusionMatrix, Tally};
 use retune_tensor::{Result as TensorResult, Tape, Var, ops};
 
@@ -55,7 +55,7 @@ impl Form for SingleLabel {
 
     fn targets(
         &self,
-        examples: &[Example],
+        examples: &Examples,
         _: &Tokens,
         path: &Path,
         options: LossOptions,
@@ -64,13 +64,13 @@ impl Form for SingleLabel {
         Ok(Box::new(Classes {
             class_weights: options.balanced.then(|| balanced(&classes, self.labels.len())),
             label_smoothing: options.label_smoothing,
-            classes: classes.into_iter().map(|class| u32::try_from(class).unwrap_or(u32::MAX)).collect(),
+            classes,
             labels: self.labels.clone(),
         }))
     }
 
-    fn decode<'a>(&'a self, _: &'a [Example], _: &'a Tokens) -> Box<dyn Decode + 'a> {
-        Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) })
+    fn decode<'a>(&'a self, _: &'a Examples, _: &'a Tokens) -> Result<Box<dyn Decode + 'a>, AdaptError> {
+        Ok(Box::new(EachRow { outputs: self.labels.len(), answer: |logits: &[f32]| self.answer(logits) }))
     }
 }
 
@@ -87,9 +87,9 @@ pub(super) fn most_probable(logits: &[f32]) -> (usize, f32) {
 }
 
 /// A weight for each class: rows / (classes * rows of the class), as scikit-learn.
-pub(super) fn balanced(targets: &[usize], classes: usize) -> Vec<f32> {
+pub(super) fn balanced(targets: &[u32], classes: usize) -> Vec<f32> {
     let mut counts = vec![0usize; classes];
-    targets.iter().for_each(|class| counts[*class] += 1);
+    targets.iter().for_each(|class| counts[*class as usize] += 1);
     counts.iter().map(|count| targets.len() as f32 / (classes * (*count).max(1)) as f32).collect()
 }
 

@@ -3,8 +3,9 @@
 
 use std::io::{Error, Result, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-use retune_data::{Columns, DataError, Example, LabelMap, Row, Table};
+use retune_data::{Columns, DataError, Examples, LabelMap, Row, Table};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -15,12 +16,12 @@ use super::{Answered, Cell};
 /// A table, and which of its columns are what.
 #[derive(Debug)]
 pub(super) struct TableFile {
-    pub table: Table,
+    pub table: Arc<Table>,
     pub columns: Columns,
 }
 
 impl RowFile for TableFile {
-    fn labels(&self, examples: &[Example]) -> std::result::Result<LabelMap, DataError> {
+    fn labels(&self, examples: &Examples) -> std::result::Result<LabelMap, DataError> {
         LabelMap::from_examples(examples, &self.table, &self.columns)
     }
 

@@ -2,10 +2,11 @@
 //! classes, several labels, a number.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use retune_data::{
-    Columns, DataError, FoundProblemType, LabelReading, ProblemType, Table, Wanted, choose_wanted_columns,
-    labelled_examples, read_tables, unlabelled_examples,
+    Columns, DataError, Examples, FoundProblemType, LabelReading, ProblemType, Table, Wanted,
+    choose_wanted_columns, read_tables,
 };
 use retune_model::families::HeadKind;
 
@@ -36,7 +37,7 @@ impl Task for TextClassification {
     }
 
     fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
-        let table = read_tables(named, &reading.options)?;
+        let table = Arc::new(read_tables(named, &reading.options)?);
         if reading.label_separator == Some("") {
             let message = "expected what stands between labels, such as ;, got nothing".into();
             return Err(AdaptError::Option { option: "label-separator".into(), message });
@@ -52,9 +53,9 @@ impl Task for TextClassification {
             let separator = reading.separator().map(str::to_string);
             let labels = LabelReading { problem_type: found.problem_type, separator };
             said.extend(found.why);
-            (labelled_examples(&table, &columns, &labels)?, Some(found.problem_type))
+            (Examples::labelled(table.clone(), &columns, &labels)?, Some(found.problem_type))
         } else {
-            (unlabelled_examples(&table, &columns)?, None)
+            (Examples::unlabelled(table.clone(), &columns), None)
         };
         let name = |choice: &retune_data::Choice| choice.name.clone();
         let names = ColumnNames {

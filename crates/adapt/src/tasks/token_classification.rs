@@ -81,7 +81,7 @@ impl Task for TokenClassification {
             ..ColumnNames::default()
         };
         let file = Box::new(SentenceFile { table, columns, scheme: found.unwrap_or(TagScheme::Iob2) });
-        Ok(Corpus { examples, columns: names, problem_type: None, said, file })
+        Ok(Corpus { examples: examples.into(), columns: names, problem_type: None, said, file })
     }
 
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::files::table_of;
 use retune_data::{
-    DataError, DataProfile, Example, Label, LabelMap, LabelReading, ProblemType, Strata, Table, Wanted,
-    choose_columns, choose_wanted_columns, labelled_examples, stratified_split,
+    DataError, DataProfile, Example, Examples, Keys, Label, LabelMap, LabelReading, ProblemType, Strata,
+    Table, Wanted, choose_columns, choose_wanted_columns, labelled_examples, stratified_split,
 };
 
 fn form(file: &str, separator: Option<&str>) -> Result<(ProblemType, Option<String>), DataError> {
@@ -27,7 +27,7 @@ fn read(file: &str, reading: &LabelReading) -> Result<(Table, Vec<Example>, Labe
     let table = table_of(file)?;
     let columns = choose_columns(&table, None, None, None)?;
     let examples = labelled_examples(&table, &columns, reading)?;
-    let labels = LabelMap::from_examples(&examples, &table, &columns)?;
+    let labels = LabelMap::from_examples(&examples.clone().into(), &table, &columns)?;
     Ok((table, examples, labels))
 }
 
@@ -150,15 +150,15 @@ fn labels_of_lists_and_splits_are_the_same() {
                  {\"text\": \"c\", \"tags\": [\"é\"]}\n{\"text\": \"d\", \"tags\": [\"x\", \"x\"]}\n";
     let (table, examples, labels) = read(lists, &reading(ProblemType::MultiLabel, None)).unwrap();
     assert_eq!(labels.names(), ["x", "é"]);
-    let rows = labels.encode_many(&examples, table.path()).unwrap();
+    let rows = labels.encode_many(&examples.into(), table.path()).unwrap();
     assert_eq!(rows, [vec![0, 1], vec![], vec![1], vec![0]]);
 
     let split = "text,tags,kind\na,é; x,k\nb,,k\nc,é,l\nd,x;x,l\n";
     let table = table_of(split).unwrap();
     let columns = choose_columns(&table, None, Some("tags"), None).unwrap();
     let examples = labelled_examples(&table, &columns, &reading(ProblemType::MultiLabel, Some(";"))).unwrap();
-    assert_eq!(LabelMap::from_examples(&examples, &table, &columns).unwrap(), labels);
-    assert_eq!(labels.encode_many(&examples, table.path()).unwrap(), rows);
+    assert_eq!(LabelMap::from_examples(&examples.clone().into(), &table, &columns).unwrap(), labels);
+    assert_eq!(labels.encode_many(&examples.into(), table.path()).unwrap(), rows);
 
     // Without a separator an empty field is a gap, since `[]` could have been written.
     let error = read(&csv(&["[\"a\"]", "", "[]"]), &reading(ProblemType::MultiLabel, None)).unwrap_err();
@@ -187,17 +187,23 @@ fn what_cannot_be_read_is_named_by_its_line() {
     let other = table_of(csv(&["[\"aa\"]", "[\"bbb\", \"aa\"]"])).unwrap();
     let columns = choose_columns(&other, None, None, None).unwrap();
     let new = labelled_examples(&other, &columns, &reading(ProblemType::MultiLabel, None)).unwrap();
-    let error = labels.encode_many(&new, other.path()).unwrap_err();
+    let error = labels.encode_many(&new.into(), other.path()).unwrap_err();
     assert!(error.line == Some(3) && error.message.contains("`bbb` (1 row"), "{error}");
-    let error = labels.encode(&examples, table.path()).unwrap_err();
+    let error = labels.encode(&examples.into(), table.path()).unwrap_err();
     assert!(error.message.contains("expected one class as the label, got a list"), "{error}");
+}
+
+fn profile(examples: &[Example], labels: &LabelMap) -> DataProfile {
+    let examples: Examples = examples.to_vec().into();
+    let keys = Keys::of(&examples).expect("rows in memory");
+    DataProfile::new(&examples, &keys, Some(labels)).expect("rows in memory")
 }
 
 #[test]
 fn the_profile_fits_the_form() {
     let file = csv(&["[\"a\", \"b\"]", "[]", "[\"a\"]", "[\"b\", \"a\"]"]);
     let (_, examples, labels) = read(&file, &reading(ProblemType::MultiLabel, None)).unwrap();
-    let lines = DataProfile::new(&examples, Some(&labels)).lines();
+    let lines = profile(&examples, &labels).lines();
     assert_eq!(
         lines,
         ["4 rows in 2 labels: from 2 of `b` to 3 of `a`; 1.25 labels a row, 1 row without any"]
@@ -207,7 +213,7 @@ fn the_profile_fits_the_form() {
         read(&csv(&["1.5", "-2", "3", "0.5"]), &reading(ProblemType::Regression, None)).unwrap();
     assert_eq!(labels.names(), ["LABEL_0"]);
     assert_eq!(examples[1].label, Some(Label::Number(-2.0)));
-    let profile = DataProfile::new(&examples, Some(&labels));
+    let profile = profile(&examples, &labels);
     // numpy.std([1.5, -2, 3, 0.5]) = 1.8200274723201295
     assert_eq!(
         profile.lines(),
@@ -227,21 +233,21 @@ fn splits_keep_rare_labels_and_all_sizes_of_numbers() {
         })
         .collect();
     let (table, examples, labels) = read(&csv(&rows), &reading(ProblemType::MultiLabel, None)).unwrap();
-    let strata = Strata::of(&examples, &labels, table.path()).unwrap();
+    let strata = Strata::of(&examples.into(), &labels, table.path()).unwrap();
     assert_eq!((strata.count, &strata.of_row[..6]), (3, &[1, 0, 0, 0, 0, 2][..]));
-    let alone: Vec<usize> = (0..200).collect();
+    let alone: Vec<u32> = (0..200).collect();
     let split = stratified_split(&strata.of_row, &alone, strata.count, 0.1, 7).unwrap();
-    let count = |stratum| split.eval.iter().filter(|row| strata.of_row[**row] == stratum).count();
+    let count = |stratum| split.eval.iter().filter(|row| strata.of_row[**row as usize] == stratum).count();
     assert_eq!([count(0), count(1), count(2)], [17, 2, 1]);
 
     let numbers: Vec<String> = (0..200).map(|row| format!("{}", f64::from(row * 77 % 200) / 4.0)).collect();
     let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
     let (_, examples, labels) = read(&csv(&numbers), &reading(ProblemType::Regression, None)).unwrap();
-    let strata = Strata::of(&examples, &labels, Path::new("x")).unwrap();
+    let strata = Strata::of(&examples.clone().into(), &labels, Path::new("x")).unwrap();
     let split = stratified_split(&strata.of_row, &alone, strata.count, 0.1, 7).unwrap();
     for tenth in 0..10 {
         let eval = split.eval.iter().filter(|row| {
-            let Some(Label::Number(number)) = examples[**row].label else { panic!("no number") };
+            let Some(Label::Number(number)) = examples[**row as usize].label else { panic!("no number") };
             (number / 5.0) as usize == tenth
         });
         assert_eq!(eval.count(), 2, "{tenth}");
@@ -249,7 +255,7 @@ fn splits_keep_rare_labels_and_all_sizes_of_numbers() {
     // Equal numbers stay together, however many there are.
     let (_, examples, labels) =
         read(&csv(&["0.5", "2", "2", "2", "2", "9"]), &reading(ProblemType::Regression, None)).unwrap();
-    assert_eq!(Strata::of(&examples, &labels, Path::new("x")).unwrap().of_row, [0, 1, 1, 1, 1, 8]);
+    assert_eq!(Strata::of(&examples.into(), &labels, Path::new("x")).unwrap().of_row, [0, 1, 1, 1, 1, 8]);
 }
 
 #[test]

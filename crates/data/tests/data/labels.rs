@@ -9,7 +9,7 @@ fn read(file: &str, label: Option<&str>) -> Result<(Vec<Example>, LabelMap), Dat
     let table = table_of(file)?;
     let columns = choose_columns(&table, None, label, None)?;
     let examples = labelled_examples(&table, &columns, &LabelReading::default())?;
-    let labels = LabelMap::from_examples(&examples, &table, &columns)?;
+    let labels = LabelMap::from_examples(&examples.clone().into(), &table, &columns)?;
     Ok((examples, labels))
 }
 
@@ -18,7 +18,7 @@ fn names_are_sorted_by_bytes_or_as_integers() {
     let (examples, labels) =
         read("text,label\na,zoo\nb,Éa\nc,apple\nd,Zoo\ne,zoo\nf,apple\ng,Éa\nh,Zoo\n", None).unwrap();
     assert_eq!(labels.names(), ["Zoo", "apple", "zoo", "Éa"]);
-    assert_eq!(labels.encode(&examples, Path::new("x")), Ok(vec![2, 3, 1, 0, 2, 1, 3, 0]));
+    assert_eq!(labels.encode(&examples.into(), Path::new("x")), Ok(vec![2, 3, 1, 0, 2, 1, 3, 0]));
     assert_eq!(
         (labels.index("zoo"), labels.name(2), labels.index("?"), labels.name(4)),
         (Some(2), Some("zoo"), None, None)
@@ -60,7 +60,7 @@ fn unseen_labels_are_named_with_the_nearest() {
     let table = table_of("text,label\na,refund\nb,card_arival\n\nc,zzz\nd,card_arival\n").unwrap();
     let columns = choose_columns(&table, None, None, None).unwrap();
     let examples = labelled_examples(&table, &columns, &LabelReading::default()).unwrap();
-    let error = labels.encode(&examples, table.path()).unwrap_err();
+    let error = labels.encode(&examples.into(), table.path()).unwrap_err();
     assert_eq!((error.line, error.path.as_deref()), (Some(3), Some(table.path())));
     assert!(
         error.message.contains(

@@ -1,8 +1,8 @@
 //! What is said about the data before training.
 
-use retune_data::{DataProfile, Example, Label, LabelMap, Overlap};
+use retune_data::{DataProfile, Example, Examples, Keys, Label, LabelMap, Overlap};
 
-fn examples(rows: &[(&str, &str)]) -> Vec<Example> {
+fn examples(rows: &[(&str, &str)]) -> Examples {
     let rows = rows.iter().zip(0_u64..);
     let example = |((text, label), row): (&(&str, &str), u64)| Example {
         row,
@@ -11,7 +11,15 @@ fn examples(rows: &[(&str, &str)]) -> Vec<Example> {
         pair: None,
         label: Some(Label::Class((*label).to_owned())),
     };
-    rows.map(example).collect()
+    rows.map(example).collect::<Vec<_>>().into()
+}
+
+fn keys(examples: &Examples) -> Keys {
+    Keys::of(examples).expect("rows in memory")
+}
+
+fn profile_of(examples: &Examples, labels: Option<&LabelMap>) -> DataProfile {
+    DataProfile::new(examples, &keys(examples), labels).expect("rows in memory")
 }
 
 fn map(names: &[&str]) -> LabelMap {
@@ -31,7 +39,7 @@ fn classes_duplicates_conflicts_and_overlaps_are_counted() {
     ]);
     let eval = examples(&[("four ", "a"), ("five", "b"), ("two", "a")]);
     let labels = map(&["b", "a", "never"]);
-    let profile = DataProfile::new(&train, Some(&labels)).with_eval(&train, &eval);
+    let profile = profile_of(&train, Some(&labels)).with_eval(&keys(&train), &keys(&eval));
     assert_eq!(profile.rows, 7);
     let largest = profile.largest().map(|class| (class.name.as_str(), class.rows));
     assert_eq!(largest, Some(("a", 5)));
@@ -58,8 +66,8 @@ fn quantiles_are_by_nearest_rank() {
     let rows: Vec<(&str, &str)> = texts.iter().map(|text| (text.as_str(), "a")).collect();
     let train = examples(&rows);
     // 1 to 200, in no order. numpy.quantile(..., method="inverted_cdf") gives 100, 180 and 198.
-    let lengths: Vec<usize> = (0..200).map(|row| 1 + row * 77 % 200).collect();
-    let profile = DataProfile::new(&train, None).with_lengths(&lengths, 190).unwrap();
+    let lengths: Vec<u32> = (0..200).map(|row| 1 + row * 77 % 200).collect();
+    let profile = profile_of(&train, None).with_lengths(lengths, 190).unwrap();
     let lengths = profile.lengths.clone().unwrap();
     assert_eq!((lengths.min, lengths.median, lengths.p90, lengths.p99, lengths.max), (1, 100, 180, 198, 200));
     assert_eq!((lengths.tokens, lengths.truncated_rows, lengths.truncated_tokens), (20_100, 10, 55));
@@ -72,14 +80,14 @@ fn quantiles_are_by_nearest_rank() {
              --max-length if it matters",
         ]
     );
-    assert!(DataProfile::new(&train, None).with_lengths(&[1, 2], 10).is_err());
+    assert!(profile_of(&train, None).with_lengths(vec![1, 2], 10).is_err());
     let json = serde_json::to_value(&profile).unwrap();
     assert_eq!(json["lengths"]["p90"], 180);
 }
 
 #[test]
 fn an_empty_set_has_a_profile() {
-    let profile = DataProfile::new(&[], None).with_lengths(&[], 10).unwrap();
+    let profile = profile_of(&Vec::new().into(), None).with_lengths(Vec::new(), 10).unwrap();
     assert_eq!((profile.lengths.clone(), profile.lines()), (None, vec!["0 rows".to_owned()]));
 }
 
@@ -87,6 +95,6 @@ fn an_empty_set_has_a_profile() {
 fn a_strong_imbalance_is_said() {
     let rows: Vec<(&str, &str)> =
         std::iter::repeat_n(("x", "a"), 25).chain(std::iter::once(("y", "b"))).collect();
-    let profile = DataProfile::new(&examples(&rows), Some(&map(&["a", "b"])));
+    let profile = profile_of(&examples(&rows), Some(&map(&["a", "b"])));
     assert!(profile.lines()[1].starts_with("the largest class has 25 times the rows of the smallest"));
 }

@@ -52,7 +52,7 @@ fn found(tokens: &Tokens, case: &Case) -> Vec<Window> {
         start..start + answer.len()
     });
     let window = |row| {
-        let batch = tokens.batch(&[row]);
+        let batch = tokens.batch(&[row]).unwrap();
         let spans =
             tokens.windows().row(row).spans.iter().map(|span| span.map(|byte| character(&case.text, byte)));
         Window {
@@ -76,7 +76,9 @@ fn windows_are_those_of_transformers() {
     for case in cases {
         let examples = [example(&case.text, &case.question)];
         let tokenizer = tokenizer(&case.tokenizer);
-        let tokens = Tokens::of_questions(&tokenizer, &examples, case.max_length, case.stride).unwrap();
+        let tokens =
+            Tokens::of_questions(&tokenizer, &examples.to_vec().into(), case.max_length, case.stride)
+                .unwrap();
         let found = found(&tokens, &case);
         let Case { tokenizer, question, text, mut windows, .. } = case;
         // A byte-level tokenizer of transformers leaves the space before the first word of a later window in its span.
@@ -95,13 +97,13 @@ fn questions_over_one_text_share_its_tokens_and_keep_their_rows() {
     let tokenizer = tokenizer("uncased");
     let (one, other) = ("the card is lost. the card is not lost.", "my pay");
     let examples = [example(one, "is it?"), example(other, "my?"), example(one, "the card")];
-    let together = Tokens::of_questions(&tokenizer, &examples, 12, 3).unwrap();
+    let together = Tokens::of_questions(&tokenizer, &examples.to_vec().into(), 12, 3).unwrap();
     let mut row = 0;
     for (number, example) in examples.iter().enumerate() {
-        let alone = Tokens::of_questions(&tokenizer, std::slice::from_ref(example), 12, 3).unwrap();
+        let alone = Tokens::of_questions(&tokenizer, &vec![example.clone()].into(), 12, 3).unwrap();
         for window in 0..alone.len() {
             assert_eq!(together.example(row), number);
-            assert_eq!(together.batch(&[row]).input_ids, alone.batch(&[window]).input_ids);
+            assert_eq!(together.batch(&[row]).unwrap().input_ids, alone.batch(&[window]).unwrap().input_ids);
             assert_eq!(together.windows().row(row).spans, alone.windows().row(window).spans);
             assert_eq!((together.line(row), together.cut(row)), (9, 0));
             row += 1;
@@ -115,15 +117,16 @@ fn questions_over_one_text_share_its_tokens_and_keep_their_rows() {
 fn a_long_question_is_cut_and_no_text_is_a_window_all_the_same() {
     let tokenizer = tokenizer("uncased");
     let long = "is my card lost or is it not lost? ".repeat(9);
-    let tokens = Tokens::of_questions(&tokenizer, &[example("the card is lost", &long)], 13, 2).unwrap();
+    let tokens =
+        Tokens::of_questions(&tokenizer, &vec![example("the card is lost", &long)].into(), 13, 2).unwrap();
     assert!((0..tokens.len()).all(|row| tokens.length(row) <= 13));
     assert!(tokens.cut(0) > 50 && tokens.truncated() == 1);
     assert_eq!(tokens.windows().row(0).begins, 7);
-    let blank = Tokens::of_questions(&tokenizer, &[example(" ", "lost?")], 13, 2).unwrap();
+    let blank = Tokens::of_questions(&tokenizer, &vec![example(" ", "lost?")].into(), 13, 2).unwrap();
     let window = blank.windows().row(0);
     assert_eq!(
         (blank.len(), window.length, window.spans.len(), window.positions(0..0)),
         (1, blank.length(0), 0, None)
     );
-    assert!(Tokens::of_questions(&tokenizer, &[example("a", "b")], 4, 2).is_err());
+    assert!(Tokens::of_questions(&tokenizer, &vec![example("a", "b")].into(), 4, 2).is_err());
 }

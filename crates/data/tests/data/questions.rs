@@ -172,13 +172,13 @@ fn files_that_are_wrong_are_told_with_their_place() {
 #[test]
 fn texts_stay_whole_when_rows_are_held_back() {
     let questions = read(SQUAD).unwrap();
-    assert_eq!(duplicate_groups(&questions.examples), [0, 0, 2]);
+    assert_eq!(duplicate_groups(&questions.examples.clone().into()).unwrap(), [0, 0, 2]);
     let table = table(SQUAD);
     let columns =
         retune_data::choose_columns(&table, Some("context"), Some("answers"), Some("question")).unwrap();
-    let labels = LabelMap::from_examples(&questions.examples, &table, &columns).unwrap();
+    let labels = LabelMap::from_examples(&questions.examples.clone().into(), &table, &columns).unwrap();
     assert_eq!(labels.names(), ["start", "end"]);
-    let strata = Strata::of(&questions.examples, &labels, Path::new("file")).unwrap();
+    let strata = Strata::of(&questions.examples.into(), &labels, Path::new("file")).unwrap();
     assert_eq!((strata.of_row, strata.count), (vec![0, 1, 0], 2));
 }
 

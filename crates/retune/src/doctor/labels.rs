@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use retune_adapt::nearest;
 use retune_adapt::tasks::Answer;
-use retune_data::{Example, LabelMap, ProblemType, plain};
+use retune_data::{Example, Examples, LabelMap, ProblemType, plain};
 
-use super::rows::{found, lines};
-use super::{Examination, Finding};
+use super::rows::{found, lines_where};
+use super::{Examination, Finding, LISTED};
 use crate::Result;
 use crate::recipe::Prepared;
 
@@ -18,25 +18,24 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     let problem_type = prepared.model.form.spec().problem_type;
     let named = problem_type.is_some_and(|problem_type| problem_type != ProblemType::Regression);
     let names = if named {
-        [alike(train, labels, &file), missing(train, &file), joined(train, &file)].concat()
+        [alike(train, labels, &file)?, missing(train, labels, &file)?, joined(train, labels, &file)?].concat()
     } else {
         Vec::new()
     };
     examination.check("label-names", names);
     let decoded = if named {
-        [misnumbered(train, labels, &file), called_otherwise(prepared, &file)?].concat()
+        [misnumbered(train, labels, &file)?, called_otherwise(prepared, &file)?].concat()
     } else {
         Vec::new()
     };
     examination.check("labels-decode", decoded);
-    examination.check("label-in-text", told(train, &file));
+    examination.check("label-in-text", told(train, &file)?);
     Ok(())
 }
 
-/// The rows that have one of `names`.
-fn rows_of<'e>(train: &'e [Example], names: &[&str]) -> Vec<&'e Example> {
-    let has = |example: &&Example| example.names().iter().any(|name| names.contains(&name.as_str()));
-    train.iter().filter(has).collect()
+/// How many rows have one of `names`, and the lines of the first of them.
+fn rows_of(train: &Examples, names: &[&str]) -> Result<(usize, Vec<u64>)> {
+    lines_where(train, |example| example.names().iter().any(|name| names.contains(&name.as_str())))
 }
 
 fn quoted<S: AsRef<str>>(names: &[S]) -> String {
@@ -49,95 +48,100 @@ fn quoted<S: AsRef<str>>(names: &[S]) -> String {
 }
 
 /// Two spellings of one name are two classes.
-fn alike(train: &[Example], labels: &LabelMap, file: &str) -> Vec<Finding> {
-    let groups = labels.alike().into_iter().map(|mut group| {
-        group.sort_by_key(|name| rows_of(train, &[name]).len());
-        group
-    });
-    groups
-        .flat_map(|group| {
-            let (rarer, usual) = (&group[..group.len() - 1], group.last().copied().unwrap_or_default());
-            found(
-                "label-names",
-                format!("the labels {} differ only by case, white space or Unicode's form", quoted(&group)),
-                file,
-                lines(rows_of(train, rarer)),
-                "they are learnt as different classes, and each takes rows from the other",
-                format!("write {usual:?} in these rows, if they mean the same"),
-            )
-        })
-        .collect()
+fn alike(train: &Examples, labels: &LabelMap, file: &str) -> Result<Vec<Finding>> {
+    let mut all = Vec::new();
+    for group in labels.alike() {
+        let counted = group.into_iter().map(|name| Ok((rows_of(train, &[name])?.0, name)));
+        let mut counted = counted.collect::<Result<Vec<_>>>()?;
+        counted.sort_by_key(|(count, _)| *count);
+        let group: Vec<&str> = counted.into_iter().map(|(_, name)| name).collect();
+        let (rarer, usual) = (&group[..group.len() - 1], group.last().copied().unwrap_or_default());
+        all.extend(found(
+            "label-names",
+            format!("the labels {} differ only by case, white space or Unicode's form", quoted(&group)),
+            file,
+            rows_of(train, rarer)?.1,
+            "they are learnt as different classes, and each takes rows from the other",
+            format!("write {usual:?} in these rows, if they mean the same"),
+        ));
+    }
+    Ok(all)
 }
 
 /// What a spreadsheet or a script writes where there is nothing.
-fn missing(train: &[Example], file: &str) -> Vec<Finding> {
+fn missing(train: &Examples, labels: &LabelMap, file: &str) -> Result<Vec<Finding>> {
     const NOTHING: [&str; 6] = ["nan", "null", "<na>", "#n/a", "#value!", "#ref!"];
-    let names: BTreeSet<&str> = train
+    let names: BTreeSet<&str> = labels
+        .names()
         .iter()
-        .flat_map(Example::names)
         .map(String::as_str)
         .filter(|name| NOTHING.contains(&plain(name).as_str()))
         .collect();
     let names: Vec<&str> = names.into_iter().collect();
-    let rows = rows_of(train, &names);
-    if rows.is_empty() {
-        return Vec::new();
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    found(
+    let (count, lines) = rows_of(train, &names)?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    Ok(found(
         "label-names",
-        format!(
-            "{} rows have the label {}, which is how a missing one is written",
-            rows.len(),
-            quoted(&names)
-        ),
+        format!("{count} rows have the label {}, which is how a missing one is written", quoted(&names)),
         file,
-        lines(rows),
+        lines,
         "rows without a label become a class of their own",
         "remove these rows, or give them their labels".into(),
-    )
+    ))
 }
 
 /// `a;b` beside `a` and `b` is two labels, and is learnt as a third.
-fn joined(train: &[Example], file: &str) -> Vec<Finding> {
-    let names: BTreeSet<&str> = train.iter().filter_map(Example::class).collect();
+fn joined(train: &Examples, labels: &LabelMap, file: &str) -> Result<Vec<Finding>> {
+    let names: BTreeSet<&str> = labels.names().iter().map(String::as_str).collect();
     for separator in [";", "|", ","] {
         let both = |name: &&str| {
             let mut parts = name.split(separator).map(str::trim);
             name.contains(separator) && parts.all(|part| names.contains(part))
         };
         let several: Vec<&str> = names.iter().copied().filter(both).collect();
-        if several.is_empty() {
+        // Rows of several labels have each as itself.
+        let (count, lines) = if several.is_empty() {
+            (0, Vec::new())
+        } else {
+            lines_where(train, |example| example.class().is_some_and(|name| several.contains(&name)))?
+        };
+        if count == 0 {
             continue;
         }
-        return found(
+        return Ok(found(
             "label-names",
             format!("the labels {} are several labels each, and are taken for one", quoted(&several)),
             file,
-            lines(rows_of(train, &several)),
+            lines,
             "each combination is learnt as a class of its own, that has nothing to do with its parts",
             format!("--label-separator {separator:?}"),
-        );
+        ));
     }
-    Vec::new()
+    Ok(Vec::new())
 }
 
 /// `LABEL_3` is what the class of number 3 is called where nobody named it: as the name of another one it misleads.
-fn misnumbered(train: &[Example], labels: &LabelMap, file: &str) -> Vec<Finding> {
+fn misnumbered(train: &Examples, labels: &LabelMap, file: &str) -> Result<Vec<Finding>> {
     let number = |name: &str| plain(name).strip_prefix("label_")?.parse::<usize>().ok();
     let names = labels.names();
     if !names.iter().all(|name| number(name).is_some()) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let other = names.iter().enumerate().find(|(index, name)| number(name) != Some(*index));
-    let Some((index, name)) = other else { return Vec::new() };
-    found(
+    let Some((index, name)) = other else { return Ok(Vec::new()) };
+    Ok(found(
         "labels-decode",
         format!("`{name}` gets the number {index}, as names are in the order of their bytes"),
         file,
-        lines(rows_of(train, &[name])),
+        rows_of(train, &[name])?.1,
         "other tools call the class of number 1 LABEL_1: whoever goes by that takes one class for another",
         "write plain numbers from 0 on, or what the labels mean".into(),
-    )
+    ))
 }
 
 /// The model has a head for these labels under slightly other names: it is thrown away, and nobody says so.
@@ -181,14 +185,14 @@ fn called_otherwise(prepared: &Prepared<'_>, file: &str) -> Result<Vec<Finding>>
         "labels-decode",
         format!("the labels {} are none of the model's, which has {}", quoted(&wrong), quoted(&meant)),
         file,
-        lines(rows_of(&prepared.examples.train, &wrong)),
+        rows_of(&prepared.examples.train, &wrong)?.1,
         why,
         format!("write {} in these rows, if they mean the same", quoted(&meant)),
     ))
 }
 
 /// Texts that say their own label.
-fn told(train: &[Example], file: &str) -> Vec<Finding> {
+fn told(train: &Examples, file: &str) -> Result<Vec<Finding>> {
     const ENOUGH: usize = 20;
     const NEARLY_ALL: f64 = 0.95;
     let words = |text: &str| {
@@ -196,42 +200,55 @@ fn told(train: &[Example], file: &str) -> Vec<Finding> {
         let words = plain.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
         format!(" {} ", words.collect::<Vec<_>>().join(" "))
     };
-    let says = |example: &&Example| {
+    let says = |example: &Example| {
         let name = words(example.class().unwrap_or_default());
         let texts = [Some(&example.text), example.pair.as_ref()];
         !name.trim().is_empty() && texts.into_iter().flatten().any(|text| words(text).contains(&name))
     };
-    let telling: Vec<&Example> = train.iter().filter(says).collect();
-    if telling.len() < ENOUGH || (telling.len() as f64) < NEARLY_ALL * train.len() as f64 {
-        return Vec::new();
+    let (mut telling, mut silent, mut lines) = (0_usize, 0_usize, Vec::new());
+    for example in train.iter() {
+        let example = example?;
+        if says(&example) {
+            telling += 1;
+            lines.extend((telling <= LISTED).then_some(example.line));
+        } else {
+            silent += 1;
+        }
+        // What comes can no longer change it, so most files are not read to their end.
+        if ((train.len() - silent) as f64) < NEARLY_ALL * train.len() as f64 {
+            return Ok(Vec::new());
+        }
     }
-    found(
+    if telling < ENOUGH {
+        return Ok(Vec::new());
+    }
+    Ok(found(
         "label-in-text",
-        format!("{} of {} rows have their label in their text", telling.len(), train.len()),
+        format!("{telling} of {} rows have their label in their text", train.len()),
         file,
-        lines(telling),
+        lines,
         "the model learns to read it off, and texts without it get any label",
         "take the label out of the texts; is it the right --text-column?".into(),
-    )
+    ))
 }
 
 /// A trained head whose answers fit the labels well, but under other names.
-pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Vec<Finding> {
+pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -> Result<Vec<Finding>> {
     let labels = prepared.model.labels();
     // Several labels and numbers have no one name that could be another's.
     if prepared.model.form.spec().problem_type != Some(ProblemType::SingleLabel) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let tokens = &prepared.train_rows.tokens;
-    let mut decode = prepared.model.form.decode(&prepared.examples.train, tokens);
+    let mut decode = prepared.model.form.decode(&prepared.examples.train, tokens)?;
     let answers = decode.add(rows, logits);
     let mut taken: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
     let mut right = 0;
     for (row, answered) in rows.iter().zip(answers) {
-        let Answer::Class { label, .. } = answered.answer else { return Vec::new() };
-        let name = prepared.examples.train[tokens.example(*row)].class();
-        let (Some(target), Some(class)) = (name.and_then(|name| labels.index(name)), labels.index(&label))
-        else {
+        let Answer::Class { label, .. } = answered.answer else { return Ok(Vec::new()) };
+        let example = prepared.examples.train.get(tokens.example(*row))?;
+        let target = example.as_ref().and_then(Example::class).and_then(|name| labels.index(name));
+        let (Some(target), Some(class)) = (target, labels.index(&label)) else {
             continue;
         };
         *taken.entry(target).or_default().entry(class).or_default() += 1;
@@ -242,7 +259,7 @@ pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -
     let mapped: usize = taken.values().filter_map(majority).map(|(_, count)| count).sum();
     // With few rows a label, any answer is the most frequent one of its label.
     if rows.len() < 3 * taken.len() || mapped * 10 < rows.len() * 6 || right * 2 > mapped {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let name = |class: usize| labels.name(class).unwrap_or_default();
     let pairs = taken.iter().filter_map(|(target, by)| Some((*target, majority(by)?.0)));
@@ -251,12 +268,12 @@ pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -
         .take(3)
         .map(|(a, b)| format!("`{}` is called `{}`", name(a), name(b)))
         .collect();
-    found(
+    Ok(found(
         "swapped-labels",
         format!("the model tells the labels apart, but under other names: {}", pairs.join(", ")),
         &prepared.model.source.folder.display().to_string(),
         Vec::new(),
         "its label names are in another order than its logits, so every prediction would carry a wrong name",
         "put the `id2label` of its config.json (and the labels of its retune.json) right".into(),
-    )
+    ))
 }

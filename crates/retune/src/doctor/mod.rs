@@ -95,7 +95,7 @@ impl<'a, 's> Examination<'a, 's> {
     }
 
     fn quick(&mut self) -> Result<(f64, Option<f64>)> {
-        rows::examine(self);
+        rows::examine(self)?;
         labels::examine(self)?;
         settings::examine(self)?;
         start::examine(self)

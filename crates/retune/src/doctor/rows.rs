@@ -1,122 +1,154 @@
 //! The rows: what a model could not learn from, or would learn wrongly.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use retune_data::{Example, Label};
+use retune_data::{Example, Examples, ProblemType};
 
 use super::{Examination, Finding, LISTED, percent, word_counts};
+use crate::{Result, dataset};
 
 /// From this share of rows on a fault is no accident.
 const FEW: f64 = 0.01;
 
-pub(super) fn examine(examination: &mut Examination<'_, '_>) {
+pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     let prepared = examination.prepared;
-    let (train, eval) = (&prepared.examples.train, &prepared.examples.eval);
+    let examples = &prepared.examples;
     let file = prepared.resolved.train_path().display().to_string();
-    examination.check("conflicting-labels", conflicts(train, &file));
-    examination.check("duplicates", duplicates(train, &file));
-    if !eval.is_empty() {
-        let eval_file = &prepared.examples.eval_is;
-        examination.check("leak", leaks(train, eval, eval_file));
+    examination.check("conflicting-labels", conflicts(examples, &file)?);
+    examination.check("duplicates", duplicates(examples, &file)?);
+    if !examples.eval.is_empty() {
+        examination.check("leak", leaks(examples)?);
     }
-    examination.check("imbalance", imbalance(train, &file));
+    examination.check("imbalance", imbalance(&examples.train, &file)?);
     examination.check("truncation", truncation(examination, &file));
-    examination.check("unknown-tokens", unknown(examination, &file));
-    examination.check("shuffled-labels", word_counts::shuffled(train, &file));
+    examination.check("unknown-tokens", unknown(examination, &file)?);
+    examination.check("shuffled-labels", word_counts::shuffled(&examples.train, &file)?);
+    Ok(())
 }
 
-pub(super) fn lines<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Vec<u64> {
-    examples.into_iter().take(LISTED).map(|example| example.line).collect()
-}
-
-fn conflicts(train: &[Example], file: &str) -> Vec<Finding> {
-    let mut labels: HashMap<(String, String), Vec<&Example>> = HashMap::new();
-    for example in train {
-        labels.entry(example.key()).or_default().push(example);
+/// How many rows `have` it, and the lines of the first of them.
+pub(super) fn lines_where(
+    rows: &Examples,
+    mut have: impl FnMut(&Example) -> bool,
+) -> Result<(usize, Vec<u64>)> {
+    let (mut count, mut lines) = (0, Vec::new());
+    for example in rows.iter() {
+        let example = example?;
+        if have(&example) {
+            count += 1;
+            lines.extend((count <= LISTED).then_some(example.line));
+        }
     }
+    Ok((count, lines))
+}
+
+/// The lines of the first of these rows, which rise.
+fn lines(examples: &Examples, rows: &[u32]) -> Result<Vec<u64>> {
+    let mut lines = Vec::new();
+    for row in rows.iter().take(LISTED) {
+        lines.extend(examples.get(*row as usize)?.map(|example| example.line));
+    }
+    Ok(lines)
+}
+
+fn conflicts(examples: &dataset::Examples, file: &str) -> Result<Vec<Finding>> {
+    let keys = &examples.train_keys;
+    let mut rows = Vec::new();
     // Two people who give one text different numbers are no mistake.
-    let number = |example: &Example| matches!(example.label, Some(Label::Number(_)));
-    let contradicting =
-        |same: &Vec<&Example>| same.iter().any(|example| example.label != same[0].label && !number(example));
-    let mut rows: Vec<&Example> = labels.into_values().filter(contradicting).flatten().collect();
-    rows.sort_by_key(|example| example.line);
-    if (rows.len() as f64) < FEW * train.len() as f64 {
-        return Vec::new();
+    if examples.problem_type != ProblemType::Regression {
+        keys.each_group(|group| {
+            if group.iter().any(|row| !keys.same_label(group[0] as usize, *row as usize)) {
+                rows.extend_from_slice(group);
+            }
+        });
     }
-    found(
+    rows.sort_unstable();
+    if rows.is_empty() || (rows.len() as f64) < FEW * examples.train.len() as f64 {
+        return Ok(Vec::new());
+    }
+    Ok(found(
         "conflicting-labels",
         format!("{} rows have the text of another row and another label than it", rows.len()),
         file,
-        lines(rows),
+        lines(&examples.train, &rows)?,
         "whatever is learnt is wrong for some of them, and no setting mends that",
         "decide which label is right, or remove these rows".into(),
-    )
+    ))
 }
 
-fn duplicates(train: &[Example], file: &str) -> Vec<Finding> {
+fn duplicates(examples: &dataset::Examples, file: &str) -> Result<Vec<Finding>> {
     const MANY: f64 = 0.1;
-    let mut seen = HashMap::new();
-    let again: Vec<_> = train.iter().filter(|example| seen.insert(example.key(), ()).is_some()).collect();
-    if (again.len() as f64) <= MANY * train.len() as f64 {
-        return Vec::new();
+    let mut again = Vec::new();
+    examples.train_keys.each_group(|group| again.extend_from_slice(&group[1..]));
+    if (again.len() as f64) <= MANY * examples.train.len() as f64 {
+        return Ok(Vec::new());
     }
-    found(
+    again.sort_unstable();
+    Ok(found(
         "duplicates",
         format!(
             "{} of {} rows repeat the text of an earlier row",
-            percent(again.len(), train.len()),
-            train.len()
+            percent(again.len(), examples.train.len()),
+            examples.train.len()
         ),
         file,
-        lines(again),
+        lines(&examples.train, &again)?,
         "a repeated row is learnt by heart, and counts as many rows in every number",
         "remove the repeated rows".into(),
-    )
+    ))
 }
 
-fn leaks(train: &[Example], eval: &[Example], file: &str) -> Vec<Finding> {
-    let known: HashMap<_, ()> = train.iter().map(|example| (example.key(), ())).collect();
-    let leaked: Vec<_> = eval.iter().filter(|example| known.contains_key(&example.key())).collect();
-    if leaked.is_empty() || (leaked.len() as f64) < FEW * eval.len() as f64 {
-        return Vec::new();
+fn leaks(examples: &dataset::Examples) -> Result<Vec<Finding>> {
+    let leaked = examples.train_keys.shared_with(&examples.eval_keys);
+    if leaked.is_empty() || (leaked.len() as f64) < FEW * examples.eval.len() as f64 {
+        return Ok(Vec::new());
     }
-    found(
+    let rows: Vec<u32> = leaked.iter().take(LISTED).filter_map(|row| u32::try_from(*row).ok()).collect();
+    Ok(found(
         "leak",
-        format!("{} of the evaluation rows have a text that training sees too", percent(leaked.len(), eval.len())),
-        file,
-        lines(leaked),
+        format!(
+            "{} of the evaluation rows have a text that training sees too",
+            percent(leaked.len(), examples.eval.len())
+        ),
+        &examples.eval_is,
+        lines(&examples.eval, &rows)?,
         "the evaluation then tells what was learnt by heart, and chooses the wrong weights",
         "remove these rows from one of the two files, or leave --eval out: --eval-split keeps equal texts together".into(),
-    )
+    ))
 }
 
-fn imbalance(train: &[Example], file: &str) -> Vec<Finding> {
+fn imbalance(train: &Examples, file: &str) -> Result<Vec<Finding>> {
     const UNEVEN: usize = 20;
     const LEAST: usize = 3;
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for label in train.iter().flat_map(Example::names) {
-        *counts.entry(label).or_default() += 1;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for example in train.iter() {
+        for label in example?.names() {
+            match counts.get_mut(label) {
+                Some(count) => *count += 1,
+                None => drop(counts.insert(label.clone(), 1)),
+            }
+        }
     }
-    let by_count = |(_, count): &(&&str, &usize)| **count;
+    let by_count = |(_, count): &(&String, &usize)| **count;
     let (Some((_, most)), Some((rare, least))) =
         (counts.iter().max_by_key(by_count), counts.iter().min_by_key(by_count))
     else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     // One row beside two is no matter of balance but of few rows.
     let few = *least < LEAST && *most >= 5 * least;
     if *most < UNEVEN * least && !few {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let rows = train.iter().filter(|example| example.names().iter().any(|name| name == rare));
-    found(
+    let (_, lines) = lines_where(train, |example| example.names().contains(rare))?;
+    Ok(found(
         "imbalance",
         format!("rows of `{rare}`: {least}, of the largest class: {most}"),
         file,
-        lines(rows),
+        lines,
         "a model that never says the rare label loses almost nothing, and accuracy does not show it",
         "add rows of it, or give --class-weights balanced; watch the macro F1".into(),
-    )
+    ))
 }
 
 fn truncation(examination: &Examination<'_, '_>, file: &str) -> Vec<Finding> {
@@ -129,7 +161,7 @@ fn truncation(examination: &Examination<'_, '_>, file: &str) -> Vec<Finding> {
     }
     let mut sorted = tokens.full_lengths();
     sorted.sort_unstable();
-    let wanted = sorted[(sorted.len() - 1) * 95 / 100];
+    let wanted = sorted[(sorted.len() - 1) * 95 / 100] as usize;
     let most = prepared.model.longest();
     let fix = if wanted <= most {
         format!("--max-length {wanted} keeps 95 of 100 rows whole")
@@ -148,18 +180,18 @@ fn truncation(examination: &Examination<'_, '_>, file: &str) -> Vec<Finding> {
     )
 }
 
-fn unknown(examination: &Examination<'_, '_>, file: &str) -> Vec<Finding> {
+fn unknown(examination: &Examination<'_, '_>, file: &str) -> Result<Vec<Finding>> {
     const MANY: f64 = 0.1;
     let prepared = examination.prepared;
     let names = ["[UNK]", "<unk>"];
     let Some(unknown) = names.iter().find_map(|name| prepared.model.tokenizer.token_to_id(name)) else {
-        return Vec::new();
+        return Ok(Vec::new());
     };
     let tokens = &prepared.train_rows.tokens;
     let special = prepared.model.tokenizer.special_tokens(false);
     let (mut unknowns, mut all, mut rows) = (0, 0, Vec::new());
-    for row in 0..tokens.len() {
-        let ids = tokens.batch(&[row]).input_ids;
+    for (row, ids) in tokens.ids().enumerate() {
+        let ids = ids?;
         let here = ids.iter().filter(|id| **id == unknown).count();
         if 2 * here > ids.len().saturating_sub(special) {
             rows.push(tokens.line(row));
@@ -168,17 +200,17 @@ fn unknown(examination: &Examination<'_, '_>, file: &str) -> Vec<Finding> {
         all += ids.len().saturating_sub(special);
     }
     if (unknowns as f64) < MANY * all as f64 || all == 0 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     rows.truncate(LISTED);
-    found(
+    Ok(found(
         "unknown-tokens",
         format!("{} of the tokens are unknown to the model's vocabulary", percent(unknowns, all)),
         file,
         rows,
         "all unknown words look the same to the model: it was made for another language or script",
         "start from a model of this language, or give --encoding if the letters look wrong".into(),
-    )
+    ))
 }
 
 pub(super) fn found(

@@ -1,6 +1,5 @@
 //! The settings against what is usual, and against the machine.
 
-use retune_data::Example;
 use retune_tensor::memory;
 use retune_train::rehearse;
 
@@ -12,7 +11,7 @@ use crate::{Device, Result, plan};
 pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     let prepared = examination.prepared;
     examination.check("learning-rate", rate(prepared));
-    examination.check("order-of-rows", order(prepared, &prepared.examples.train));
+    examination.check("order-of-rows", order(prepared));
     examination.check("steps", steps(prepared));
     let Machine { memory, disk } = examination.machine;
     examination.check("memory", held(prepared, memory)?);
@@ -50,21 +49,22 @@ fn rate(prepared: &Prepared<'_>) -> Vec<Finding> {
 }
 
 /// Batches that see one label only: each step unlearns the last.
-fn order(prepared: &Prepared<'_>, train: &[Example]) -> Vec<Finding> {
-    let tokens = &prepared.train_rows.tokens;
-    let mut labels: Vec<_> =
-        (0..tokens.len()).map(|row| train.get(tokens.example(row)).and_then(Example::class)).collect();
+fn order(prepared: &Prepared<'_>) -> Vec<Finding> {
+    if prepared.resolved.shuffle {
+        return Vec::new();
+    }
+    let (keys, tokens) = (&prepared.examples.train_keys, &prepared.train_rows.tokens);
+    let label = |row: &usize| keys.label(tokens.example(*row));
     let steps = prepared.plan.epoch(0);
     let of_one = |step: &Vec<Vec<usize>>| {
         let mut rows = step.iter().flatten();
-        let first = rows.next().map(|row| labels[*row]);
-        step.iter().map(Vec::len).sum::<usize>() >= 4 && rows.all(|row| Some(labels[*row]) == first)
+        let first = rows.next().map(label);
+        step.iter().map(Vec::len).sum::<usize>() >= 4 && rows.all(|row| Some(label(row)) == first)
     };
     let single = steps.iter().filter(|step| of_one(step)).count();
     let total = steps.len();
-    labels.sort();
-    labels.dedup();
-    if labels.len() < 2 || prepared.resolved.shuffle || single * 4 < total || single < 2 {
+    let one_label = (1..keys.len()).all(|row| keys.same_label(0, row));
+    if one_label || single * 4 < total || single < 2 {
         return Vec::new();
     }
     found(

@@ -37,7 +37,7 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
     };
     examination.check(STARTING_LOSS, start.findings(&prepared.model.source.folder.display().to_string()));
     if !fresh {
-        examination.check("swapped-labels", labels::swapped(prepared, &rows, &logits));
+        examination.check("swapped-labels", labels::swapped(prepared, &rows, &logits)?);
     }
     examination.check("gradients", gradients(prepared, &shop)?);
     Ok((loss, fresh.then_some(start.nothing)))

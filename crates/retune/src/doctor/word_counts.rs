@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use retune_data::Example;
+use rayon::prelude::*;
+use retune_data::{Example, Examples};
 
 use super::Finding;
 use super::rows::found;
+use crate::Result;
 
 /// Fewer rows than this tell nothing.
 const ENOUGH: usize = 100;
@@ -16,14 +18,15 @@ const MOST: usize = 20_000;
 /// Parts of the rows that take turns in being unseen.
 const FOLDS: usize = 5;
 
-pub(super) fn shuffled(train: &[Example], file: &str) -> Vec<Finding> {
-    // What relates two texts is not in their words; and only one class a row is counted here.
+pub(super) fn shuffled(train: &Examples, file: &str) -> Result<Vec<Finding>> {
+    // What relates two texts is not in their words; and only one class a row is counted here. Rows are alike in that.
     let countable = |example: &Example| example.pair.is_none() && example.class().is_some();
-    if train.len() < ENOUGH || !train.iter().all(countable) {
-        return Vec::new();
+    if train.len() < ENOUGH || !train.get(0)?.as_ref().is_some_and(countable) {
+        return Ok(Vec::new());
     }
     // Every k-th row, so that a sorted file gives all its labels.
-    let rows: Vec<&Example> = train.iter().step_by(train.len().div_ceil(MOST)).collect();
+    let rows = train.iter().step_by(train.len().div_ceil(MOST));
+    let rows = rows.collect::<std::result::Result<Vec<Example>, _>>()?;
     let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
     for example in &rows {
         let next = numbers.len();
@@ -35,14 +38,15 @@ pub(super) fn shuffled(train: &[Example], file: &str) -> Vec<Finding> {
     labels.iter().for_each(|label| counts[*label] += 1);
     let largest = counts.iter().max().copied().unwrap_or_default() as f64 / rows.len() as f64;
     let texts: Vec<Vec<String>> = rows.iter().map(|example| words(&example.text)).collect();
-    let right = (0..FOLDS).map(|fold| right(&texts, &labels, numbers.len(), fold)).sum::<usize>();
+    let right =
+        (0..FOLDS).into_par_iter().map(|fold| right(&texts, &labels, numbers.len(), fold)).sum::<usize>();
     // Who knows nothing does best by always saying the most frequent label.
     let (n, expected) = (rows.len() as f64, largest);
     let accuracy = right as f64 / n;
     if accuracy > expected + 3.0 * (expected * (1.0 - expected) / n).sqrt() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    found(
+    Ok(found(
         "shuffled-labels",
         format!(
             "the labels do not seem to depend on the texts: word counts are right on {:.1}% of unseen rows, and guessing \
@@ -54,7 +58,7 @@ pub(super) fn shuffled(train: &[Example], file: &str) -> Vec<Finding> {
         Vec::new(),
         "a column that was sorted or joined wrongly looks like this; training would only learn rows by heart",
         "read a few rows: does each label fit its text? is it the right --label-column?".into(),
-    )
+    ))
 }
 
 /// Words in lower case; letters that stand for words by themselves are words.
@@ -109,8 +113,8 @@ fn right(texts: &[Vec<String>], labels: &[usize], classes: usize, fold: usize) -
 mod tests {
     use super::*;
 
-    fn rows(label: impl Fn(usize) -> &'static str) -> Vec<Example> {
-        (0..120)
+    fn rows(label: impl Fn(usize) -> &'static str, count: usize) -> Examples {
+        (0..count)
             .map(|row| Example {
                 row: row as u64,
                 line: row as u64 + 2,
@@ -122,19 +126,22 @@ mod tests {
                 pair: None,
                 label: Some(retune_data::Label::Class(label(row).into())),
             })
-            .collect()
+            .collect::<Vec<_>>()
+            .into()
     }
 
     #[test]
     fn labels_that_follow_the_words_are_no_finding() {
-        assert!(shuffled(&rows(|row| ["a", "b", "c"][row % 3]), "file").is_empty());
+        assert!(shuffled(&rows(|row| ["a", "b", "c"][row % 3], 120), "file").unwrap().is_empty());
     }
 
     #[test]
     fn labels_that_do_not_are_one() {
-        let found = shuffled(&rows(|row| ["a", "b", "c"][row * row / 5 % 7 % 3]), "file");
+        let found = shuffled(&rows(|row| ["a", "b", "c"][row * row / 5 % 7 % 3], 120), "file").unwrap();
         assert_eq!(found.len(), 1);
         // Too few rows to tell, or a matter of two texts.
-        assert!(shuffled(&rows(|row| ["a", "b", "c"][row * row / 5 % 7 % 3])[..90], "file").is_empty());
+        assert!(
+            shuffled(&rows(|row| ["a", "b", "c"][row * row / 5 % 7 % 3], 90), "file").unwrap().is_empty()
+        );
     }
 }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use retune_data::{Example, GoldAnswer, Label, LabelMap, Tokens};
+use retune_data::{Example, Examples, GoldAnswer, Label, LabelMap, Tokens};
 use retune_metrics::Bootstrap;
 use retune_model::tokenizer::Tokenizer;
 use retune_tensor::{Device, Tape, Tensor, Var};
@@ -23,20 +23,21 @@ fn example(row: u64, text: &str, answers: &[&str]) -> Example {
     }
 }
 
-fn examples() -> Vec<Example> {
+fn examples() -> Examples {
     vec![
         example(0, TEXT, &["payment", "my payment"]),
         example(1, TEXT, &[]),
         // Its place is not known, so nothing is learnt from it; its words still tell what is right.
         example(2, "my card is lost", &["my money"]),
     ]
+    .into()
 }
 
 fn form(thresholds: Thresholds) -> Extractive {
     Extractive::new(LabelMap::of_answers(), thresholds, SETTINGS)
 }
 
-fn tokens(form: &Extractive, examples: &[Example]) -> Tokens {
+fn tokens(form: &Extractive, examples: &Examples) -> Tokens {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/tokenizer/uncased");
     form.tokens(examples, &Tokenizer::open(folder).unwrap(), 18).unwrap()
 }
@@ -54,10 +55,10 @@ fn logits(tokens: &Tokens, row: usize, text: &str, answer: &str) -> Vec<f32> {
 }
 
 /// What a model says that has these answers in mind.
-fn said(tokens: &Tokens, examples: &[Example], answers: &[&str]) -> Vec<Vec<f32>> {
+fn said(tokens: &Tokens, examples: &Examples, answers: &[&str]) -> Vec<Vec<f32>> {
     let row = |row: usize| {
         let example = tokens.example(row);
-        logits(tokens, row, &examples[example].text, answers[example])
+        logits(tokens, row, &examples.get(example).unwrap().unwrap().text, answers[example])
     };
     (0..tokens.len()).map(row).collect()
 }
@@ -105,10 +106,10 @@ fn answers_are_told_with_their_places() {
     let (form, examples) = (form(Thresholds::Set(vec![0.0])), examples());
     let tokens = tokens(&form, &examples);
     let each = said(&tokens, &examples, &["my payment", "", "card"]);
-    let mut together = form.decode(&examples, &tokens);
+    let mut together = form.decode(&examples, &tokens).unwrap();
     let rows: Vec<usize> = (0..tokens.len()).collect();
     let all: Vec<Answered> = together.add(&rows, &each.concat());
-    let mut alone = form.decode(&examples, &tokens);
+    let mut alone = form.decode(&examples, &tokens).unwrap();
     let one_by_one: Vec<Answered> = rows.iter().flat_map(|row| alone.add(&[*row], &each[*row])).collect();
     assert_eq!(all, one_by_one);
     let spans: Vec<(String, Option<usize>, Option<usize>)> = all
@@ -158,7 +159,7 @@ fn the_threshold_is_tuned_and_mistakes_are_told() {
 fn without_a_threshold_there_is_always_an_answer() {
     let (form, examples) = (form(Thresholds::Set(vec![f32::INFINITY])), examples());
     let tokens = tokens(&form, &examples);
-    let mut decode = form.decode(&examples, &tokens);
+    let mut decode = form.decode(&examples, &tokens).unwrap();
     for (row, logits) in said(&tokens, &examples, &["", "", ""]).iter().enumerate() {
         for answered in decode.add(&[row], logits) {
             let Answer::Span { answer, n_best, .. } = answered.answer else { return };
@@ -170,12 +171,13 @@ fn without_a_threshold_there_is_always_an_answer() {
 #[test]
 fn chinese_answers_are_compared_by_characters() {
     let form = form(Thresholds::Set(vec![f32::INFINITY]));
-    let examples = [example(0, "中国卡丢了 the card", &["中国卡"])];
+    let text = "中国卡丢了 the card";
+    let examples: Examples = vec![example(0, text, &["中国卡"])].into();
     let tokens = tokens(&form, &examples);
     let targets = form.targets(&examples, &tokens, Path::new("f"), LossOptions::default()).unwrap();
     assert!(targets.said()[0].contains("by characters"));
     let mut score = targets.score(Scoring::default());
-    (0..tokens.len()).for_each(|row| score.add(&[row], &logits(&tokens, row, &examples[0].text, "中国")));
+    (0..tokens.len()).for_each(|row| score.add(&[row], &logits(&tokens, row, text, "中国")));
     let f1 = score.measure(None).metrics.get("f1").unwrap();
     assert!((f1 - 0.8).abs() < 1e-9, "{f1}");
 }
