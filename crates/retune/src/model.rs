@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use retune_adapt::Options;
@@ -39,6 +40,8 @@ pub struct TextModel {
     pub applied: Applied,
     /// What is trained beside.
     pub also: Vec<ParamId>,
+    /// What of the pooler the method would have left as it was.
+    pub pooler: Vec<ParamId>,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
     pub fresh: Vec<String>,
     /// What flows through its blocks.
@@ -57,6 +60,8 @@ pub(crate) struct Adjustment<'a> {
     pub options: &'a Options,
     /// What is trained beside, by patterns of names.
     pub train_also: &'a [String],
+    /// Whether the pooler is trained too, whatever the method.
+    pub train_pooler: bool,
     /// What is learnt.
     pub task: &'static dyn Task,
     /// What its logits mean.
@@ -93,6 +98,7 @@ impl TextModel {
                 method,
                 options: &options,
                 train_also: &[],
+                train_pooler: false,
                 task,
                 form,
                 keep_head: true,
@@ -144,6 +150,7 @@ impl TextModel {
             None => method.apply(&mut model, options)?,
         };
         applied.train_also(&mut model, &chosen)?;
+        let pooler = if adjustment.train_pooler { applied.train_pooler(&mut model) } else { Vec::new() };
         let kept: Option<Vec<ParamId>> = match &applied {
             Applied::Model if adjustment.finished => Some(Vec::new()),
             // Its frozen weights are part of the result, which is to hold them as they came.
@@ -168,10 +175,18 @@ impl TextModel {
             method,
             applied,
             also: chosen,
+            pooler,
             fresh,
             dtype: adjustment.dtype,
             unused: loaded.unused,
         })
+    }
+
+    /// The names of its head's parameters among `parameters`, pooler included.
+    pub(crate) fn head(&self, parameters: &Parameters) -> BTreeSet<String> {
+        let below = self.network.encoder().head_parameters();
+        let ids = self.network.classifier().parameters().into_iter().chain(below);
+        ids.map(|id| parameters.get(id).name.clone()).collect()
     }
 
     /// Whether its last layer was drawn anew, and so knows nothing.
@@ -259,6 +274,12 @@ impl TextModel {
         if !self.also.is_empty() {
             let count: usize = self.also.iter().map(|id| self.parameters.get(*id).value.len()).sum();
             said.push(format!("trained beside: {count} parameters in {} tensors", self.also.len()));
+        }
+        if !self.pooler.is_empty() {
+            said.push(
+                "the pooler is trained with the head; --train-pooler false leaves it as the base has it"
+                    .into(),
+            );
         }
         let unused: Vec<_> = self.unused.iter().filter(|name| !name.ends_with("position_ids")).collect();
         if let Some(first) = unused.first() {

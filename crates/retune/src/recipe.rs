@@ -107,6 +107,7 @@ pub(crate) fn prepare<'a>(
 
     // 3. Adjust its structure: the task's head, the method's parameters.
     let model = adjust(source, device, &resolved, &examples, keep_head)?;
+    resolved.choose_head_rate(&model, listener);
     let max_length = model.max_length(settings.max_length)?;
     let encode = |rows, path, loss| dataset::rows(rows, path, &model, max_length, loss);
     let train_path = resolved.train_path();
@@ -134,6 +135,7 @@ fn adjust(
         method: resolved.method,
         options: &resolved.options,
         train_also: &resolved.train_also,
+        train_pooler: resolved.train_pooler,
         task: examples.task,
         form: resolved.form(examples)?,
         keep_head,
@@ -229,7 +231,7 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     let steps = plan.total_steps(run_settings.epochs);
     let during = during_training(&model, &parameters, &resolved, steps)?;
     let mut shop = TaskWorkshop {
-        rates: resolved.layer_rates(&parameters),
+        rates: Some(resolved.rates(&model, &parameters)),
         checkpoints: Some(checkpoints),
         during,
         ..TaskWorkshop::new(&model, &train_rows, &eval_rows)

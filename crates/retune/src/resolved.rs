@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use crate::dataset::{self, Examples};
 use crate::every::{eval_every, save_every};
 use crate::labelling::AskedThresholds;
-use crate::layer_rates::LayerRates;
 use crate::listener::Listener;
-use crate::{Error, Result, Source, TrainSettings, choices, inputs, labelling};
+use crate::rates::{LayerRates, NEW_HEAD, Rates};
+use crate::{Error, Result, Source, TextModel, TrainSettings, choices, inputs, labelling};
 
 pub(crate) struct Resolved<'a> {
     given: &'a TrainSettings,
@@ -26,6 +26,8 @@ pub(crate) struct Resolved<'a> {
     pub options: Options,
     /// Patterns of parameters that are trained beside.
     pub train_also: Vec<String>,
+    /// Whether the pooler is, too.
+    pub train_pooler: bool,
     pub dropout: Option<f32>,
     /// What flows through the model.
     pub dtype: DType,
@@ -35,6 +37,8 @@ pub(crate) struct Resolved<'a> {
     pub class_weights: Option<String>,
     pub loss: LossOptions,
     pub keep: Option<String>,
+    /// The learning rate of the head; the model says it where nobody does.
+    pub head_learning_rate: f64,
     pub layer_decay: f64,
     pub keep_checkpoints: usize,
     /// All that the trainer is told; when to evaluate and what to keep depend on whether there are rows for it.
@@ -59,7 +63,10 @@ impl<'a> Resolved<'a> {
             listener.say(&format!("learning rate {learning_rate}: the usual one of {}", method.name()));
         }
         // As it will be used: a number that f32 rounds to 0, 1 or infinity is one.
-        number("learning-rate", learning_rate, |x| x as f32 > 0.0 && (x as f32).is_finite(), "above 0")?;
+        let rate = |x: f64| x as f32 > 0.0 && (x as f32).is_finite();
+        number("learning-rate", learning_rate, rate, "above 0")?;
+        let head_learning_rate = given.head_learning_rate.unwrap_or(learning_rate);
+        number("head-learning-rate", head_learning_rate, rate, "above 0")?;
         number(
             "epochs",
             given.epochs.unwrap_or(3.0),
@@ -128,6 +135,7 @@ impl<'a> Resolved<'a> {
             method,
             options: Options(given.method_options.clone()),
             train_also: patterns(given.train_also.as_deref()),
+            train_pooler: given.train_pooler.unwrap_or(true),
             dropout: given.model_dropout.map(|dropout| dropout as f32),
             dtype: given.model.asked_precision()?,
             batching,
@@ -139,6 +147,7 @@ impl<'a> Resolved<'a> {
                 label_smoothing: label_smoothing as f32,
             },
             keep: keep.map(str::to_string),
+            head_learning_rate,
             layer_decay,
             keep_checkpoints: at_least_1("keep-checkpoints", given.keep_checkpoints.unwrap_or(2))?,
             train: Settings {
@@ -222,10 +231,33 @@ impl<'a> Resolved<'a> {
         Ok(settings)
     }
 
-    /// The share of the learning rate that each parameter gets, where layers differ in it.
-    pub fn layer_rates(&self, parameters: &Parameters) -> Option<LayerRates> {
-        let names = || parameters.iter().map(|(_, parameter)| parameter.name.as_str());
-        (self.layer_decay < 1.0).then(|| LayerRates::new(self.layer_decay, names()))
+    /// Chooses the learning rate of the head, where nobody said: a higher one if it was drawn anew and something else is
+    /// trained too. Says so.
+    pub fn choose_head_rate(&mut self, model: &TextModel, listener: &mut dyn Listener) {
+        let learning_rate = self.train.learning_rate;
+        let head = model.head(&model.parameters);
+        let alone = model.parameters.trainable().all(|(_, parameter)| head.contains(&parameter.name));
+        if self.given.head_learning_rate.is_some()
+            || alone
+            || !model.has_fresh_head()
+            || learning_rate >= NEW_HEAD
+        {
+            return;
+        }
+        self.head_learning_rate = NEW_HEAD;
+        listener.say(&format!(
+            "learning rate of the head {NEW_HEAD}: it is new; --head-learning-rate changes that"
+        ));
+    }
+
+    /// The share of the learning rate that each of `parameters` gets, which are those of `model`.
+    pub fn rates(&self, model: &TextModel, parameters: &Parameters) -> Rates {
+        let names = parameters.iter().map(|(_, parameter)| parameter.name.as_str());
+        Rates {
+            head: model.head(parameters),
+            head_share: self.head_learning_rate / self.train.learning_rate,
+            layers: (self.layer_decay < 1.0).then(|| LayerRates::new(self.layer_decay, names)),
+        }
     }
 
     /// Which rows are seen when.
@@ -353,10 +385,12 @@ impl<'a> Resolved<'a> {
         json!({
             "method_options": self.options.0,
             "train_also": self.given.train_also,
+            "train_pooler": self.train_pooler,
             "epochs": epochs,
             "batching": self.batching,
             "accumulation": self.accumulation,
             "learning_rate": learning_rate,
+            "head_learning_rate": self.head_learning_rate,
             "layer_decay": self.layer_decay,
             "schedule": schedule,
             "warmup": warmup,

@@ -174,6 +174,19 @@ pub struct TrainSettings {
     /// Train these parameters of the model as well, by parts of their names: norms, layer.5, *.bias, pooler
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAMES"))]
     pub train_also: Option<String>,
+    /// Train the pooler under the classifier whatever the method; false leaves that to the method, and adapters then keep
+    /// the base's, as in peft [default: true]
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            long,
+            value_name = "true|false",
+            hide_possible_values = true,
+            help_heading = "Method",
+            hide_short_help = true
+        )
+    )]
+    pub train_pooler: Option<bool>,
     /// The folder for the result
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR", help_heading = "Run"))]
     pub output: Option<PathBuf>,
@@ -297,6 +310,13 @@ pub struct TrainSettings {
     /// Refuse to train while the first look finds anything wrong
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run", hide_short_help = true))]
     pub strict: Option<bool>,
+    /// That of the head, classifier and pooler [default: 0.003 for a new head, or --learning-rate where that is higher; else
+    /// --learning-rate]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "RATE", help_heading = "Training", hide_short_help = true)
+    )]
+    pub head_learning_rate: Option<f64>,
     /// The rate of each layer, as a share of that of the one above it, such as 0.9 [default: 1, the same for all]
     #[cfg_attr(
         feature = "clap",

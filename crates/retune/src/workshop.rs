@@ -12,7 +12,7 @@ use retune_train::{Checkpoint, Evaluated, Optimiser, State, Workshop};
 use crate::artefact::save_tensors;
 use crate::checkpoints::Checkpoints;
 use crate::evaluate::{self, Evaluation};
-use crate::layer_rates::LayerRates;
+use crate::rates::Rates;
 use crate::{Error, TextModel};
 
 /// The training of one model for one task.
@@ -22,8 +22,8 @@ pub(crate) struct TaskWorkshop<'a> {
     pub eval: Option<&'a TaskRows>,
     /// Where the best weights are kept, and all that the training needs to go on; nothing is kept without it.
     pub checkpoints: Option<Checkpoints>,
-    /// The shares of the learning rate, where layers differ in it.
-    pub rates: Option<LayerRates>,
+    /// The shares of the learning rate, where parameters differ in it.
+    pub rates: Option<Rates>,
     /// What the method does beside having parameters.
     pub during: Option<Box<dyn DuringTraining>>,
     /// The evaluation of the latest weights.

@@ -18,7 +18,7 @@ impl Method for Head {
         "Peters et al. 2019, To tune or not to tune?"
     }
     fn learning_rate(&self) -> f64 {
-        1e-3
+        3e-3
     }
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError> {
         options.parse::<super::NoOptions>(self.name(), self.options())?;

@@ -53,7 +53,7 @@ impl Method for PrefixTuning {
         ]
     }
     fn learning_rate(&self) -> f64 {
-        5e-3
+        1e-3
     }
 
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError> {

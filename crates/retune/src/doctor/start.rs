@@ -193,8 +193,8 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     const FALLS: f64 = 0.98;
     const LEARNT: f64 = 0.7;
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
-    let rates = prepared.resolved.layer_rates(&parameters);
-    let shop = TaskWorkshop { rates, ..prepared.workshop(&parameters)? };
+    let rates = prepared.resolved.rates(&prepared.model, &parameters);
+    let shop = TaskWorkshop { rates: Some(rates), ..prepared.workshop(&parameters)? };
     let rows = spread(prepared.train_rows.tokens.len(), 8);
     let settings = &prepared.resolved.train;
     let mut optimiser =

@@ -1,4 +1,28 @@
-//! Layer-wise learning rates: what lies deeper is more general, and is changed less.
+//! Which share of the learning rate each parameter gets: a new head learns at a rate of its own, and what lies deeper is
+//! more general, and is changed less.
+
+use std::collections::BTreeSet;
+
+/// The rate of a head that was drawn anew, where nobody says: it begins as noise, whatever the method, and at the rate of
+/// pretrained weights a few hundred steps hardly move it.
+pub(crate) const NEW_HEAD: f64 = 0.003;
+
+/// The shares of all parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rates {
+    /// The names of the head's parameters, and their share.
+    pub head: BTreeSet<String>,
+    pub head_share: f64,
+    pub layers: Option<LayerRates>,
+}
+
+impl Rates {
+    /// The share of the parameter `name`.
+    pub fn of(&self, name: &str) -> f64 {
+        let head = if self.head.contains(name) { self.head_share } else { 1.0 };
+        self.layers.as_ref().map_or(1.0, |layers| layers.of(name)) * head
+    }
+}
 
 /// How much of the learning rate each parameter gets: `decay` to the power of its depth (Clark et al. 2020, ELECTRA; the
 /// depths are those of Bao et al. 2021, BEiT).
@@ -39,6 +63,17 @@ fn layer(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_has_its_own_share() {
+        let layers = LayerRates::new(0.5, ["layer.1.bias", "bert.pooler.dense.bias"].into_iter());
+        let head = BTreeSet::from(["bert.pooler.dense.bias".to_string()]);
+        let rates = Rates { head, head_share: 30.0, layers: Some(layers) };
+        assert_eq!(
+            ["layer.1.bias", "bert.pooler.dense.bias", "other"].map(|name| rates.of(name)),
+            [0.5, 30.0, 1.0]
+        );
+    }
 
     #[test]
     fn rates_fall_from_the_head_to_the_embeddings() {
