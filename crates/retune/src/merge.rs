@@ -55,6 +55,7 @@ pub fn merge(
         encoder: model.network.encoder(),
         classifier: model.network.classifier(),
         fresh: &model.fresh,
+        trains_pooler: false,
         tokenizer: Some(&model.tokenizer),
         seed: Key::new(0),
     })?;

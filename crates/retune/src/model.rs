@@ -40,8 +40,8 @@ pub struct TextModel {
     pub applied: Applied,
     /// What is trained beside.
     pub also: Vec<ParamId>,
-    /// What of the pooler the method would have left as it was.
-    pub pooler: Vec<ParamId>,
+    /// Whether it has a pooler that an adapter would have left as it was.
+    pub with_pooler: bool,
     /// Names of the tensors that neither the base nor an adapter has: they were drawn anew.
     pub fresh: Vec<String>,
     /// What flows through its blocks.
@@ -141,6 +141,7 @@ impl TextModel {
             encoder: network.encoder(),
             classifier: network.classifier(),
             fresh: &loaded.fresh,
+            trains_pooler: adjustment.train_pooler,
             tokenizer: Some(&tokenizer),
             seed: key,
         };
@@ -150,7 +151,10 @@ impl TextModel {
             None => method.apply(&mut model, options)?,
         };
         applied.train_also(&mut model, &chosen)?;
-        let pooler = if adjustment.train_pooler { applied.train_pooler(&mut model) } else { Vec::new() };
+        let base_has = |id| !loaded.fresh.contains(&model.parameters.get(id).name);
+        let with_pooler = adjustment.train_pooler
+            && matches!(applied, Applied::Adapter(_))
+            && model.pooler().into_iter().any(base_has);
         let kept: Option<Vec<ParamId>> = match &applied {
             Applied::Model if adjustment.finished => Some(Vec::new()),
             // Its frozen weights are part of the result, which is to hold them as they came.
@@ -175,7 +179,7 @@ impl TextModel {
             method,
             applied,
             also: chosen,
-            pooler,
+            with_pooler,
             fresh,
             dtype: adjustment.dtype,
             unused: loaded.unused,
@@ -275,7 +279,7 @@ impl TextModel {
             let count: usize = self.also.iter().map(|id| self.parameters.get(*id).value.len()).sum();
             said.push(format!("trained beside: {count} parameters in {} tensors", self.also.len()));
         }
-        if !self.pooler.is_empty() {
+        if self.with_pooler {
             said.push(
                 "the pooler is trained with the head; --train-pooler false leaves it as the base has it"
                     .into(),

@@ -135,7 +135,7 @@ impl<'a> Resolved<'a> {
             method,
             options: Options(given.method_options.clone()),
             train_also: patterns(given.train_also.as_deref()),
-            train_pooler: given.train_pooler.unwrap_or(true),
+            train_pooler: given.train_pooler.unwrap_or(source.adapter.is_none()),
             dropout: given.model_dropout.map(|dropout| dropout as f32),
             dtype: given.model.asked_precision()?,
             batching,

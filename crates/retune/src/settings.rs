@@ -175,7 +175,7 @@ pub struct TrainSettings {
     #[cfg_attr(feature = "clap", arg(long, value_name = "NAMES"))]
     pub train_also: Option<String>,
     /// Train the pooler under the classifier whatever the method; false leaves that to the method, and adapters then keep
-    /// the base's, as in peft [default: true]
+    /// the base's, as in peft [default: true; an adapter goes on with what it has]
     #[cfg_attr(
         feature = "clap",
         arg(

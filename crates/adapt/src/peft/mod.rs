@@ -187,6 +187,9 @@ pub struct Model<'a> {
     pub classifier: &'a Linear,
     /// Names of the tensors that the base lacked: they are trained by every method.
     pub fresh: &'a [String],
+    /// Whether every method trains what lies under the classifier too. It is pretrained for an end of its own, and in models
+    /// of sentences it is a leftover; `peft` keeps it.
+    pub trains_pooler: bool,
     /// Its tokenizer, where there is one.
     pub tokenizer: Option<&'a Tokenizer>,
     /// What new weights are drawn from.
@@ -200,22 +203,36 @@ impl Model<'_> {
     }
 
     /// Marks the classifier as trained, and whatever the base lacked: without training these are noise. The classifier
-    /// is every module whose name ends so, as `peft` takes it: all of RoBERTa's head, but not BERT's pooler.
+    /// is every module whose name ends so, as `peft` takes it: all of RoBERTa's head, but BERT's pooler only where that is
+    /// asked for.
     pub fn train_head(&mut self) {
         for id in self.classifier.parameters() {
             self.train(id);
         }
-        let classifier = self.module(self.classifier.weight);
         for id in self.encoder.head_parameters() {
-            if self.module(id).ends_with(&classifier) {
+            if self.is_classifier(id) {
                 self.train(id);
             }
+        }
+        if self.trains_pooler {
+            self.pooler().into_iter().for_each(|id| self.train(id));
         }
         for name in self.fresh {
             if let Some(id) = self.parameters.find(name) {
                 self.train(id);
             }
         }
+    }
+
+    /// What of the head is no part of the classifier, and has no hook.
+    pub fn pooler(&self) -> Vec<ParamId> {
+        let hooked = |id| self.hooks.linear(sites::layer(&self.parameters.get(id).name)).is_some();
+        let below = self.encoder.head_parameters().into_iter();
+        below.filter(|id| !self.is_classifier(*id) && !hooked(*id)).collect()
+    }
+
+    fn is_classifier(&self, id: ParamId) -> bool {
+        self.module(id).ends_with(&self.module(self.classifier.weight))
     }
 
     /// Marks the layers under the classifier as trained, pretrained or not: the pooler, or what the family has for it.

@@ -76,27 +76,11 @@ impl Applied {
                 )));
             }
         }
-        self.train_and_save(model, chosen);
-        Ok(())
-    }
-
-    /// Trains and saves the layers under the classifier too, but for those that the method has changed, and gives what was
-    /// not trained before. A pooler is pretrained for an end of its own, and in models of sentences it is a leftover.
-    pub fn train_pooler(&mut self, model: &mut Model<'_>) -> Vec<ParamId> {
-        let left = |id: &ParamId| {
-            let parameter = model.parameters.get(*id);
-            !parameter.trainable && model.hooks.linear(sites::layer(&parameter.name)).is_none()
-        };
-        let chosen: Vec<ParamId> = model.encoder.head_parameters().into_iter().filter(left).collect();
-        self.train_and_save(model, &chosen);
-        chosen
-    }
-
-    fn train_and_save(&mut self, model: &mut Model<'_>, chosen: &[ParamId]) {
         chosen.iter().for_each(|id| model.train(*id));
         if let Applied::Adapter(adapter) = self {
             adapter.add_modules(model, chosen);
         }
+        Ok(())
     }
 }
 

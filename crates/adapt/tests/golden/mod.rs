@@ -89,6 +89,7 @@ impl Case {
             encoder: classifier.encoder(),
             classifier: classifier.classifier(),
             fresh: &loaded.fresh,
+            trains_pooler: false,
             tokenizer: None,
             seed,
         })?;
@@ -103,6 +104,7 @@ impl Case {
             encoder: self.classifier.encoder(),
             classifier: self.classifier.classifier(),
             fresh: &self.fresh,
+            trains_pooler: false,
             tokenizer: None,
             seed: Key::new(3),
         })

@@ -1,12 +1,12 @@
 use std::path::PathBuf;
 
 use retune::combine::{Report, Request, combine};
-use retune::{Combination, FileSettings, ModelSettings, nearest};
+use retune::{Combination, ModelSettings, nearest};
 
 use crate::failure::Failure;
 use crate::output::{Output, difference, table};
 use crate::progress::Progress;
-use crate::verbs;
+use crate::verbs::{self, Made};
 
 /// A weighted sum of LoRAs of one base, as one LoRA
 ///
@@ -48,24 +48,13 @@ pub(crate) struct Args {
     /// Use adapters on a base whose weights are not those they were trained on
     #[arg(long)]
     allow_other_base: bool,
-    /// The folder for the adapter
-    #[arg(long, value_name = "DIR")]
-    output: PathBuf,
-    /// Replace a result that is there
-    #[arg(long)]
-    overwrite: bool,
-    /// Rows to measure the difference on; may be given several times [default: random tokens]
-    #[arg(long, value_name = "FILE")]
-    data: Vec<PathBuf>,
     #[command(flatten)]
-    file: FileSettings,
-    /// Threads; they change the speed and nothing else [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    made: Made,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    verbs::use_threads(args.threads)?;
+    let made = &args.made;
+    verbs::use_threads(made.threads)?;
     let weighted: Vec<(String, f64)> =
         args.adapters.iter().map(|text| weighted(text)).collect::<Result<_, _>>()?;
     let head = match &args.head {
@@ -98,17 +87,17 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         combination: &combination,
         name: &args.combination,
         head,
-        output: &args.output,
-        overwrite: args.overwrite,
+        output: &made.output,
+        overwrite: made.overwrite,
     };
-    let report = combine(&request, &args.data, &args.file)?;
+    let report = combine(&request, &made.data, &made.file)?;
     output.say(&format!("- the head is that of {}: heads are not added", report.head.display()));
     if !report.left_out.is_empty() {
         let names = report.left_out.join(", ");
         output.say(&format!("- of the other adapters these are left out: {names}"));
     }
     output.result(&report, || text(&report))?;
-    let folder = args.output.display();
+    let folder = made.output.display();
     output.say("next:");
     output.say(&format!("  retune evaluate --model {folder} --data TEST.csv    nobody knows how good it is"));
     Ok(())

@@ -1,12 +1,10 @@
-use std::path::PathBuf;
-
+use retune::ModelSettings;
 use retune::merge::{Merged, merge};
-use retune::{FileSettings, ModelSettings};
 
 use crate::failure::Failure;
 use crate::output::{Output, difference, table};
 use crate::progress::Progress;
-use crate::verbs;
+use crate::verbs::{self, Made};
 
 /// An adapter and its base as one model, at no cost at inference
 #[derive(clap::Args)]
@@ -17,28 +15,17 @@ examples:
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelSettings,
-    /// The folder for the model
-    #[arg(long, value_name = "DIR")]
-    output: PathBuf,
-    /// Replace a result that is there
-    #[arg(long)]
-    overwrite: bool,
-    /// Rows to measure the difference on; may be given several times [default: random tokens]
-    #[arg(long, value_name = "FILE")]
-    data: Vec<PathBuf>,
     #[command(flatten)]
-    file: FileSettings,
-    /// Threads; they change the speed and nothing else [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    made: Made,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
-    verbs::use_threads(args.threads)?;
+    let made = &args.made;
+    verbs::use_threads(made.threads)?;
     let local = retune::fetch(&args.model, &mut Progress::new(output))?;
-    let merged = merge(&local, &args.output, args.overwrite, &args.data, &args.file)?;
+    let merged = merge(&local, &made.output, made.overwrite, &made.data, &made.file)?;
     output.result(&merged, || text(&merged))?;
-    let folder = args.output.display();
+    let folder = made.output.display();
     output.say("next:");
     output.say(&format!("  retune predict --model {folder} --text \"...\"    it needs its base no more"));
     Ok(())

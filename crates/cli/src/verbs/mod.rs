@@ -11,7 +11,30 @@ pub(crate) mod plan;
 pub(crate) mod predict;
 pub(crate) mod train;
 
+use std::path::PathBuf;
+
+use retune::FileSettings;
+
 use crate::failure::Failure;
+
+/// What is said of a model that is made of others: where it goes, and what it is held to them on.
+#[derive(clap::Args)]
+pub(crate) struct Made {
+    /// The folder for the result
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Replace a result that is there
+    #[arg(long)]
+    overwrite: bool,
+    /// Rows to measure the difference on; may be given several times [default: random tokens]
+    #[arg(long, value_name = "FILE")]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    file: FileSettings,
+    /// Threads; they change the speed and nothing else [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
 
 /// Gives the work this many threads; all cores where nothing is said. The result is the same for any number.
 pub(crate) fn use_threads(threads: Option<usize>) -> Result<(), Failure> {

@@ -196,6 +196,7 @@ impl Bench {
             encoder: classifier.encoder(),
             classifier: classifier.classifier(),
             fresh: &fresh,
+            trains_pooler: false,
             tokenizer: None,
             seed: key,
         };

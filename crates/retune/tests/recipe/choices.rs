@@ -102,6 +102,7 @@ fn one_step(
         epochs: Some(1.0),
         // The weights stay where they are, so that the result's logits are those of the step.
         learning_rate: Some(1e-12),
+        head_learning_rate: Some(1e-12),
         warmup: Some(0.0),
         model_dropout: Some(0.0),
         ..settings(tiny, "full", output)
@@ -206,6 +207,46 @@ fn rows_that_cannot_be_parted_are_all_trained_on() {
         "{:?}",
         ear.said
     );
+}
+
+#[test]
+fn a_new_head_has_a_rate_of_its_own_and_the_pooler_with_it() {
+    let tiny = Tiny::new();
+    let card = |output: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(tiny.path(output).join("retune.json")).unwrap()).unwrap()
+    };
+    let saved = |output: &str| -> serde_json::Value {
+        let config = std::fs::read(tiny.path(output).join("adapter_config.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&config).unwrap()["modules_to_save"].clone()
+    };
+    let slow =
+        |method, output| TrainSettings { learning_rate: Some(1e-4), ..settings(&tiny, method, output) };
+    let (usual, ear) = train(&slow("lora", "usual")).unwrap();
+    assert!(ear.heard("learning rate of the head 0.003: it is new"), "{:?}", ear.said);
+    assert!(ear.heard("the pooler is trained with the head"), "{:?}", ear.said);
+    assert_eq!(
+        (&card("usual")["settings"]["head_learning_rate"], saved("usual")),
+        (&0.003.into(), serde_json::json!(["classifier", "pooler"]))
+    );
+
+    let as_peft =
+        TrainSettings { train_pooler: Some(false), head_learning_rate: Some(1e-4), ..slow("lora", "peft") };
+    let (left, ear) = train(&as_peft).unwrap();
+    assert!(!ear.heard("of the head") && !ear.heard("pooler"), "{:?}", ear.said);
+    assert_eq!(saved("peft"), serde_json::json!(["classifier"]));
+    let width = usual.trainable_parameters - left.trainable_parameters;
+    assert!((1..64).any(|n| n * n + n == width), "{width} is no pooler");
+    let one_rate = TrainSettings { head_learning_rate: Some(1e-4), ..slow("lora", "one-rate") };
+    assert_ne!(train(&one_rate).unwrap().1.losses(), train(&slow("lora", "again")).unwrap().1.losses());
+
+    // An adapter goes on as it is, at one rate.
+    let onward = TrainSettings { model: model(tiny.path("peft")), ..slow("lora", "onward") };
+    let (report, ear) = train(&onward).unwrap();
+    assert!(!ear.heard("of the head"), "{:?}", ear.said);
+    assert_eq!((report.trainable_parameters, saved("onward")), (left.trainable_parameters, saved("peft")));
+    // Where nothing else is trained, the rate is the head's.
+    train(&slow("head", "head")).unwrap();
+    assert_eq!(card("head")["settings"]["head_learning_rate"], 1e-4);
 }
 
 #[test]

@@ -276,7 +276,9 @@ fn eight_rows_are_learnt_with_the_rates_that_the_run_has() {
     let all = TrainSettings { learning_rate: Some(5e-4), ..healthy(&tiny) };
     assert!(of("overfit", &examined(&all)).is_empty());
     // The layers under the head stand still: where its own rate is small too, nothing is learnt.
-    let still = TrainSettings { learning_rate: Some(1e-5), layer_decay: Some(1e-6), ..all };
+    let rate = Some(1e-5);
+    let still =
+        TrainSettings { learning_rate: rate, head_learning_rate: rate, layer_decay: Some(1e-6), ..all };
     let finding = one("overfit", &examined(&still));
     assert!(finding.fix.contains("--layer-decay"), "{}", finding.fix);
 }

@@ -74,6 +74,7 @@ fn one_step(tiny: &Tiny, output: &str, settings: TrainSettings) -> (f64, Vec<Pre
         accumulation: Some(3),
         epochs: Some(1.0),
         learning_rate: Some(1e-12),
+        head_learning_rate: Some(1e-12),
         model_dropout: Some(0.0),
         shuffle: Some(false),
         output: Some(tiny.path(output)),
