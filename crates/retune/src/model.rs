@@ -189,7 +189,7 @@ impl TextModel {
     /// The names of its head's parameters among `parameters`, pooler included.
     pub(crate) fn head(&self, parameters: &Parameters) -> BTreeSet<String> {
         let below = self.network.encoder().head_parameters();
-        let ids = self.network.classifier().parameters().into_iter().chain(below);
+        let ids = self.network.classifier().parameters().chain(below);
         ids.map(|id| parameters.get(id).name.clone()).collect()
     }
 

@@ -69,10 +69,9 @@ mod tests {
         let layers = LayerRates::new(0.5, ["layer.1.bias", "bert.pooler.dense.bias"].into_iter());
         let head = BTreeSet::from(["bert.pooler.dense.bias".to_string()]);
         let rates = Rates { head, head_share: 30.0, layers: Some(layers) };
-        assert_eq!(
-            ["layer.1.bias", "bert.pooler.dense.bias", "other"].map(|name| rates.of(name)),
-            [0.5, 30.0, 1.0]
-        );
+        let bits = |rates: [f64; 3]| rates.map(f64::to_bits);
+        let found = ["layer.1.bias", "bert.pooler.dense.bias", "other"].map(|name| rates.of(name));
+        assert_eq!(bits(found), bits([0.5, 30.0, 1.0]));
     }
 
     #[test]
