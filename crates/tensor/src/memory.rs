@@ -71,12 +71,13 @@ pub fn resident() -> Option<Resident> {
     Some(Resident { current: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
 }
 
-/// About what the kernels hold beside tensors: on each thread packed rows and scores of a tile of an attention, and the
-/// packed operand of the largest product that [`Device::Meta`] has seen. The ledger does not see these, as they belong to
-/// no tensor.
+/// About what the kernels hold beside tensors: on each thread packed rows, and the operands and scores of the largest
+/// attention that [`Device::Meta`] has seen; and the packed operand of its largest product. The ledger does not see these,
+/// as they belong to no tensor.
 pub fn kernel_buffers() -> usize {
-    const A_THREAD: usize = 1 << 20;
-    A_THREAD * rayon::current_num_threads() + crate::backend::meta::workspace()
+    const A_THREAD: usize = 1 << 19;
+    let [product, attention] = crate::backend::meta::workspaces();
+    (A_THREAD + attention) * rayon::current_num_threads() + product
 }
 
 struct Ledger {

@@ -120,8 +120,8 @@ fn block(
         factors.update(*g, w, m, v);
     }
     let magnitudes = m.map(f32::abs);
-    *first_largest = math::max(&magnitudes[..n]);
-    *second_largest = math::max(&v[..n]);
+    *first_largest = math::max(&magnitudes[..n], |x| x);
+    *second_largest = math::max(&v[..n], |x| x);
     let (largest_m, largest_v) = (share(*first_largest), share(*second_largest));
     first.iter_mut().zip(&m[..n]).for_each(|(code, m)| *code = with_sign.code(m / largest_m));
     // A second moment that was rounded to 0 beside a first that was not would be a step of any size.

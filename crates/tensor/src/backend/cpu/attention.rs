@@ -1,34 +1,123 @@
 //! Attention over ragged rows: a row and a key head are one task, queries go through it in tiles, and no matrix larger
 //! than tile x row exists (after Dao et al. 2022: the backward computes the probabilities again from `lse`). A tile meets
 //! only the keys that one of its queries sees.
+//!
+//! Keys and values are packed once a task, as the right operands that they are. Left operands are read where they lie:
+//! queries in their tensor, probabilities in the order in which they were made.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::block;
+use super::gemm::{Left, Packed, Panels, Room, has_pairs, pack};
 use super::math::{self, sum, sum2};
 use super::parallel::{Disjoint, vectorised};
-use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Layout, Matrix, Product};
-use crate::dtype::{Element, Values};
+use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Layout, Matrix};
+use crate::dtype::{DType, Element, Values};
 
-/// Queries a tile.
-const TILE: usize = 64;
+/// Queries a tile: whole tiles of every kind of product.
+const TILE: usize = 48;
 
 thread_local! {
-    /// Scores and sums of this thread's task. It is taken out meanwhile, and grows to the most that was asked for.
-    static SCRATCH: RefCell<Vec<f32>> = RefCell::default();
+    /// Operands, scores and sums of this thread's task. It is taken out meanwhile, and grows to the most that was asked for.
+    static SCRATCH: RefCell<Room> = RefCell::default();
 }
 
-/// Runs `work` with `len` values of whatever was there.
-fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
+/// Runs `work` with so many values of 32 bits of whatever was there, each part from a cache line on.
+fn with_scratch<const PARTS: usize>(parts: [usize; PARTS], work: impl FnOnce([&mut [u32]; PARTS])) {
     let mut scratch = SCRATCH.take();
-    if scratch.len() < len {
-        scratch.resize(len, 0.0);
-    }
-    work(&mut scratch[..len]);
+    let mut rest = scratch.take::<u32>(total(&parts));
+    work(parts.map(|len| {
+        let (part, others) = std::mem::take(&mut rest).split_at_mut(len.next_multiple_of(16));
+        rest = others;
+        &mut part[..len]
+    }));
     SCRATCH.set(scratch);
+}
+
+fn total(parts: &[usize]) -> usize {
+    parts.iter().map(|len| len.next_multiple_of(16)).sum()
+}
+
+/// The bytes that a thread holds for the backward of such attention, which is more than its forward.
+pub(in crate::backend) fn workspace(
+    shape: AttentionShape,
+    layout: &Layout,
+    queries: &Layout,
+    dtype: DType,
+) -> usize {
+    let lengths = |layout: &Layout| -> Vec<usize> {
+        layout.cu_seqlens().windows(2).map(|ends| ends[1] - ends[0]).collect()
+    };
+    let rows = lengths(layout).into_iter().zip(lengths(queries));
+    let values = rows.map(|(length, queries)| {
+        let sizes = Sizes { shape, length, queries };
+        total(&if on_pairs(dtype) { sizes.backward::<u32>() } else { sizes.backward::<f32>() })
+    });
+    values.max().unwrap_or(0) * size_of::<u32>()
+}
+
+/// Whether products of such tensors are computed on pairs of bf16.
+fn on_pairs(dtype: DType) -> bool {
+    dtype == DType::Bf16 && has_pairs()
+}
+
+/// What a task's parts depend on.
+#[derive(Clone, Copy)]
+struct Sizes {
+    shape: AttentionShape,
+    /// The row's keys.
+    length: usize,
+    /// The row's queries.
+    queries: usize,
+}
+
+impl Sizes {
+    /// Keys or values as columns of a right operand.
+    fn columns<P: Packed>(&self) -> usize {
+        self.length.next_multiple_of(P::tile()[1]) * self.shape.head_size.div_ceil(P::VALUES)
+    }
+
+    /// The same as its depth.
+    fn depth<P: Packed>(&self) -> usize {
+        self.shape.head_size.next_multiple_of(P::tile()[1]) * self.length.div_ceil(P::VALUES)
+    }
+
+    fn rows(&self) -> usize {
+        TILE.min(self.queries)
+    }
+
+    /// The most keys that a tile of queries meets.
+    fn keys<P: Packed>(&self) -> usize {
+        let window = self.shape.window.unwrap_or(self.length).min(self.length);
+        self.length.min(self.rows() + 2 * window + P::tile()[1]).next_multiple_of(P::VALUES)
+    }
+
+    fn forward<P: Packed>(&self) -> [usize; 6] {
+        let (rows, keys, size) = (self.rows(), self.keys::<P>(), self.shape.head_size);
+        let asking = rows.next_multiple_of(P::tile()[0]) * size.div_ceil(P::VALUES);
+        [self.columns::<P>(), self.depth::<P>(), asking, rows * keys, rows * keys / P::VALUES, rows * size]
+    }
+
+    fn backward<P: Packed>(&self) -> [usize; 12] {
+        let (rows, keys, size) = (self.rows(), self.keys::<P>(), self.shape.head_size);
+        let [tall, wide] = P::tile();
+        [
+            self.columns::<P>(),
+            self.columns::<P>(),
+            self.depth::<P>(),
+            rows.next_multiple_of(tall) * size.div_ceil(P::VALUES),
+            size.next_multiple_of(wide) * rows.div_ceil(P::VALUES),
+            rows * keys,
+            rows * keys,
+            keys,
+            (rows.div_ceil(P::VALUES) * keys + tall).max(rows * keys / P::VALUES),
+            rows * size,
+            self.length * size,
+            self.length * size,
+        ]
+    }
 }
 
 /// One row of the batch and one of its key heads.
@@ -88,25 +177,25 @@ impl<'a> Task<'a> {
         self.shape.window.unwrap_or(self.length).min(self.length)
     }
 
-    /// The keys that some query of `tile` sees: what the first sees begins them, what the last sees ends them.
-    fn keys(&self, tile: &Range<usize>) -> Range<usize> {
-        self.seen(tile.start).start..self.seen(tile.end - 1).end
+    /// The keys that some query of `tile` sees: what the first sees begins them, what the last sees ends them. They begin
+    /// where a tile of packed keys does.
+    fn keys<P: Packed>(&self, tile: &Range<usize>) -> Range<usize> {
+        let start = self.seen(tile.start).start;
+        start - start % P::tile()[1]..self.seen(tile.end - 1).end
     }
 
-    /// The most scores that a tile has.
-    fn most_scores(&self) -> usize {
-        let rows = TILE.min(self.queries);
-        rows * self.length.min(rows + 2 * self.window())
+    fn sizes(&self) -> Sizes {
+        Sizes { shape: self.shape, length: self.length, queries: self.queries }
     }
 
     /// Queries `tile` of a `[queries, heads, head_size]` tensor.
-    fn queries(&self, values: Values<'a>, head: usize, tile: &Range<usize>) -> Matrix<'a> {
+    fn asking(&self, values: Values<'a>, head: usize, tile: &Range<usize>) -> Matrix<'a> {
         self.view(values, head, self.shape.heads, self.first_query + tile.start, tile.len())
     }
 
-    /// The row's `keys` of a `[tokens, kv_heads, head_size]` tensor.
-    fn entries(&self, values: Values<'a>, keys: &Range<usize>) -> Matrix<'a> {
-        self.view(values, self.kv_head, self.shape.kv_heads, self.start + keys.start, keys.len())
+    /// The row's keys of a `[tokens, kv_heads, head_size]` tensor.
+    fn entries(&self, values: Values<'a>) -> Matrix<'a> {
+        self.view(values, self.kv_head, self.shape.kv_heads, self.start, self.length)
     }
 
     fn view(&self, values: Values<'a>, head: usize, heads: usize, first: usize, rows: usize) -> Matrix<'a> {
@@ -125,24 +214,84 @@ impl<'a> Task<'a> {
         ((self.start + first) * self.shape.kv_heads + self.kv_head) * self.shape.head_size
     }
 
-    /// The scores of a tile, before they are scaled: `[tile, keys]`.
-    fn scores(&self, head: usize, tile: &Range<usize>, keys: &Range<usize>, scores: &mut [f32]) {
-        let left = self.queries(self.inputs.query, head, tile);
-        let right = self.entries(self.inputs.key, keys).t();
-        multiply(scores, keys.len(), left, right);
-    }
-
-    /// Drops probabilities of one query and the keys that it sees, and multiplies the others with `factor`.
+    /// Drops probabilities of one query and the keys that it sees.
     #[inline(always)]
-    fn drop(&self, head: usize, position: usize, factor: f32, values: &mut [f32]) {
+    fn drop(&self, head: usize, position: usize, values: &mut [f32]) {
         if let Some(dropout) = self.inputs.dropout {
             let key = dropout.key.with(head as u64);
-            dropout.mask(key, self.inputs.queries.counters()[self.first_query + position], factor, values);
+            dropout.mask(key, self.inputs.queries.counters()[self.first_query + position], 1.0, values);
+        }
+    }
+}
+
+/// The rows of a matrix as a right operand's columns: `[tile, depth, column]`.
+fn columns_of<P: Packed>(matrix: Matrix<'_>, out: &mut [P]) {
+    let depth = matrix.shape[1].div_ceil(P::VALUES);
+    pack(matrix, 1.0, P::tile()[1], [0, depth], out);
+}
+
+/// The rows of a matrix as a left operand: where they lie, if they lie as they are multiplied, else packed into `room`.
+fn left_of<'a, P: Packed>(matrix: Matrix<'a>, room: &'a mut [P]) -> Left<'a, P> {
+    let Matrix { data, shape: [_, columns], strides: [stride, _] } = matrix;
+    let whole = columns % P::VALUES == 0 && stride % P::VALUES == 0;
+    if let Some(values) = P::in_place(data).filter(|_| whole) {
+        return Left::Rows(values, stride / P::VALUES);
+    }
+    let depth = columns.div_ceil(P::VALUES);
+    pack(matrix, 1.0, P::tile()[0], [0, depth], room);
+    Left::packed(room, depth)
+}
+
+/// Each of the rows of `columns` values packed along itself.
+#[inline(always)]
+fn pack_rows<P: Packed>(values: &[f32], columns: usize, out: &mut [P]) {
+    let units = columns.div_ceil(P::VALUES);
+    let whole = columns / P::VALUES;
+    for (row, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(units)) {
+        for unit in 0..whole {
+            let (first, last) = (row[unit * P::VALUES], row[unit * P::VALUES + P::VALUES - 1]);
+            out[unit] = P::join::<f32, false>(first, last, 1.0);
+        }
+        if whole < units {
+            out[whole] = P::join::<f32, false>(row[columns - 1], 0.0, 1.0);
+        }
+    }
+}
+
+/// The same across rows, as the transpose is packed.
+#[inline(always)]
+fn pack_columns<P: Packed>(values: &[f32], columns: usize, out: &mut [P]) {
+    for (rows, out) in values.chunks(P::VALUES * columns).zip(out.chunks_exact_mut(columns)) {
+        let first = &rows[..columns];
+        if rows.len() == P::VALUES * columns {
+            let last = &rows[(P::VALUES - 1) * columns..];
+            for column in 0..columns {
+                out[column] = P::join::<f32, false>(first[column], last[column], 1.0);
+            }
         } else {
-            for x in values.iter_mut() {
-                *x *= factor;
+            for column in 0..columns {
+                out[column] = P::join::<f32, false>(first[column], 0.0, 1.0);
             }
         }
+    }
+}
+
+/// `out (+)= left right`, all of it: `shape` values, summed over `depth` units, of right tiles `right_tile` apart.
+fn multiply<P: Packed>(
+    left: Left<'_, P>,
+    right: &[P],
+    [right_tile, depth]: [usize; 2],
+    shape: [usize; 2],
+    out: &mut [f32],
+    adds: bool,
+) {
+    assert!(out.len() >= shape[0] * shape[1], "attention: a product larger than its room");
+    let stride = shape[1];
+    let panels = Panels { left, right, right_tile, depth, out: out.as_mut_ptr(), stride, shape, adds };
+    #[expect(unsafe_code, reason = "the product's function is made for shared outputs")]
+    // SAFETY: the output is borrowed uniquely and as large as the shape.
+    unsafe {
+        panels.multiply();
     }
 }
 
@@ -152,47 +301,85 @@ pub(super) fn forward<E: Element>(
     out: &mut [E],
     lse: &mut [f32],
 ) {
-    let (queries, stride) = (inputs.queries.tokens(), shape.heads * shape.head_size);
+    if on_pairs(E::DTYPE) {
+        forward_of::<u32, E>(shape, inputs, out, lse);
+    } else {
+        forward_of::<f32, E>(shape, inputs, out, lse);
+    }
+}
+
+fn forward_of<P: Packed, E: Element>(
+    shape: AttentionShape,
+    inputs: AttentionInputs<'_>,
+    out: &mut [E],
+    lse: &mut [f32],
+) {
+    let (queries, size) = (inputs.queries.tokens(), shape.head_size);
+    let wide = P::tile()[1];
     let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
     Task::all(shape, inputs).for_each(|task| {
-        with_scratch(task.most_scores(), |scratch| {
+        if task.queries == 0 || size == 0 {
+            return;
+        }
+        with_scratch(task.sizes().forward::<P>(), |[key, value, asking, scores, weights, sums]| {
+            let (key, value): (&mut [P], &mut [P]) =
+                (bytemuck::cast_slice_mut(key), bytemuck::cast_slice_mut(value));
+            let (asking, weights): (&mut [P], &mut [P]) =
+                (bytemuck::cast_slice_mut(asking), bytemuck::cast_slice_mut(weights));
+            let (scores, sums): (&mut [f32], &mut [f32]) =
+                (bytemuck::cast_slice_mut(scores), bytemuck::cast_slice_mut(sums));
+            let (deep, long) = (size.div_ceil(P::VALUES), task.length.div_ceil(P::VALUES));
+            columns_of(task.entries(inputs.key), key);
+            columns_of(task.entries(inputs.value).t(), value);
             for head in task.heads() {
                 for tile in task.tiles() {
-                    let keys = task.keys(&tile);
-                    let columns = keys.len();
-                    let scores = &mut scratch[..tile.len() * columns];
-                    task.scores(head, &tile, &keys, scores);
+                    let keys = task.keys::<P>(&tile);
+                    let (rows, columns) = (tile.len(), keys.len());
+                    let scores = &mut scores[..rows * columns];
+                    let query = left_of(task.asking(inputs.query, head, &tile), asking);
+                    let depth = [wide * deep, deep];
+                    multiply(query, &key[keys.start * deep..], depth, [rows, columns], scores, false);
                     let first = head * queries + task.first_query + tile.start;
                     #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
                     // SAFETY: this task alone has this row and head.
-                    let lse = unsafe { lse.slice(first..first + tile.len()) };
+                    let lse = unsafe { lse.slice(first..first + rows) };
+                    let mut totals = [0.0; TILE];
                     vectorised(
                         #[inline(always)]
                         || {
-                            for ((row, lse), position) in
-                                scores.chunks_exact_mut(columns).zip(lse).zip(tile.clone())
-                            {
+                            for (index, row) in scores.chunks_exact_mut(columns).enumerate() {
+                                let position = tile.start + index;
                                 let row = only_seen(row, &keys, &task.seen(position));
+                                let largest = math::max(row, |x| x * shape.scale);
                                 for x in row.iter_mut() {
-                                    *x *= shape.scale;
+                                    *x = math::exp(*x * shape.scale - largest);
                                 }
-                                let largest = math::max(row);
-                                for x in row.iter_mut() {
-                                    *x = math::exp(*x - largest);
+                                totals[index] = sum(row, |x| x);
+                                lse[index] = largest + totals[index].ln();
+                                task.drop(head, position, row);
+                            }
+                            pack_rows(scores, columns, weights);
+                        },
+                    );
+                    let units = columns.div_ceil(P::VALUES);
+                    let left = Left::Rows(&*weights, units);
+                    let value = &value[keys.start / P::VALUES * wide..];
+                    multiply(left, value, [wide * long, units], [rows, size], sums, false);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            for (index, sums) in sums[..rows * size].chunks_exact(size).enumerate() {
+                                let place = task.query_place(head, tile.start + index);
+                                #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
+                                // SAFETY: this task alone has this row and head.
+                                let out = unsafe { out.slice(place..place + size) };
+                                let factor = 1.0 / totals[index];
+                                for column in 0..size {
+                                    out[column] = E::put(sums[column] * factor);
                                 }
-                                let total = sum(row, |x| x);
-                                *lse = largest + total.ln();
-                                task.drop(head, position, 1.0 / total, row);
                             }
                         },
                     );
-                    let left = Matrix::new(&*scores, tile.len(), columns);
-                    let product = Product { left, right: task.entries(inputs.value, &keys), scale: 1.0 };
-                    #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-                    // SAFETY: this task alone has this row and head.
-                    unsafe {
-                        block(&out, task.query_place(head, tile.start), stride, &product, false);
-                    }
                 }
             }
         })
@@ -200,95 +387,139 @@ pub(super) fn forward<E: Element>(
 }
 
 /// With P the probabilities, M the mask and D = rowsum(dO * O):
-/// dV = (P M)^T dO, dS = P * ((dO V^T) M - D), dQ = scale dS K, dK = scale dS^T Q.
+/// dV = (P M)^T dO, dS = scale P * ((dO V^T) M - D), dQ = dS K, dK = dS^T Q.
 pub(super) fn backward<E: Element>(
+    shape: AttentionShape,
+    inputs: AttentionInputs<'_>,
+    saved: AttentionSaved<'_>,
+    gradients: [&mut [E]; 3],
+) {
+    if on_pairs(E::DTYPE) {
+        backward_of::<u32, E>(shape, inputs, saved, gradients);
+    } else {
+        backward_of::<f32, E>(shape, inputs, saved, gradients);
+    }
+}
+
+fn backward_of<P: Packed, E: Element>(
     shape: AttentionShape,
     inputs: AttentionInputs<'_>,
     saved: AttentionSaved<'_>,
     [dquery, dkey, dvalue]: [&mut [E]; 3],
 ) {
-    let queries = inputs.queries.tokens();
+    let (queries, size) = (inputs.queries.tokens(), shape.head_size);
+    let wide = P::tile()[1];
     let [dquery, dkey, dvalue] = [Disjoint::new(dquery), Disjoint::new(dkey), Disjoint::new(dvalue)];
-    let (stride, size) = (shape.heads * shape.head_size, shape.head_size);
     let (gradient, out) = (E::of(saved.gradient), E::of(saved.out));
     Task::all(shape, inputs).for_each(|task| {
-        if task.length == 0 {
+        if task.length == 0 || size == 0 {
             return;
         }
-        let most = task.most_scores();
-        with_scratch(3 * most + 2 * task.length * size, |scratch| {
-            let (probabilities, rest) = scratch.split_at_mut(most);
-            let (dropped, rest) = rest.split_at_mut(most);
-            let (dscores, sums) = rest.split_at_mut(most);
+        with_scratch(task.sizes().backward::<P>(), |parts| {
+            let [columns_key, columns_value, deep_key, asking, deep_asking, rest @ ..] = parts;
+            let [scores, dscores, row, packed, sums, dkeys, dvalues] = rest;
+            let [columns_key, columns_value, deep_key, asking, deep_asking, packed] =
+                [columns_key, columns_value, deep_key, asking, deep_asking, packed]
+                    .map(|part| bytemuck::cast_slice_mut::<u32, P>(part));
+            let [scores, dscores, probabilities, sums, dkeys, dvalues] =
+                [scores, dscores, row, sums, dkeys, dvalues]
+                    .map(|part| bytemuck::cast_slice_mut::<u32, f32>(part));
+            let (deep, long) = (size.div_ceil(P::VALUES), task.length.div_ceil(P::VALUES));
+            columns_of(task.entries(inputs.key), columns_key);
+            columns_of(task.entries(inputs.value), columns_value);
+            columns_of(task.entries(inputs.key).t(), deep_key);
             // Summed in f32 over tiles and heads.
-            sums.fill(0.0);
-            let (dkeys, dvalues) = sums.split_at_mut(task.length * size);
+            dkeys.fill(0.0);
+            dvalues.fill(0.0);
             for head in task.heads() {
+                let lse = &saved.lse[head * queries + task.first_query..];
                 for tile in task.tiles() {
-                    let keys = task.keys(&tile);
+                    let keys = task.keys::<P>(&tile);
                     let (rows, columns) = (tile.len(), keys.len());
-                    let probabilities = &mut probabilities[..rows * columns];
-                    let dropped = &mut dropped[..rows * columns];
-                    let dscores = &mut dscores[..rows * columns];
-                    let dout = task.queries(saved.gradient, head, &tile);
-                    task.scores(head, &tile, &keys, probabilities);
-                    multiply(dscores, columns, dout, task.entries(inputs.value, &keys).t());
-                    let lse = &saved.lse[head * queries + task.first_query..];
+                    let (scores, dscores) = (&mut scores[..rows * columns], &mut dscores[..rows * columns]);
+                    let query = task.asking(inputs.query, head, &tile);
+                    let dout = task.asking(saved.gradient, head, &tile);
+                    let depth = [wide * deep, deep];
+                    let key = &columns_key[keys.start * deep..];
+                    multiply(left_of(query, asking), key, depth, [rows, columns], scores, false);
+                    let value = &columns_value[keys.start * deep..];
+                    multiply(left_of(dout, asking), value, depth, [rows, columns], dscores, false);
                     vectorised(
                         #[inline(always)]
                         || {
-                            let rows = probabilities
-                                .chunks_exact_mut(columns)
-                                .zip(dropped.chunks_exact_mut(columns));
-                            let rows = rows.zip(dscores.chunks_exact_mut(columns)).zip(tile.clone());
-                            for (((p, dropped), ds), position) in rows {
+                            let rows =
+                                scores.chunks_exact_mut(columns).zip(dscores.chunks_exact_mut(columns));
+                            for ((dropped, ds), position) in rows.zip(tile.clone()) {
                                 let place = task.query_place(head, position);
                                 let (gradient, out) = (&gradient[place..][..size], &out[place..][..size]);
                                 let along = sum2(gradient, out, |a, b| a * b);
                                 let seen = task.seen(position);
-                                let p = only_seen(p, &keys, &seen);
-                                let (dropped, ds) =
-                                    (only_seen(dropped, &keys, &seen), only_seen(ds, &keys, &seen));
+                                let dropped = only_seen(dropped, &keys, &seen);
+                                let ds = only_seen(ds, &keys, &seen);
+                                let probabilities = &mut probabilities[..seen.len()];
                                 let lse = lse[position];
-                                for x in p.iter_mut() {
-                                    *x = math::exp(*x * shape.scale - lse);
+                                for (p, dropped) in probabilities.iter_mut().zip(dropped.iter_mut()) {
+                                    *p = math::exp(*dropped * shape.scale - lse);
+                                    *dropped = *p;
                                 }
-                                dropped.copy_from_slice(p);
-                                task.drop(head, position, 1.0, dropped);
-                                // P M is there already, so the mask is drawn once.
-                                for ((ds, p), dropped) in ds.iter_mut().zip(p.iter()).zip(dropped.iter()) {
-                                    *ds = *ds * dropped - p * along;
+                                // P M is needed as well, so the mask is drawn once.
+                                task.drop(head, position, dropped);
+                                for ((ds, p), dropped) in
+                                    ds.iter_mut().zip(probabilities.iter()).zip(dropped.iter())
+                                {
+                                    *ds = (*ds * dropped - p * along) * shape.scale;
                                 }
                             }
+                            pack_columns(scores, columns, packed);
                         },
                     );
-                    let (dropped, dscores) =
-                        (Matrix::new(&*dropped, rows, columns), Matrix::new(&*dscores, rows, columns));
-                    let query = task.queries(inputs.query, head, &tile);
-                    let keys_now = task.entries(inputs.key, &keys);
+                    let (short, units) = (rows.div_ceil(P::VALUES), columns.div_ceil(P::VALUES));
                     let places = keys.start * size..keys.end * size;
-                    add_product(&mut dvalues[places.clone()], dropped.t(), dout, 1.0);
-                    add_product(&mut dkeys[places], dscores.t(), query, shape.scale);
-                    let dqueries = Product { left: dscores, right: keys_now, scale: shape.scale };
-                    #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-                    // SAFETY: this task alone has this row and these heads.
-                    unsafe {
-                        block(&dquery, task.query_place(head, tile.start), stride, &dqueries, false);
+                    let depth = [wide * short, short];
+                    columns_of(dout.t(), deep_asking);
+                    let left = Left::transposed(&*packed, columns);
+                    multiply(left, deep_asking, depth, [columns, size], &mut dvalues[places.clone()], true);
+                    vectorised(
+                        #[inline(always)]
+                        || pack_columns(dscores, columns, packed),
+                    );
+                    columns_of(query.t(), deep_asking);
+                    let left = Left::transposed(&*packed, columns);
+                    multiply(left, deep_asking, depth, [columns, size], &mut dkeys[places], true);
+                    vectorised(
+                        #[inline(always)]
+                        || pack_rows(dscores, columns, packed),
+                    );
+                    let key = &deep_key[keys.start / P::VALUES * wide..];
+                    let left = Left::Rows(&*packed, units);
+                    multiply(left, key, [wide * long, units], [rows, size], sums, false);
+                    for (sums, position) in sums[..rows * size].chunks_exact(size).zip(tile) {
+                        put(&dquery, task.query_place(head, position), sums);
                     }
                 }
             }
-            let sums = dkeys.chunks_exact(size.max(1)).zip(dvalues.chunks_exact(size.max(1)));
+            let sums = dkeys.chunks_exact(size).zip(dvalues.chunks_exact(size));
             for (key, (dkeys, dvalues)) in sums.enumerate() {
-                let range = task.key_place(key)..task.key_place(key) + size;
-                #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
-                // SAFETY: this task alone has this row and key head.
-                let outs = unsafe { [dkey.slice(range.clone()), dvalue.slice(range)] };
-                for (out, sums) in outs.into_iter().zip([dkeys, dvalues]) {
-                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = E::put(*sum));
-                }
+                put(&dkey, task.key_place(key), dkeys);
+                put(&dvalue, task.key_place(key), dvalues);
             }
         });
     });
+}
+
+/// Rounds a row's sums to their place, which is the calling task's alone.
+fn put<E: Element>(out: &Disjoint<'_, E>, first: usize, sums: &[f32]) {
+    #[expect(unsafe_code, reason = "a row and a head are no chunk of a slice")]
+    // SAFETY: a task has its row and heads alone.
+    let out = unsafe { out.slice(first..first + sums.len()) };
+    vectorised(
+        #[inline(always)]
+        || {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = E::put(*sum);
+            }
+        },
+    );
 }
 
 /// The part of a query's `row` of scores, one for each of `keys`, that it sees; the rest becomes zero.
@@ -299,23 +530,4 @@ fn only_seen<'a>(row: &'a mut [f32], keys: &Range<usize>, seen: &Range<usize>) -
     before.fill(0.0);
     after.fill(0.0);
     row
-}
-
-/// `out = left right`, all of it.
-fn multiply(out: &mut [f32], columns: usize, left: Matrix<'_>, right: Matrix<'_>) {
-    #[expect(unsafe_code, reason = "the product's function is made for shared outputs")]
-    // SAFETY: the output is borrowed uniquely.
-    unsafe {
-        block(&Disjoint::new(out), 0, columns, &Product { left, right, scale: 1.0 }, false);
-    }
-}
-
-/// `out += scale left right`, all of it.
-fn add_product(out: &mut [f32], left: Matrix<'_>, right: Matrix<'_>, scale: f32) {
-    let columns = right.shape[1];
-    #[expect(unsafe_code, reason = "the product's function is made for shared outputs")]
-    // SAFETY: the output is borrowed uniquely.
-    unsafe {
-        block(&Disjoint::new(out), 0, columns, &Product { left, right, scale }, true);
-    }
 }

@@ -4,7 +4,7 @@
 
 mod adamw;
 mod adamw_8bit;
-mod attention;
+pub(super) mod attention;
 pub mod ceiling;
 mod elementwise;
 mod embedding;

@@ -18,10 +18,16 @@ pub static META: Meta = Meta;
 
 static FLOPS: AtomicU64 = AtomicU64::new(0);
 static WORKSPACE: AtomicUsize = AtomicUsize::new(0);
+static ATTENTION: AtomicUsize = AtomicUsize::new(0);
 
-/// The most bytes that a product's packed operand would have taken so far.
-pub(crate) fn workspace() -> usize {
-    WORKSPACE.load(Ordering::Relaxed)
+/// The most bytes that a product's packed operand would have taken so far, and that an attention would on each thread.
+pub(crate) fn workspaces() -> [usize; 2] {
+    [&WORKSPACE, &ATTENTION].map(|most| most.load(Ordering::Relaxed))
+}
+
+fn seen_attention(shape: AttentionShape, inputs: &AttentionInputs<'_>) {
+    let bytes = super::cpu::attention::workspace(shape, inputs.layout, inputs.queries, inputs.query.dtype());
+    ATTENTION.fetch_max(bytes, Ordering::Relaxed);
 }
 
 /// The floating point operations of all products since the last call: two for each multiplication with its addition.
@@ -79,6 +85,7 @@ impl Backend for Meta {
     ) {
     }
     fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, _: ValuesMut<'_>, _: &mut [f32]) {
+        seen_attention(shape, &inputs);
         count(2 * attention_product(shape, &inputs));
     }
     fn attention_backward(
@@ -88,6 +95,7 @@ impl Backend for Meta {
         _: AttentionSaved<'_>,
         _: [ValuesMut<'_>; 3],
     ) {
+        seen_attention(shape, &inputs);
         // The scores again, and a product for each of the four gradients.
         count(5 * attention_product(shape, &inputs));
     }

@@ -9,6 +9,7 @@ use pulp::{Simd, WithSimd};
 use super::avx512;
 use super::pack::Packed;
 use crate::backend::cpu::parallel::dispatch;
+use crate::dtype::Values;
 
 /// Columns of a tile, in vectors.
 const VECTORS: usize = 2;
@@ -30,12 +31,61 @@ const fn rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 12 } else { 6 }
 }
 
+/// How rows of the left operand lie, in packed units.
+#[derive(Clone, Copy)]
+pub(in crate::backend::cpu) enum Left<'a, P> {
+    /// The rows of a tile side by side. Packed, the depth of a tile goes by before the next tile begins; of a matrix that lies
+    /// transposed, all rows of a depth lie beside one another. What follows the last row of a tile is read, and not used.
+    Columns {
+        /// From the first row on.
+        values: &'a [P],
+        /// From one tile to the next.
+        tile: usize,
+        /// From one depth to the next.
+        depth: usize,
+    },
+    /// Row by row, as many units apart.
+    Rows(&'a [P], usize),
+}
+
+impl<'a, P: Packed> Left<'a, P> {
+    /// What [`pack`](super::pack::pack) made of rows.
+    pub(in crate::backend::cpu) fn packed(values: &'a [P], depth: usize) -> Self {
+        let tall = P::tile()[0];
+        Left::Columns { values, tile: tall * depth, depth: tall }
+    }
+
+    /// A matrix `[depth, rows]`, with room behind it for a tile.
+    pub(in crate::backend::cpu) fn transposed(values: &'a [P], rows: usize) -> Self {
+        Left::Columns { values, tile: P::tile()[0], depth: rows }
+    }
+
+    /// Units that must be there for `rows` of `depth`.
+    fn least(&self, rows: usize, depth: usize) -> usize {
+        let tall = P::tile()[0];
+        match *self {
+            Left::Columns { tile, depth: step, .. } => {
+                (rows.div_ceil(tall) - 1) * tile + (depth - 1) * step + tall
+            }
+            Left::Rows(_, stride) => (rows - 1) * stride + depth,
+        }
+    }
+
+    fn values(&self) -> &'a [P] {
+        match self {
+            Left::Columns { values, .. } | Left::Rows(values, _) => values,
+        }
+    }
+}
+
 /// Some rows of the left operand, times some columns of the right one.
-pub(super) struct Panels<'a, P> {
-    /// Tiles of rows, one after another: `[tile, depth, rows of a tile]`.
-    pub left: &'a [P],
+pub(in crate::backend::cpu) struct Panels<'a, P> {
+    /// The rows.
+    pub left: Left<'a, P>,
     /// Tiles of columns: `[tile, depth, columns of a tile]`.
     pub right: &'a [P],
+    /// From one tile of columns to the next: their whole depth, of which `depth` may be a part.
+    pub right_tile: usize,
     /// What is summed over, in packed units.
     pub depth: usize,
     /// Where the result's first value goes.
@@ -54,12 +104,16 @@ impl<P: Packed> Panels<'_, P> {
     /// # Safety
     /// `out` must be good for writing `shape` at `stride`, and no one else may touch these places meanwhile.
     #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-    pub(super) unsafe fn multiply(self) {
+    pub(in crate::backend::cpu) unsafe fn multiply(self) {
         let [rows, columns] = self.shape;
-        let [tall, wide] = P::tile();
+        let wide = P::tile()[1];
+        if rows == 0 || columns == 0 {
+            return;
+        }
         assert!(
-            self.left.len() >= rows.next_multiple_of(tall) * self.depth
-                && self.right.len() >= columns.next_multiple_of(wide) * self.depth,
+            self.depth > 0
+                && self.left.values().len() >= self.left.least(rows, self.depth)
+                && self.right.len() >= (columns.div_ceil(wide) - 1) * self.right_tile + wide * self.depth,
             "gemm: packed operands that do not fit"
         );
         P::multiply(self);
@@ -145,6 +199,13 @@ impl Packed for f32 {
         if SCALED { value.get() * scale } else { value.get() }
     }
 
+    fn in_place<'a>(values: Values<'a>) -> Option<&'a [f32]> {
+        match values {
+            Values::F32(values) => Some(values),
+            Values::Bf16(_) => None,
+        }
+    }
+
     fn multiply(panels: Panels<'_, f32>) {
         #[cfg(target_arch = "x86_64")]
         if let Some(vectors) = *avx512::FLOATS {
@@ -168,6 +229,16 @@ impl Packed for u32 {
             if SCALED { crate::dtype::round(value.get() * scale) } else { value.half() }
         };
         half(first) | half(second) << 16
+    }
+
+    /// Where the first value lies at a pair's place. On a machine of the other order of bytes it lies nowhere.
+    fn in_place<'a>(values: Values<'a>) -> Option<&'a [u32]> {
+        match values {
+            Values::Bf16(values) if cfg!(target_endian = "little") => {
+                bytemuck::try_cast_slice(&values[..values.len() / 2 * 2]).ok()
+            }
+            _ => None,
+        }
     }
 
     fn multiply(panels: Panels<'_, u32>) {
@@ -225,18 +296,32 @@ impl<P: Packed> Panels<'_, P> {
         let wide = VECTORS * V::LANES;
         let [rows, columns] = self.shape;
         let (tall_tiles, wide_tiles) = (rows.div_ceil(ROWS), columns.div_ceil(wide));
+        let left = self.left.values().as_ptr();
         for across in 0..wide_tiles {
-            let right = &self.right[across * wide * self.depth..][..wide * self.depth];
+            let right = &self.right[across * self.right_tile..][..wide * self.depth];
             let broad = wide.min(columns - across * wide);
             for down in 0..tall_tiles {
-                let left = &self.left[down * ROWS * self.depth..][..ROWS * self.depth];
                 let tall = ROWS.min(rows - down * ROWS);
                 let out = self.out.wrapping_add(down * ROWS * self.stride + across * wide);
                 // The sums take long enough for the output to come from a far cache meanwhile.
                 for row in 0..tall {
                     prefetch(out.wrapping_add(row * self.stride));
                 }
-                let sums = sums::<V, ROWS>(vectors, left, right);
+                // SAFETY: `multiply` has asserted that each operand is as long as its tiles; rows beyond the last are the
+                // last again.
+                let sums = unsafe {
+                    match self.left {
+                        Left::Columns { tile, depth, .. } => {
+                            sums_of_columns::<V, ROWS>(vectors, left.add(down * tile), depth, right)
+                        }
+                        Left::Rows(_, stride) => {
+                            let rows = std::array::from_fn(|row| {
+                                left.add((down * ROWS + row.min(tall - 1)) * stride)
+                            });
+                            sums_of_rows::<V, ROWS>(vectors, rows, right)
+                        }
+                    }
+                };
                 if tall == ROWS && broad == wide {
                     for row in 0..ROWS {
                         for vector in 0..VECTORS {
@@ -269,21 +354,26 @@ impl<P: Packed> Panels<'_, P> {
     }
 }
 
-/// One tile: the sum over the depth of the products of a column of `left` and a row of `right`.
+/// One tile: the sum over the depth of the products of a column of the left operand, which begin `step` apart, and a row
+/// of `right`.
+///
+/// # Safety
+/// `ROWS` units must be there at each step.
 #[inline(always)]
 #[expect(unsafe_code, reason = "checked slices in this loop cost a tenth of its speed")]
 #[expect(clippy::needless_range_loop, reason = "closures are not sure to be compiled for the vectors of `V`")]
-fn sums<V: Vectors, const ROWS: usize>(
+unsafe fn sums_of_columns<V: Vectors, const ROWS: usize>(
     vectors: V,
-    left: &[V::Packed],
+    mut left: *const V::Packed,
+    step: usize,
     right: &[V::Packed],
 ) -> [[V::Sums; VECTORS]; ROWS] {
     let mut sums = [[vectors.zero(); VECTORS]; ROWS];
-    let (depth, wide) = (left.len() / ROWS, VECTORS * V::LANES);
-    assert!(right.len() >= depth * wide, "gemm: tiles of two depths");
-    let (mut left, mut right) = (left.as_ptr(), right.as_ptr());
+    let wide = VECTORS * V::LANES;
+    let depth = right.len() / wide;
+    let mut right = right.as_ptr();
     for _ in 0..depth {
-        // SAFETY: `depth` times ROWS values and VECTORS vectors are there by the assertion.
+        // SAFETY: the vectors are there by the slice's length, the values by the caller's promise.
         unsafe {
             let first = vectors.load(right);
             let second = vectors.load(right.add(V::LANES));
@@ -292,7 +382,39 @@ fn sums<V: Vectors, const ROWS: usize>(
                 sums[row][0] = vectors.multiply_add(value, first, sums[row][0]);
                 sums[row][1] = vectors.multiply_add(value, second, sums[row][1]);
             }
-            left = left.add(ROWS);
+            left = left.wrapping_add(step);
+            right = right.add(wide);
+        }
+    }
+    sums
+}
+
+/// The same of rows that lie anywhere, each from one depth to the next.
+///
+/// # Safety
+/// Each row must be as deep as `right`.
+#[inline(always)]
+#[expect(unsafe_code, reason = "checked slices in this loop cost a tenth of its speed")]
+#[expect(clippy::needless_range_loop, reason = "closures are not sure to be compiled for the vectors of `V`")]
+unsafe fn sums_of_rows<V: Vectors, const ROWS: usize>(
+    vectors: V,
+    left: [*const V::Packed; ROWS],
+    right: &[V::Packed],
+) -> [[V::Sums; VECTORS]; ROWS] {
+    let mut sums = [[vectors.zero(); VECTORS]; ROWS];
+    let wide = VECTORS * V::LANES;
+    let depth = right.len() / wide;
+    let mut right = right.as_ptr();
+    for place in 0..depth {
+        // SAFETY: the vectors are there by the slice's length, the values by the caller's promise.
+        unsafe {
+            let first = vectors.load(right);
+            let second = vectors.load(right.add(V::LANES));
+            for row in 0..ROWS {
+                let value = *left[row].add(place);
+                sums[row][0] = vectors.multiply_add(value, first, sums[row][0]);
+                sums[row][1] = vectors.multiply_add(value, second, sums[row][1]);
+            }
             right = right.add(wide);
         }
     }
@@ -331,21 +453,44 @@ mod tests {
     fn tall_tiles_are_the_plain_sum() {
         let wide = TILE[1];
         let (rows, columns, depth) = (17, wide + 3, 5);
-        let left: Vec<f32> = (0..24 * depth).map(|i| (i % 13) as f32 - 6.0).collect();
-        let right: Vec<f32> = (0..2 * wide * depth).map(|i| (i % 11) as f32 - 5.0).collect();
-        let mut out = vec![1.0; rows * columns];
-        let (shape, stride) = ([rows, columns], columns);
-        let panels =
-            Panels { left: &left, right: &right, depth, out: out.as_mut_ptr(), stride, shape, adds: true };
-        assert_eq!(dispatch(Tall(panels)), wide);
-        for (index, got) in out.iter().enumerate() {
-            let (row, column) = (index / columns, index % columns);
-            let of = |k: usize| {
-                left[(row / 12 * depth + k) * 12 + row % 12]
-                    * right[(column / wide * depth + k) * wide + column % wide]
+        let left = |row: usize, k: usize| ((row * depth + k) % 13) as f32 - 6.0;
+        let right = |column: usize, k: usize| ((column * depth + k) % 11) as f32 - 5.0;
+        let packed = |len: usize, place: &dyn Fn(usize) -> (usize, usize)| -> Vec<f32> {
+            (0..len).map(place).map(|(row, k)| left(row, k)).collect()
+        };
+        let of_tiles =
+            packed(24 * depth, &|index| (index / (12 * depth) * 12 + index % 12, index / 12 % depth));
+        let by_rows = packed(rows * depth, &|index| (index / depth, index % depth));
+        let by_columns = packed(rows * depth + 12, &|index| (index % rows, index / rows % depth));
+        // Deeper than what is summed over, as a part of a longer row is.
+        let rights: Vec<f32> = (0..2 * wide * (depth + 1))
+            .map(|index| {
+                let (tile, k) = (index / (wide * (depth + 1)), index / wide % (depth + 1));
+                right(tile * wide + index % wide, k)
+            })
+            .collect();
+        for left_operand in [
+            Left::Columns { values: &of_tiles, tile: 12 * depth, depth: 12 },
+            Left::Rows(&by_rows, depth),
+            Left::Columns { values: &by_columns, tile: 12, depth: rows },
+        ] {
+            let mut out = vec![1.0; rows * columns];
+            let panels = Panels {
+                left: left_operand,
+                right: &rights,
+                right_tile: wide * (depth + 1),
+                depth,
+                out: out.as_mut_ptr(),
+                stride: columns,
+                shape: [rows, columns],
+                adds: true,
             };
-            let want = 1.0 + (0..depth).map(of).sum::<f32>();
-            assert!((got - want).abs() < 1e-3, "[{row}, {column}]: {got}, expected {want}");
+            assert_eq!(dispatch(Tall(panels)), wide);
+            for (index, got) in out.iter().enumerate() {
+                let (row, column) = (index / columns, index % columns);
+                let want = 1.0 + (0..depth).map(|k| left(row, k) * right(column, k)).sum::<f32>();
+                assert!((got - want).abs() < 1e-3, "[{row}, {column}]: {got}, expected {want}");
+            }
         }
     }
 }

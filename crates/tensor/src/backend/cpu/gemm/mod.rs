@@ -18,8 +18,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::kernel::Panels;
-use self::pack::{Packed, Room, pack};
+pub(super) use self::kernel::{Left, Panels};
+pub(super) use self::pack::{Packed, Room, pack};
 use super::elementwise::activate;
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{Activation, Ends, Matrix, Product};
@@ -234,8 +234,9 @@ fn multiply<P: Packed, E: Element>(
                             (own.take::<f32>(rows * columns).as_mut_ptr(), columns)
                         };
                         let panels = Panels {
-                            left: packed,
+                            left: Left::packed(packed, round.depth),
                             right: &right[column * round.depth..],
+                            right_tile: wide * round.depth,
                             depth: round.depth,
                             out: sums,
                             stride,
@@ -349,105 +350,4 @@ impl Round<'_> {
             done += depth.div_ceil(P::VALUES);
         }
     }
-}
-
-/// `out[start + i * stride + j] (+)= product[i, j]`, in this thread.
-///
-/// # Safety
-/// No other task may touch these places of `out` meanwhile; it may touch those between them.
-#[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-pub(super) unsafe fn block<E: Element>(
-    out: &Disjoint<'_, E>,
-    start: usize,
-    stride: usize,
-    product: &Product<'_>,
-    adds: bool,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        if on_pairs(std::slice::from_ref(product)) {
-            block_of::<u32, E>(out, start, stride, product, adds);
-        } else {
-            block_of::<f32, E>(out, start, stride, product, adds);
-        }
-    }
-}
-
-#[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-unsafe fn block_of<P: Packed, E: Element>(
-    out: &Disjoint<'_, E>,
-    start: usize,
-    stride: usize,
-    product: &Product<'_>,
-    adds: bool,
-) {
-    let Product { left, right, scale } = *product;
-    let ([rows, depth], columns) = (left.shape, right.shape[1]);
-    assert!(
-        left.is_inside() && right.is_inside() && right.shape[0] == depth,
-        "gemm: operands that do not fit"
-    );
-    if rows == 0 || columns == 0 {
-        return;
-    }
-    if depth == 0 {
-        for row in (0..rows).filter(|_| !adds) {
-            // SAFETY: the caller keeps others away.
-            unsafe { out.slice(start + row * stride..start + row * stride + columns) }.fill(E::zeroed());
-        }
-        return;
-    }
-    let [tall, wide] = P::tile();
-    let units = depth.div_ceil(P::VALUES);
-    ROWS.with_borrow_mut(|room| {
-        SUMS.with_borrow_mut(|own| {
-            let heights = rows.next_multiple_of(tall) * units;
-            let widths = columns.next_multiple_of(wide) * units;
-            // The second begins at a cache line too.
-            let packed = room.take::<P>(heights.next_multiple_of(16) + widths);
-            let (packed_left, packed_right) = packed.split_at_mut(heights.next_multiple_of(16));
-            pack(left, scale, tall, [0, units], packed_left);
-            pack(right.t(), 1.0, wide, [0, units], packed_right);
-            let rounds = E::DTYPE != DType::F32;
-            let (sums, sums_stride) = if rounds {
-                (own.take::<f32>(rows * columns).as_mut_ptr(), columns)
-            } else {
-                (out.pointer(start..start + (rows - 1) * stride + columns).cast::<f32>(), stride)
-            };
-            let panels = Panels {
-                left: &packed_left[..heights],
-                right: packed_right,
-                depth: units,
-                out: sums,
-                stride: sums_stride,
-                shape: [rows, columns],
-                adds: adds && !rounds,
-            };
-            // SAFETY: the pointer is good for the shape by its assertion or its length; the caller keeps others away.
-            unsafe {
-                panels.multiply();
-            }
-            if rounds {
-                let sums = own.take::<f32>(rows * columns);
-                for (row, sums) in sums.chunks_exact(columns).enumerate() {
-                    let first = start + row * stride;
-                    // SAFETY: the caller keeps others away.
-                    let out = unsafe { out.slice(first..first + columns) };
-                    round_to(sums, adds, out);
-                }
-            }
-        });
-    });
-}
-
-/// `out (+)= values`, rounded.
-fn round_to<E: Element>(values: &[f32], adds: bool, out: &mut [E]) {
-    vectorised(
-        #[inline(always)]
-        || {
-            for (out, value) in out.iter_mut().zip(values) {
-                *out = E::put(if adds { out.get() + value } else { *value });
-            }
-        },
-    );
 }

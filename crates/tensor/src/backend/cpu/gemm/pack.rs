@@ -3,16 +3,18 @@
 use super::kernel::Panels;
 use crate::backend::Matrix;
 use crate::backend::cpu::parallel::vectorised;
-use crate::dtype::{Element, with_values};
+use crate::dtype::{Element, Values, with_values};
 
 /// What operands are packed as: a value of some depth, or as many of neighbouring depths as are multiplied in one go.
-pub(super) trait Packed: bytemuck::Pod + Send + Sync {
+pub(in crate::backend::cpu) trait Packed: bytemuck::Pod + Send + Sync {
     /// How many values it holds.
     const VALUES: usize;
     /// Rows and columns of a tile.
     fn tile() -> [usize; 2];
     /// The first value, or both of them, times `scale` if it is `SCALED`.
     fn join<E: Element, const SCALED: bool>(first: E, second: E, scale: f32) -> Self;
+    /// Values in which it lies in memory packed already, if it does: in the order of the depth.
+    fn in_place<'a>(values: Values<'a>) -> Option<&'a [Self]>;
     /// Computes the panels.
     fn multiply(panels: Panels<'_, Self>);
 }
@@ -24,7 +26,7 @@ struct Line([u32; 16]);
 
 /// Room for packed values, which grows to the most that was asked for.
 #[derive(Default)]
-pub(super) struct Room(Vec<Line>);
+pub(in crate::backend::cpu) struct Room(Vec<Line>);
 
 #[expect(unsafe_code, reason = "a line is plain values, and bytemuck's derive is not worth a dependency")]
 // SAFETY: sixteen u32 without padding; any bits are a value.
@@ -35,7 +37,7 @@ unsafe impl bytemuck::Pod for Line {}
 
 impl Room {
     /// `len` values of 32 bits, of whatever was there.
-    pub(super) fn take<P: bytemuck::Pod>(&mut self, len: usize) -> &mut [P] {
+    pub(in crate::backend::cpu) fn take<P: bytemuck::Pod>(&mut self, len: usize) -> &mut [P] {
         let lines = len.div_ceil(16);
         if self.0.len() < lines {
             self.0.resize(lines, Line::default());
@@ -47,7 +49,7 @@ impl Room {
 /// Packs the rows of `matrix` in tiles of `tall`: `out[tile, first + unit, row of the tile] = scale * matrix`, where a
 /// unit is a column, or two, and a tile is `depth` units deep. Rows beyond the last become 0, so that every tile is whole,
 /// and so does a column beyond the last. Columns of a matrix are the rows of its transpose.
-pub(super) fn pack<P: Packed>(
+pub(in crate::backend::cpu) fn pack<P: Packed>(
     matrix: Matrix<'_>,
     scale: f32,
     tall: usize,
