@@ -250,9 +250,7 @@ pub(super) fn attention_product(shape: AttentionShape, inputs: &AttentionInputs<
 /// What attention keeps for its backward.
 #[derive(Clone, Copy)]
 pub struct AttentionSaved<'a> {
-    /// The output.
-    pub out: Values<'a>,
-    /// `[heads, queries]`
+    /// The logarithms of the sums of its exponentials: `[heads, queries]`.
     pub lse: &'a [f32],
     /// The gradient of the output.
     pub gradient: Values<'a>,

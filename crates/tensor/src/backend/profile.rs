@@ -255,7 +255,7 @@ impl Backend for Profiled {
     ) {
         let flops = 5 * super::attention_product(shape, &inputs);
         let values =
-            2 * (inputs.query.bytes() + inputs.key.bytes() + inputs.value.bytes() + saved.out.bytes());
+            2 * (inputs.query.bytes() + inputs.key.bytes() + inputs.value.bytes() + saved.gradient.bytes());
         timed("attention_backward", None, flops, values, || {
             CPU.attention_backward(shape, inputs, saved, gradients);
         });

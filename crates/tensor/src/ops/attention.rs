@@ -98,7 +98,7 @@ fn attend(
     };
     backend.attention(shape, inputs, out.values_mut()?, lse.f32_mut()?);
 
-    Ok(tape.record(out.clone(), &[query, key, value], || {
+    Ok(tape.record(out, &[query, key, value], || {
         let nodes = [query.node(), key.node(), value.node()];
         let [query, key, value] = [query, key, value].map(|var| var.value().clone());
         let (queries, layout) = (queries.clone(), layout.clone());
@@ -111,7 +111,7 @@ fn attend(
                 queries: &queries,
                 dropout,
             };
-            let saved = AttentionSaved { out: out.values(), lse: lse.f32(), gradient: gradient.values() };
+            let saved = AttentionSaved { lse: lse.f32(), gradient: gradient.values() };
             let mut dquery = Tensor::empty_as(device, dtype, &[asking, width])?;
             let mut dkey = Tensor::empty_as(device, dtype, &[tokens, kv_width])?;
             let mut dvalue = Tensor::empty_as(device, dtype, &[tokens, kv_width])?;

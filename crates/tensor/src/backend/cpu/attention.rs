@@ -11,7 +11,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemm::{Left, Packed, Panels, Room, has_pairs, pack};
-use super::math::{self, sum, sum2};
+use super::math::{self, dot, sum};
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Layout, Matrix};
 use crate::dtype::{DType, Element, Values};
@@ -232,12 +232,10 @@ fn columns_of<P: Packed>(matrix: Matrix<'_>, out: &mut [P]) {
 
 /// The rows of a matrix as a left operand: where they lie, if they lie as they are multiplied, else packed into `room`.
 fn left_of<'a, P: Packed>(matrix: Matrix<'a>, room: &'a mut [P]) -> Left<'a, P> {
-    let Matrix { data, shape: [_, columns], strides: [stride, _] } = matrix;
-    let whole = columns % P::VALUES == 0 && stride % P::VALUES == 0;
-    if let Some(values) = P::in_place(data).filter(|_| whole) {
-        return Left::Rows(values, stride / P::VALUES);
+    if let Some(left) = Left::of(&matrix) {
+        return left;
     }
-    let depth = columns.div_ceil(P::VALUES);
+    let depth = matrix.shape[1].div_ceil(P::VALUES);
     pack(matrix, 1.0, P::tile()[0], [0, depth], room);
     Left::packed(room, depth)
 }
@@ -246,15 +244,8 @@ fn left_of<'a, P: Packed>(matrix: Matrix<'a>, room: &'a mut [P]) -> Left<'a, P> 
 #[inline(always)]
 fn pack_rows<P: Packed>(values: &[f32], columns: usize, out: &mut [P]) {
     let units = columns.div_ceil(P::VALUES);
-    let whole = columns / P::VALUES;
     for (row, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(units)) {
-        for unit in 0..whole {
-            let (first, last) = (row[unit * P::VALUES], row[unit * P::VALUES + P::VALUES - 1]);
-            out[unit] = P::join::<f32, false>(first, last, 1.0);
-        }
-        if whole < units {
-            out[whole] = P::join::<f32, false>(row[columns - 1], 0.0, 1.0);
-        }
+        P::pack_row(row, out);
     }
 }
 
@@ -262,16 +253,16 @@ fn pack_rows<P: Packed>(values: &[f32], columns: usize, out: &mut [P]) {
 #[inline(always)]
 fn pack_columns<P: Packed>(values: &[f32], columns: usize, out: &mut [P]) {
     for (rows, out) in values.chunks(P::VALUES * columns).zip(out.chunks_exact_mut(columns)) {
-        let first = &rows[..columns];
-        if rows.len() == P::VALUES * columns {
-            let last = &rows[(P::VALUES - 1) * columns..];
-            for column in 0..columns {
-                out[column] = P::join::<f32, false>(first[column], last[column], 1.0);
+        let (first, last) = rows.split_at(columns);
+        match last {
+            [] if P::VALUES > 1 => {
+                for (out, first) in out.iter_mut().zip(first) {
+                    *out = P::join::<f32, false>(*first, 0.0, 1.0);
+                }
             }
-        } else {
-            for column in 0..columns {
-                out[column] = P::join::<f32, false>(first[column], 0.0, 1.0);
-            }
+            // Of one value a unit, the first is the last.
+            [] => P::join_all::<f32, false>(first, first, 1.0, out),
+            last => P::join_all::<f32, false>(first, last, 1.0, out),
         }
     }
 }
@@ -374,8 +365,8 @@ fn forward_of<P: Packed, E: Element>(
                                 // SAFETY: this task alone has this row and head.
                                 let out = unsafe { out.slice(place..place + size) };
                                 let factor = 1.0 / totals[index];
-                                for column in 0..size {
-                                    out[column] = E::put(sums[column] * factor);
+                                for (out, sum) in out.iter_mut().zip(sums) {
+                                    *out = E::put(sum * factor);
                                 }
                             }
                         },
@@ -386,7 +377,7 @@ fn forward_of<P: Packed, E: Element>(
     });
 }
 
-/// With P the probabilities, M the mask and D = rowsum(dO * O):
+/// With P the probabilities, M the mask and D = rowsum((P M) * (dO V^T)), which is rowsum(dO * O):
 /// dV = (P M)^T dO, dS = scale P * ((dO V^T) M - D), dQ = dS K, dK = dS^T Q.
 pub(super) fn backward<E: Element>(
     shape: AttentionShape,
@@ -410,7 +401,6 @@ fn backward_of<P: Packed, E: Element>(
     let (queries, size) = (inputs.queries.tokens(), shape.head_size);
     let wide = P::tile()[1];
     let [dquery, dkey, dvalue] = [Disjoint::new(dquery), Disjoint::new(dkey), Disjoint::new(dvalue)];
-    let (gradient, out) = (E::of(saved.gradient), E::of(saved.out));
     Task::all(shape, inputs).for_each(|task| {
         if task.length == 0 || size == 0 {
             return;
@@ -450,9 +440,6 @@ fn backward_of<P: Packed, E: Element>(
                             let rows =
                                 scores.chunks_exact_mut(columns).zip(dscores.chunks_exact_mut(columns));
                             for ((dropped, ds), position) in rows.zip(tile.clone()) {
-                                let place = task.query_place(head, position);
-                                let (gradient, out) = (&gradient[place..][..size], &out[place..][..size]);
-                                let along = sum2(gradient, out, |a, b| a * b);
                                 let seen = task.seen(position);
                                 let dropped = only_seen(dropped, &keys, &seen);
                                 let ds = only_seen(ds, &keys, &seen);
@@ -464,6 +451,7 @@ fn backward_of<P: Packed, E: Element>(
                                 }
                                 // P M is needed as well, so the mask is drawn once.
                                 task.drop(head, position, dropped);
+                                let along = dot(dropped, ds);
                                 for ((ds, p), dropped) in
                                     ds.iter_mut().zip(probabilities.iter()).zip(dropped.iter())
                                 {

@@ -1,6 +1,9 @@
 //! Functions of one value, without branches or calls, so that a loop over them is vectorised. The same operations in
 //! the same order on every machine.
 
+use pulp::{Simd, WithSimd};
+
+use super::parallel::dispatch;
 use crate::dtype::Element;
 
 /// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r by its series; zero from about 2^-126.5
@@ -105,6 +108,35 @@ pub(super) fn sum2<E: Element, F: Element>(left: &[E], right: &[F], f: impl Fn(f
     fold(lanes) + left_rest.iter().zip(right_rest).fold(0.0, |sum, (a, b)| sum + f(a.get(), b.get()))
 }
 
+/// The sum of the products of two slices, likewise; by vectors as types, as the compiler does not find them in a loop that
+/// is inlined where much else is.
+#[inline(always)]
+pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
+    struct Dot<'a>(&'a [[f32; 16]], &'a [[f32; 16]]);
+    impl WithSimd for Dot<'_> {
+        type Output = [f32; 16];
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> [f32; 16] {
+            let mut lanes = [0.0f32; 16];
+            let (sums, _) = S::as_mut_simd_f32s(&mut lanes);
+            for (vector, sum) in sums.iter_mut().enumerate() {
+                let mut own = *sum;
+                for (a, b) in self.0.iter().zip(self.1) {
+                    own = simd.add_f32s(
+                        own,
+                        simd.mul_f32s(S::as_simd_f32s(a).0[vector], S::as_simd_f32s(b).0[vector]),
+                    );
+                }
+                *sum = own;
+            }
+            lanes
+        }
+    }
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<16>(), right.as_chunks::<16>());
+    fold(dispatch(Dot(left, right))) + left_rest.iter().zip(right_rest).fold(0.0, |sum, (a, b)| sum + a * b)
+}
+
 /// The largest of `f` over `values`.
 #[inline(always)]
 pub(super) fn max(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -163,6 +195,8 @@ mod tests {
             let want = (n * (n + 1) / 2) as f32;
             assert!((sum(&values, |x| x) - want).abs() < 0.5);
             assert!((sum2(&values, &values, |a, _| a) - want).abs() < 0.5);
+            let (apart, together) = (sum2(&values, &values, |a, b| a * b), dot(&values, &values));
+            assert_eq!(apart.to_bits(), together.to_bits());
             assert!(n == 0 || (max(&values, |x| x) - n as f32).abs() < 0.5);
         }
     }

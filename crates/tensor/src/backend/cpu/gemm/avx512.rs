@@ -5,8 +5,9 @@
 //! the speed.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    __m256i, __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm512_add_ps, _mm512_cvtepu16_epi32,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512,
 };
 use std::hint::black_box;
 use std::sync::LazyLock;
@@ -63,6 +64,27 @@ impl Pairs {
         // SAFETY: a `Pairs` is made only where they are.
         unsafe {
             tiles(self, panels);
+        }
+    }
+
+    /// Pairs of what is at the same place, the first in the lower half: the compiler does it value by value.
+    #[inline(always)]
+    pub(super) fn join(self, first: &[u16], second: &[u16], out: &mut [u32]) {
+        let ((first, first_rest), (second, second_rest)) =
+            (first.as_chunks::<16>(), second.as_chunks::<16>());
+        let (out, out_rest) = out.as_chunks_mut::<16>();
+        for ((first, second), out) in first.iter().zip(second).zip(out) {
+            #[expect(unsafe_code, reason = "the instructions are there only on some machines")]
+            // SAFETY: a `Pairs` is made only where they are; sixteen values lie at each place.
+            unsafe {
+                let first = _mm512_cvtepu16_epi32(_mm256_loadu_si256(first.as_ptr().cast::<__m256i>()));
+                let second = _mm512_cvtepu16_epi32(_mm256_loadu_si256(second.as_ptr().cast::<__m256i>()));
+                let pairs = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+                _mm512_storeu_si512(out.as_mut_ptr().cast::<__m512i>(), pairs);
+            }
+        }
+        for ((first, second), out) in first_rest.iter().zip(second_rest).zip(out_rest) {
+            *out = u32::from(*first) | u32::from(*second) << 16;
         }
     }
 

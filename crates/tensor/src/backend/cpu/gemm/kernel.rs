@@ -8,8 +8,9 @@ use pulp::{Simd, WithSimd};
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::pack::Packed;
+use crate::backend::Matrix;
 use crate::backend::cpu::parallel::dispatch;
-use crate::dtype::Values;
+use crate::dtype::{DType, Element, Values, bf16};
 
 /// Columns of a tile, in vectors.
 const VECTORS: usize = 2;
@@ -58,6 +59,14 @@ impl<'a, P: Packed> Left<'a, P> {
     /// A matrix `[depth, rows]`, with room behind it for a tile.
     pub(in crate::backend::cpu) fn transposed(values: &'a [P], rows: usize) -> Self {
         Left::Columns { values, tile: P::tile()[0], depth: rows }
+    }
+
+    /// The rows of a matrix where they lie, if they lie as they are multiplied.
+    pub(in crate::backend::cpu) fn of(matrix: &Matrix<'a>) -> Option<Self> {
+        let Matrix { data, shape: [_, columns], strides: [down, right] } = *matrix;
+        let whole = right == 1 && columns.is_multiple_of(P::VALUES) && down.is_multiple_of(P::VALUES);
+        let values = P::in_place(data).filter(|_| whole)?;
+        Some(Left::Rows(values, down / P::VALUES))
     }
 
     /// Units that must be there for `rows` of `depth`.
@@ -195,11 +204,11 @@ impl Packed for f32 {
     }
 
     #[inline(always)]
-    fn join<E: crate::dtype::Element, const SCALED: bool>(value: E, _: E, scale: f32) -> f32 {
+    fn join<E: Element, const SCALED: bool>(value: E, _: E, scale: f32) -> f32 {
         if SCALED { value.get() * scale } else { value.get() }
     }
 
-    fn in_place<'a>(values: Values<'a>) -> Option<&'a [f32]> {
+    fn in_place(values: Values<'_>) -> Option<&[f32]> {
         match values {
             Values::F32(values) => Some(values),
             Values::Bf16(_) => None,
@@ -224,15 +233,39 @@ impl Packed for u32 {
     }
 
     #[inline(always)]
-    fn join<E: crate::dtype::Element, const SCALED: bool>(first: E, second: E, scale: f32) -> u32 {
+    fn join<E: Element, const SCALED: bool>(first: E, second: E, scale: f32) -> u32 {
         let half = |value: E| {
             if SCALED { crate::dtype::round(value.get() * scale) } else { value.half() }
         };
         half(first) | half(second) << 16
     }
 
+    #[inline(always)]
+    fn join_all<E: Element, const SCALED: bool>(first: &[E], second: &[E], scale: f32, out: &mut [u32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(vectors), false, DType::Bf16) = (*avx512::PAIRS, SCALED, E::DTYPE) {
+            return vectors.join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out);
+        }
+        super::pack::join_all::<u32, E, SCALED>(first, second, scale, out);
+    }
+
+    /// Rounded one after the other where that is the order of a pair, which the compiler makes vectors of.
+    #[inline(always)]
+    fn pack_row(row: &[f32], out: &mut [u32]) {
+        if !cfg!(target_endian = "little") {
+            return super::pack::pack_row(row, out);
+        }
+        let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
+        for (out, value) in out.iter_mut().zip(row) {
+            *out = bf16::put(*value);
+        }
+        if let Some(rest) = out.get_mut(row.len()).filter(|_| !row.len().is_multiple_of(2)) {
+            *rest = bf16::ZERO;
+        }
+    }
+
     /// Where the first value lies at a pair's place. On a machine of the other order of bytes it lies nowhere.
-    fn in_place<'a>(values: Values<'a>) -> Option<&'a [u32]> {
+    fn in_place(values: Values<'_>) -> Option<&[u32]> {
         match values {
             Values::Bf16(values) if cfg!(target_endian = "little") => {
                 bytemuck::try_cast_slice(&values[..values.len() / 2 * 2]).ok()
@@ -307,47 +340,66 @@ impl<P: Packed> Panels<'_, P> {
                 for row in 0..tall {
                     prefetch(out.wrapping_add(row * self.stride));
                 }
-                // SAFETY: `multiply` has asserted that each operand is as long as its tiles; rows beyond the last are the
-                // last again.
-                let sums = unsafe {
+                // Each kind writes its own sums, which thus stay in registers.
+                // SAFETY: `multiply` has asserted that each operand is as long as its tiles, and its caller answers for
+                // the output; rows beyond the last are the last again.
+                unsafe {
                     match self.left {
                         Left::Columns { tile, depth, .. } => {
-                            sums_of_columns::<V, ROWS>(vectors, left.add(down * tile), depth, right)
+                            let sums =
+                                sums_of_columns::<V, ROWS>(vectors, left.add(down * tile), depth, right);
+                            self.write(vectors, &sums, [tall, broad], out);
                         }
                         Left::Rows(_, stride) => {
                             let rows = std::array::from_fn(|row| {
                                 left.add((down * ROWS + row.min(tall - 1)) * stride)
                             });
-                            sums_of_rows::<V, ROWS>(vectors, rows, right)
+                            let sums = sums_of_rows::<V, ROWS>(vectors, rows, right);
+                            self.write(vectors, &sums, [tall, broad], out);
                         }
                     }
-                };
-                if tall == ROWS && broad == wide {
-                    for row in 0..ROWS {
-                        for vector in 0..VECTORS {
-                            let place = out.wrapping_add(row * self.stride + vector * V::LANES);
-                            let place = place.cast::<V::Sums>();
-                            let mut sum = sums[row][vector];
-                            // SAFETY: the tile is inside the shape, which the caller of `multiply` answers for.
-                            unsafe {
-                                if self.adds {
-                                    sum = vectors.add(place.read_unaligned(), sum);
-                                }
-                                place.write_unaligned(sum);
-                            }
+                }
+            }
+        }
+    }
+
+    /// Writes a tile's sums, or as many of them as `shape` says, to `out`.
+    ///
+    /// # Safety
+    /// `out` must be good for that.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
+    #[expect(clippy::needless_range_loop, reason = "see above")]
+    unsafe fn write<V: Vectors<Packed = P>, const ROWS: usize>(
+        &self,
+        vectors: V,
+        sums: &[[V::Sums; VECTORS]; ROWS],
+        [tall, broad]: [usize; 2],
+        out: *mut f32,
+    ) {
+        if tall == ROWS && broad == VECTORS * V::LANES {
+            for row in 0..ROWS {
+                for vector in 0..VECTORS {
+                    let place = out.wrapping_add(row * self.stride + vector * V::LANES);
+                    let place = place.cast::<V::Sums>();
+                    let mut sum = sums[row][vector];
+                    // SAFETY: the caller's.
+                    unsafe {
+                        if self.adds {
+                            sum = vectors.add(place.read_unaligned(), sum);
                         }
+                        place.write_unaligned(sum);
                     }
-                } else {
-                    for row in 0..tall {
-                        // SAFETY: cut to the shape, which the caller of `multiply` answers for.
-                        let out = unsafe {
-                            std::slice::from_raw_parts_mut(out.wrapping_add(row * self.stride), broad)
-                        };
-                        let sums: &[f32] = bytemuck::cast_slice(&sums[row]);
-                        for column in 0..broad {
-                            out[column] = if self.adds { out[column] + sums[column] } else { sums[column] };
-                        }
-                    }
+                }
+            }
+        } else {
+            for row in 0..tall {
+                // SAFETY: cut to the shape, which the caller answers for.
+                let out =
+                    unsafe { std::slice::from_raw_parts_mut(out.wrapping_add(row * self.stride), broad) };
+                let sums: &[f32] = bytemuck::cast_slice(&sums[row]);
+                for column in 0..broad {
+                    out[column] = if self.adds { out[column] + sums[column] } else { sums[column] };
                 }
             }
         }

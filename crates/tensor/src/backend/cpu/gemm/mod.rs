@@ -220,8 +220,12 @@ fn multiply<P: Packed, E: Element>(
             let (rows, columns) = (bottom - top, width.min(n - left));
             ROWS.with_borrow_mut(|room| {
                 SUMS.with_borrow_mut(|own| {
-                    let packed = room.take::<P>(rows.next_multiple_of(tall) * round.depth);
-                    round.pack_left(packed, top, rows);
+                    let in_place = round.left_in_place::<P>(top, rows);
+                    let packed_left = in_place.unwrap_or_else(|| {
+                        let packed = room.take::<P>(rows.next_multiple_of(tall) * round.depth);
+                        round.pack_left(packed, top, rows);
+                        Left::packed(packed, round.depth)
+                    });
                     for column in (left..left + columns).step_by(COLUMNS) {
                         let columns = COLUMNS.min(left + columns - column);
                         let start = top * n + column;
@@ -234,7 +238,7 @@ fn multiply<P: Packed, E: Element>(
                             (own.take::<f32>(rows * columns).as_mut_ptr(), columns)
                         };
                         let panels = Panels {
-                            left: Left::packed(packed, round.depth),
+                            left: packed_left,
                             right: &right[column * round.depth..],
                             right_tile: wide * round.depth,
                             depth: round.depth,
@@ -336,6 +340,13 @@ impl Round<'_> {
                 done += depth.div_ceil(P::VALUES);
             }
         });
+    }
+
+    /// Some rows of the left operand where they lie, if that is as they are multiplied.
+    fn left_in_place<P: Packed>(&self, top: usize, rows: usize) -> Option<Left<'_, P>> {
+        let [Segment { product, first, depth }] = self.segments[..] else { return None };
+        let part = product.left.rows(top, rows).columns(first, depth);
+        (product.scale.to_bits() == 1.0f32.to_bits()).then(|| Left::of(&part)).flatten()
     }
 
     /// Some rows of the left operand, times their factor; each tile of them is as tall as the kernel's.

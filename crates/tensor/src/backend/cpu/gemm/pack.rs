@@ -13,10 +13,42 @@ pub(in crate::backend::cpu) trait Packed: bytemuck::Pod + Send + Sync {
     fn tile() -> [usize; 2];
     /// The first value, or both of them, times `scale` if it is `SCALED`.
     fn join<E: Element, const SCALED: bool>(first: E, second: E, scale: f32) -> Self;
-    /// Values in which it lies in memory packed already, if it does: in the order of the depth.
-    fn in_place<'a>(values: Values<'a>) -> Option<&'a [Self]>;
+    /// The same of slices of one length.
+    #[inline(always)]
+    fn join_all<E: Element, const SCALED: bool>(first: &[E], second: &[E], scale: f32, out: &mut [Self]) {
+        join_all::<Self, E, SCALED>(first, second, scale, out);
+    }
+    /// A row along itself; what is missing of the last is 0.
+    #[inline(always)]
+    fn pack_row(row: &[f32], out: &mut [Self]) {
+        pack_row(row, out);
+    }
+    /// The values as they lie, if they lie packed: in the order of the depth.
+    fn in_place(values: Values<'_>) -> Option<&[Self]>;
     /// Computes the panels.
     fn multiply(panels: Panels<'_, Self>);
+}
+
+/// Value by value.
+#[inline(always)]
+pub(super) fn join_all<P: Packed, E: Element, const SCALED: bool>(
+    first: &[E],
+    second: &[E],
+    scale: f32,
+    out: &mut [P],
+) {
+    for (out, (first, second)) in out.iter_mut().zip(first.iter().zip(second)) {
+        *out = P::join::<E, SCALED>(*first, *second, scale);
+    }
+}
+
+/// Likewise.
+#[inline(always)]
+pub(super) fn pack_row<P: Packed>(row: &[f32], out: &mut [P]) {
+    for (values, out) in row.chunks(P::VALUES).zip(out) {
+        let last = values.get(P::VALUES - 1).copied().unwrap_or(0.0);
+        *out = P::join::<f32, false>(values[0], last, 1.0);
+    }
 }
 
 /// A cache line, so that no vector that is read lies across two of them.
@@ -112,9 +144,7 @@ impl Place {
                         for tile in 0..whole {
                             let (upper, lower) = (&upper[tile], &lower[tile]);
                             let to = &mut out[(tile * depth + first + unit) * TALL..][..TALL];
-                            for row in 0..TALL {
-                                to[row] = P::join::<E, SCALED>(upper[row], lower[row], scale);
-                            }
+                            P::join_all::<E, SCALED>(upper, lower, scale, to);
                         }
                     }
                 }
