@@ -5,9 +5,10 @@
 //! the speed.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm512_add_ps, _mm512_cvtepu16_epi32,
-    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512,
+    __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_add_ps,
+    _mm512_cvtepu16_epi32, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi32, _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_si512,
 };
 use std::hint::black_box;
 use std::sync::LazyLock;
@@ -70,21 +71,29 @@ impl Pairs {
     /// Pairs of what is at the same place, the first in the lower half: the compiler does it value by value.
     #[inline(always)]
     pub(super) fn join(self, first: &[u16], second: &[u16], out: &mut [u32]) {
-        let ((first, first_rest), (second, second_rest)) =
-            (first.as_chunks::<16>(), second.as_chunks::<16>());
-        let (out, out_rest) = out.as_chunks_mut::<16>();
-        for ((first, second), out) in first.iter().zip(second).zip(out) {
+        let len = out.len();
+        assert!(first.len() == len && second.len() == len, "gemm: pairs of slices of two lengths");
+        let mut place = 0;
+        while place < len {
+            let there = u16::MAX >> (16 - (len - place).min(16));
             #[expect(unsafe_code, reason = "the instructions are there only on some machines")]
-            // SAFETY: a `Pairs` is made only where they are; sixteen values lie at each place.
+            // SAFETY: a `Pairs` is made only where they are; what is masked is neither read nor written, the rest is inside
+            // the slices.
             unsafe {
-                let first = _mm512_cvtepu16_epi32(_mm256_loadu_si256(first.as_ptr().cast::<__m256i>()));
-                let second = _mm512_cvtepu16_epi32(_mm256_loadu_si256(second.as_ptr().cast::<__m256i>()));
-                let pairs = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
-                _mm512_storeu_si512(out.as_mut_ptr().cast::<__m512i>(), pairs);
+                let (first, second) = (first.as_ptr().add(place).cast(), second.as_ptr().add(place).cast());
+                let out = out.as_mut_ptr().add(place).cast();
+                if there == u16::MAX {
+                    let upper = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(second)));
+                    let lower = _mm512_cvtepu16_epi32(_mm256_loadu_si256(first));
+                    _mm512_storeu_si512(out, _mm512_or_si512(lower, upper));
+                } else {
+                    let wide = |values| _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, values));
+                    let upper = _mm512_slli_epi32::<16>(wide(second.cast()));
+                    let pairs = _mm512_or_si512(wide(first.cast()), upper);
+                    _mm512_mask_storeu_epi32(out.cast(), there, pairs);
+                }
             }
-        }
-        for ((first, second), out) in first_rest.iter().zip(second_rest).zip(out_rest) {
-            *out = u32::from(*first) | u32::from(*second) << 16;
+            place += 16;
         }
     }
 

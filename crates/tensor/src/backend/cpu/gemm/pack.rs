@@ -144,7 +144,14 @@ impl Place {
                         for tile in 0..whole {
                             let (upper, lower) = (&upper[tile], &lower[tile]);
                             let to = &mut out[(tile * depth + first + unit) * TALL..][..TALL];
-                            P::join_all::<E, SCALED>(upper, lower, scale, to);
+                            if P::VALUES == 1 {
+                                // Of a known number, which the compiler makes vectors of.
+                                for row in 0..TALL {
+                                    to[row] = P::join::<E, SCALED>(upper[row], upper[row], scale);
+                                }
+                            } else {
+                                P::join_all::<E, SCALED>(upper, lower, scale, to);
+                            }
                         }
                     }
                 }
