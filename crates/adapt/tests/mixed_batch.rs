@@ -48,7 +48,16 @@ fn mixed(cases: &[Case], which: &[usize], batch: &Batch) -> Vec<Vec<f32>> {
 /// The same of a row, in a batch of all rows under one adapter.
 fn separate(case: &Case, batch: &Batch) -> Vec<Vec<f32>> {
     let (parameters, hooks, tape) = (&case.parameters, &case.hooks, &Tape::inference());
-    let forward = Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype: DType::F32 };
+    let forward = Forward {
+        tape,
+        parameters,
+        hooks,
+        batch,
+        dropout: None,
+        mixture: None,
+        dtype: DType::F32,
+        recompute: false,
+    };
     let logits = case.classifier.logits(&forward).unwrap();
     logits.value().f32().chunks(logits.value().columns()).map(<[f32]>::to_vec).collect()
 }

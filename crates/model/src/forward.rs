@@ -21,6 +21,8 @@ pub struct Forward<'a> {
     pub mixture: Option<&'a Mixture<'a>>,
     /// What flows through the model's blocks. Heads, losses and all sums are f32 whatever this is.
     pub dtype: DType,
+    /// Whether blocks keep nothing but their inputs, and are gone through once more on the way back.
+    pub recompute: bool,
 }
 
 impl Forward<'_> {
@@ -32,6 +34,25 @@ impl Forward<'_> {
     /// What the blocks made, as heads take it: f32.
     pub fn for_head(&self, hidden: &Var) -> Result<Var> {
         ops::cast(self.tape, hidden, DType::F32)
+    }
+
+    /// `block` of `inputs`: a model's blocks, one after another, are what can be recomputed. It must read nothing that is
+    /// trained but by the pass that it is given. Errors as it does.
+    pub fn block(
+        &self,
+        inputs: &[&Var],
+        block: impl Fn(&Forward<'_>, &[Var]) -> Result<Var> + 'static,
+    ) -> Result<Var> {
+        if !self.recompute || self.mixture.is_some() {
+            return block(self, &inputs.iter().map(|input| (*input).clone()).collect::<Vec<_>>());
+        }
+        let Forward { dropout, dtype, .. } = *self;
+        let (hooks, batch) = (self.hooks.clone(), self.batch.clone());
+        self.tape.recompute(self.parameters, inputs, move |tape, parameters, inputs| {
+            let (hooks, batch, mixture) = (&hooks, &batch, None);
+            let recompute = false;
+            block(&Forward { tape, parameters, hooks, batch, dropout, mixture, dtype, recompute }, inputs)
+        })
     }
 
     /// The dropout of one site, whose name keys its draws; none outside training or at probability 0.

@@ -88,7 +88,16 @@ impl<'a> Forward<'a> {
     /// for weights of their own, and gradients would meet.
     pub fn mixed(tape: &'a Tape, mixture: &'a Mixture<'a>, batch: &'a Batch, dtype: DType) -> Self {
         let Adapted { parameters, hooks } = mixture.first;
-        Forward { tape, parameters, hooks, batch, dropout: None, mixture: Some(mixture), dtype }
+        Forward {
+            tape,
+            parameters,
+            hooks,
+            batch,
+            dropout: None,
+            mixture: Some(mixture),
+            dtype,
+            recompute: false,
+        }
     }
 
     /// Whether rows differ in the values of `ids`, or any has a hook at a place, as `hooked` says.

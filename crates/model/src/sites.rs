@@ -54,12 +54,12 @@ pub trait VirtualTokens: Send + Sync {
 }
 
 /// The hooks of one model, by the name of their site.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Hooks {
-    linear: BTreeMap<String, Box<dyn LinearHook>>,
-    sub_layer: BTreeMap<String, Box<dyn SubLayerHook>>,
-    prefix: Option<Box<dyn VirtualTokens>>,
-    prompt: Option<Box<dyn VirtualTokens>>,
+    linear: BTreeMap<String, Arc<dyn LinearHook>>,
+    sub_layer: BTreeMap<String, Arc<dyn SubLayerHook>>,
+    prefix: Option<Arc<dyn VirtualTokens>>,
+    prompt: Option<Arc<dyn VirtualTokens>>,
 }
 
 impl Hooks {
@@ -70,7 +70,7 @@ impl Hooks {
 
     /// Puts `hook` at the linear layer `site`, such as `bert.encoder.layer.0.attention.self.query`.
     pub fn at_linear(&mut self, site: impl Into<String>, hook: Box<dyn LinearHook>) {
-        self.linear.insert(site.into(), hook);
+        self.linear.insert(site.into(), hook.into());
     }
 
     /// Takes the hook at a linear layer away.
@@ -85,7 +85,7 @@ impl Hooks {
 
     /// Puts `hook` at the end of the half of a block `site`, such as `bert.encoder.layer.0.attention.output`.
     pub fn at_sub_layer(&mut self, site: impl Into<String>, hook: Box<dyn SubLayerHook>) {
-        self.sub_layer.insert(site.into(), hook);
+        self.sub_layer.insert(site.into(), hook.into());
     }
 
     /// The hook at the end of a half of a block.
@@ -95,7 +95,7 @@ impl Hooks {
 
     /// Puts `prefix` before the keys and values of every block.
     pub fn before_keys(&mut self, prefix: Box<dyn VirtualTokens>) {
-        self.prefix = Some(prefix);
+        self.prefix = Some(prefix.into());
     }
 
     /// What stands before keys and values.
@@ -105,7 +105,7 @@ impl Hooks {
 
     /// Puts `prompt` before the word embeddings.
     pub fn before_words(&mut self, prompt: Box<dyn VirtualTokens>) {
-        self.prompt = Some(prompt);
+        self.prompt = Some(prompt.into());
     }
 
     /// What stands before word embeddings.

@@ -89,6 +89,7 @@ impl Case {
             dropout: None,
             mixture: None,
             dtype: DType::F32,
+            recompute: false,
         };
         let silent = Tape::inference();
         let hidden = self.encoder.encode(&Forward { tape: &silent, ..forward }).unwrap();

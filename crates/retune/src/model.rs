@@ -46,6 +46,8 @@ pub struct TextModel {
     pub fresh: Vec<String>,
     /// What flows through its blocks.
     pub dtype: DType,
+    /// Whether training computes these once more on the way back.
+    pub recompute: bool,
     /// Tensors of the base that nobody asked for, such as pretraining heads.
     pub unused: Vec<String>,
 }
@@ -74,6 +76,8 @@ pub(crate) struct Adjustment<'a> {
     pub seed: u64,
     /// What flows through its blocks, and what frozen matrices are kept as where no result will hold them.
     pub dtype: DType,
+    /// Whether its blocks keep nothing while training but what goes into them.
+    pub recompute: bool,
     /// Whether nothing will be trained and saved.
     pub finished: bool,
 }
@@ -105,6 +109,7 @@ impl TextModel {
                 dropout: None,
                 seed: 0,
                 dtype: settings.asked_precision()?,
+                recompute: false,
                 finished: true,
             },
         )?;
@@ -182,6 +187,7 @@ impl TextModel {
             with_pooler,
             fresh,
             dtype: adjustment.dtype,
+            recompute: adjustment.recompute,
             unused: loaded.unused,
         })
     }
@@ -382,8 +388,9 @@ impl TextModel {
         batch: &Batch,
         dropout: Option<Key>,
     ) -> TensorResult<Var> {
-        let (hooks, dtype) = (&self.hooks, self.dtype);
-        self.network.logits(&Forward { tape, parameters, hooks, batch, dropout, mixture: None, dtype })
+        let (hooks, dtype, recompute) = (&self.hooks, self.dtype, self.recompute);
+        let forward = Forward { tape, parameters, hooks, batch, dropout, mixture: None, dtype, recompute };
+        self.network.logits(&forward)
     }
 }
 

@@ -142,6 +142,7 @@ fn adjust(
         dropout: resolved.dropout,
         seed: resolved.train.seed,
         dtype: resolved.dtype,
+        recompute: resolved.recompute,
         finished: false,
     };
     TextModel::build(source, adjustment)

@@ -31,6 +31,8 @@ pub(crate) struct Resolved<'a> {
     pub dropout: Option<f32>,
     /// What flows through the model.
     pub dtype: DType,
+    /// Whether blocks are computed once more on the way back.
+    pub recompute: bool,
     pub batching: Batching,
     pub accumulation: usize,
     pub shuffle: bool,
@@ -138,6 +140,7 @@ impl<'a> Resolved<'a> {
             train_pooler: given.train_pooler.unwrap_or(source.adapter.is_none()),
             dropout: given.model_dropout.map(|dropout| dropout as f32),
             dtype: given.model.asked_precision()?,
+            recompute: given.recompute.unwrap_or(false),
             batching,
             accumulation: at_least_1("accumulation", given.accumulation.unwrap_or(1))?,
             shuffle: given.shuffle.unwrap_or(true),

@@ -227,6 +227,10 @@ pub struct TrainSettings {
         arg(long, value_name = "NAME", help_heading = "Training", hide_short_help = true)
     )]
     pub optimizer: Option<String>,
+    /// Keep nothing of a block but what goes into it, and compute it once more on the way back: long rows and large models in
+    /// much less memory, for about a third more time, with the same result
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Training", hide_short_help = true))]
+    pub recompute: Option<bool>,
     /// How it goes on after the warm-up: linear, cosine or constant [default: linear]
     #[cfg_attr(
         feature = "clap",

@@ -47,8 +47,13 @@ type Backward = Box<dyn FnOnce(Tensor, &mut Sink<'_>) -> Result<()>>;
 
 enum Node {
     Parameter(ParamId),
+    /// A value from outside, by its place among them.
+    Input(usize),
     Op(Backward),
 }
+
+/// A parameter as a pass found it.
+type Read = BTreeMap<ParamId, (Tensor, bool)>;
 
 /// What happened in a forward pass, so that it can be gone through backwards.
 pub struct Tape {
@@ -57,12 +62,16 @@ pub struct Tape {
     leaves: RefCell<BTreeMap<ParamId, NodeId>>,
     /// What the first lookup reads, where the tape ends there.
     lookups: Option<RefCell<Vec<TableRows>>>,
+    /// Parameters that were read, where somebody wants to know.
+    read: Option<RefCell<Read>>,
+    /// Parameters as another pass found them.
+    found: Read,
 }
 
 impl Tape {
     /// A tape that records.
     pub fn recording() -> Self {
-        Tape { nodes: Some(RefCell::default()), leaves: RefCell::default(), lookups: None }
+        Tape { nodes: Some(RefCell::default()), ..Tape::inference() }
     }
 
     /// A tape that goes no further than to the first lookup in a table, and tells what that would read.
@@ -72,7 +81,7 @@ impl Tape {
 
     /// A tape for a forward pass alone.
     pub fn inference() -> Self {
-        Tape { nodes: None, leaves: RefCell::default(), lookups: None }
+        Tape { nodes: None, leaves: RefCell::default(), lookups: None, read: None, found: Read::new() }
     }
 
     /// Whether a backward pass may follow.
@@ -82,14 +91,67 @@ impl Tape {
 
     /// The value of a parameter; a leaf of the tape where it is trained.
     pub fn parameter(&self, parameters: &Parameters, id: ParamId) -> Var {
-        let parameter = parameters.get(id);
+        let (value, trainable) = self.found.get(&id).cloned().unwrap_or_else(|| {
+            let parameter = parameters.get(id);
+            (parameter.value.clone(), parameter.trainable)
+        });
+        if let Some(read) = &self.read {
+            read.borrow_mut().insert(id, (value.clone(), trainable));
+        }
         let node = match &self.nodes {
-            Some(nodes) if parameter.trainable => {
+            Some(nodes) if trainable => {
                 Some(*self.leaves.borrow_mut().entry(id).or_insert_with(|| push(nodes, Node::Parameter(id))))
             }
             _ => None,
         };
-        Var { value: parameter.value.clone(), node }
+        Var { value, node }
+    }
+
+    /// `block` of `inputs`, of which nothing is kept but these: on the way back it is gone through once more (Chen et al.
+    /// 2016, "Training deep nets with sublinear memory cost"). It must read its parameters by [`Tape::parameter`] of the tape
+    /// that it is given, and do the same each time. Errors as it does.
+    pub fn recompute(
+        &self,
+        parameters: &Parameters,
+        inputs: &[&Var],
+        block: impl Fn(&Tape, &Parameters, &[Var]) -> Result<Var> + 'static,
+    ) -> Result<Var> {
+        if !self.is_recording() {
+            return block(self, parameters, &inputs.iter().map(|input| (*input).clone()).collect::<Vec<_>>());
+        }
+        let constants: Vec<Var> = inputs.iter().map(|input| Var::constant(input.value.clone())).collect();
+        let first = Tape { read: Some(RefCell::default()), found: self.found.clone(), ..Tape::inference() };
+        let value = block(&first, parameters, &constants)?.value;
+        let found = first.read.unwrap_or_default().into_inner();
+        // Their leaves stand before the block, so that each is complete only when it has been gone through.
+        let trained = found.iter().filter(|(_, (_, trainable))| *trainable);
+        let leaves: Vec<Var> = trained.map(|(id, _)| self.parameter(parameters, *id)).collect();
+        let all: Vec<&Var> = inputs.iter().copied().chain(&leaves).collect();
+        let nodes: Vec<Option<NodeId>> = inputs.iter().map(|input| input.node).collect();
+        Ok(self.record(value, &all, || {
+            move |gradient, sink| {
+                let tape = Tape { found, ..Tape::recording() };
+                let inputs: Vec<Var> = constants
+                    .into_iter()
+                    .zip(&nodes)
+                    .enumerate()
+                    .map(|(place, (input, node))| Var {
+                        node: node.and(tape.nodes.as_ref()).map(|nodes| push(nodes, Node::Input(place))),
+                        ..input
+                    })
+                    .collect();
+                let out = block(&tape, &Parameters::new(), &inputs)?;
+                drop(inputs);
+                let mut sent = vec![None; nodes.len()];
+                tape.go_back(out, gradient, sink.gradients, &mut sent, &mut |_, _| Ok(()))?;
+                for (node, gradient) in nodes.into_iter().zip(sent) {
+                    if let Some(gradient) = gradient {
+                        sink.add(node, gradient)?;
+                    }
+                }
+                Ok(())
+            }
+        }))
     }
 
     /// The rows of trained tables that a pass with [`Tape::until_lookup`] would have read. Errors if `pass`, its result, is
@@ -159,27 +221,40 @@ impl Tape {
         complete: &mut dyn FnMut(ParamId, &mut Gradients) -> Result<()>,
     ) -> Result<()> {
         loss.value.expect("backward", &[], "a scalar loss of shape")?;
-        let (Some(nodes), Some(last)) = (self.nodes, loss.node) else { return Ok(()) };
+        let mut one = Tensor::empty(loss.value.device(), &[])?;
+        one.f32_mut()?.fill(1.0);
+        self.go_back(loss.clone(), one, gradients, &mut [], complete)
+    }
+
+    /// Backwards from `last`, whose gradient is `gradient`; what comes to inputs is put in `sent`.
+    fn go_back(
+        self,
+        last: Var,
+        gradient: Tensor,
+        gradients: &mut Gradients,
+        sent: &mut [Option<Tensor>],
+        complete: &mut dyn FnMut(ParamId, &mut Gradients) -> Result<()>,
+    ) -> Result<()> {
+        let (Some(nodes), Some(node)) = (self.nodes, last.node) else { return Ok(()) };
+        drop(last);
         let mut nodes = nodes.into_inner();
-        nodes.truncate(last.0 + 1);
+        nodes.truncate(node.0 + 1);
         let parameters = nodes
             .iter()
             .map(|node| match node {
                 Node::Parameter(id) => Some(*id),
-                Node::Op(_) => None,
+                Node::Input(_) | Node::Op(_) => None,
             })
             .collect();
-        let device = loss.value.device();
         let mut pending: Vec<Option<Tensor>> = vec![None; nodes.len()];
-        let mut one = Tensor::empty(device, &[])?;
-        one.f32_mut()?.fill(1.0);
-        pending[last.0] = Some(one);
+        pending[node.0] = Some(gradient);
         let mut sink = Sink { pending, parameters, gradients };
         while let Some(node) = nodes.pop() {
             let gradient = sink.pending.pop().flatten();
             match (node, gradient) {
                 (Node::Op(backward), Some(gradient)) => backward(gradient, &mut sink)?,
                 (Node::Op(_), None) => {}
+                (Node::Input(place), gradient) => sent[place] = gradient,
                 // A leaf stands before all ops that read it, so all of them have run.
                 (Node::Parameter(id), _) => complete(id, sink.gradients)?,
             }
@@ -324,5 +399,97 @@ impl std::fmt::Debug for Tape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let nodes = self.nodes.as_ref().map_or(0, |nodes| nodes.borrow().len());
         write!(f, "Tape of {nodes} nodes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+    use crate::random::Key;
+
+    fn parameter(parameters: &mut Parameters, name: &str, shape: &[usize]) -> ParamId {
+        let mut stream = Key::new(3).with_name(name).stream();
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| stream.normal()).collect();
+        let id = parameters.add(name, Tensor::from_slice(Device::Cpu, shape, &values).unwrap()).unwrap();
+        parameters.get_mut(id).trainable = true;
+        id
+    }
+
+    /// Gradients by x, inner and outer of a loss of block(block(x)) outer, where both blocks read `inner`.
+    fn gradients(pass: impl Fn(&Tape, &Parameters, &Var, ParamId) -> Result<Var>) -> Vec<Vec<u32>> {
+        let mut parameters = Parameters::new();
+        let [x, inner, outer] = ["x", "inner", "outer"].map(|name| parameter(&mut parameters, name, &[3, 3]));
+        let tape = Tape::recording();
+        let loss = {
+            let mut hidden = tape.parameter(&parameters, x);
+            for _ in 0..2 {
+                hidden = pass(&tape, &parameters, &hidden, inner).unwrap();
+            }
+            let out = ops::product(&tape, &hidden, &tape.parameter(&parameters, outer)).unwrap();
+            ops::squared_error(&tape, &out, &[0.5; 9], 9.0).unwrap()
+        };
+        let mut found = Vec::new();
+        tape.backward_each(&loss, |id, gradient| {
+            // As an update does: nothing may read the old values any more.
+            parameters.get_mut(id).value.f32_mut()?[0] += 1.0;
+            found.push((id, gradient));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(found.len(), 3);
+        found.sort_by_key(|(id, _)| *id);
+        let bits = |gradient: Gradient| match gradient {
+            Gradient::Dense(sum) => sum.f32().iter().map(|x| x.to_bits()).collect(),
+            Gradient::Rows(_) => Vec::new(),
+        };
+        found.into_iter().map(|(_, gradient)| bits(gradient)).collect()
+    }
+
+    fn block(tape: &Tape, parameters: &Parameters, x: &Var, id: ParamId) -> Result<Var> {
+        let once = ops::product(tape, x, &tape.parameter(parameters, id))?;
+        ops::product(tape, &once, x)
+    }
+
+    #[test]
+    fn a_block_computed_once_more_has_the_same_gradients() {
+        let kept = gradients(block);
+        let again = gradients(|tape, parameters, x, id| {
+            tape.recompute(parameters, &[x], move |tape, parameters, inputs| {
+                block(tape, parameters, &inputs[0], id)
+            })
+        });
+        assert_eq!(kept, again);
+        let nested = gradients(|tape, parameters, x, id| {
+            tape.recompute(parameters, &[x], move |tape, parameters, inputs| {
+                tape.recompute(parameters, &[&inputs[0]], move |tape, parameters, inputs| {
+                    block(tape, parameters, &inputs[0], id)
+                })
+            })
+        });
+        assert_eq!(kept, nested);
+        let inference = Tape::inference();
+        let mut parameters = Parameters::new();
+        let id = parameter(&mut parameters, "x", &[3, 3]);
+        let x = inference.parameter(&parameters, id);
+        let plain = block(&inference, &parameters, &x, id).unwrap();
+        let same = inference
+            .recompute(&parameters, &[&x], move |tape, parameters, inputs| {
+                block(tape, parameters, &inputs[0], id)
+            })
+            .unwrap();
+        assert_eq!(plain.value().f32(), same.value().f32());
+    }
+
+    #[test]
+    fn errors_of_a_block_come_out() {
+        let mut parameters = Parameters::new();
+        let id = parameter(&mut parameters, "x", &[3, 3]);
+        let tape = Tape::recording();
+        let x = tape.parameter(&parameters, id);
+        let other = Var::constant(Tensor::from_slice(Device::Cpu, &[2], &[1.0; 2]).unwrap());
+        let found =
+            tape.recompute(&parameters, &[&x], move |tape, _, inputs| ops::product(tape, &inputs[0], &other));
+        assert!(found.is_err());
     }
 }

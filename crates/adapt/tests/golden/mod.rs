@@ -123,8 +123,16 @@ impl Case {
     fn var_of(&self, tape: &Tape, rows: &[usize]) -> Var {
         let batch = &self.batch(rows, 0);
         let (parameters, hooks) = (&self.parameters, &self.hooks);
-        let forward =
-            Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype: DType::F32 };
+        let forward = Forward {
+            tape,
+            parameters,
+            hooks,
+            batch,
+            dropout: None,
+            mixture: None,
+            dtype: DType::F32,
+            recompute: false,
+        };
         self.classifier.logits(&forward).unwrap()
     }
 

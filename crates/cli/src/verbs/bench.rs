@@ -36,6 +36,9 @@ examples:
         /// What activations and frozen matrices are kept as: f32 or bf16
         #[arg(long, default_value = "f32", value_name = "TYPE")]
         precision: DType,
+        /// Keep nothing of a block but what goes into it, and compute it once more on the way back
+        #[arg(long)]
+        recompute: bool,
         /// adamw or adamw-8bit
         #[arg(long, default_value = "adamw", value_name = "NAME")]
         optimizer: String,
@@ -71,12 +74,24 @@ example:
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     match &args.what {
-        What::Step { shape, method, precision, optimizer, batch, length, steps, profile, threads } => {
+        What::Step {
+            shape,
+            method,
+            precision,
+            recompute,
+            optimizer,
+            batch,
+            length,
+            steps,
+            profile,
+            threads,
+        } => {
             use_threads(*threads)?;
             let settings = StepSettings {
                 shape: shape.clone(),
                 method: method.clone(),
                 precision: *precision,
+                recompute: *recompute,
                 optimizer: optimizer.clone(),
                 batch: *batch as usize,
                 length: *length as usize,
@@ -102,8 +117,13 @@ fn step_text(cost: &StepCost) -> String {
         row(
             "step",
             format!(
-                "{} {} {}, {} x {} tokens",
-                cost.shape, cost.method, cost.precision, cost.batch, cost.length
+                "{} {} {}{}, {} x {} tokens",
+                cost.shape,
+                cost.method,
+                cost.precision,
+                if cost.recompute { " recomputed" } else { "" },
+                cost.batch,
+                cost.length
             ),
         ),
         row("time", format!("{:.3} s a step, {} threads", cost.seconds_per_step, cost.threads)),

@@ -113,6 +113,26 @@ fn a_plan_knows_moments_in_bytes() {
 }
 
 #[test]
+fn blocks_computed_once_more_take_less_and_a_plan_knows_it() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    tiny.model("base", 6, |_| ());
+    let (model, rows, output) = (path("base"), path("train.csv"), path("result"));
+    for method in ["full", "lora", "p-tuning-v2"] {
+        let [kept, again] = ["false", "true"].map(|recompute| {
+            let job =
+                ["--model", &model, "--train", &rows, "--method", method, "--recompute", recompute, "--json"];
+            let plan = retune(&[&["plan"], &job[..]].concat()).succeeded().json();
+            let run = [&["train", "--output", &output, "--overwrite"], &job[..]].concat();
+            let train = retune(&run).succeeded().json();
+            assert_eq!(plan["peak_memory_bytes"], train["peak_memory_bytes"], "{method}");
+            plan["peak_memory_bytes"].as_u64().unwrap()
+        });
+        assert!(again < kept, "{method}: {again} bytes, {kept} without");
+    }
+}
+
+#[test]
 fn the_largest_batch_that_fits_is_found() {
     let tiny = Tiny::new();
     let path = |name: &str| tiny.path(name).display().to_string();

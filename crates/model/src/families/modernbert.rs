@@ -47,10 +47,10 @@ impl Family for ModernBert {
 }
 
 struct ModernBertModel {
-    config: ModernBertConfig,
+    config: Arc<ModernBertConfig>,
     tok_embeddings: Embedding,
     embeddings_norm: LayerNorm,
-    layers: Vec<ModernBertLayer>,
+    layers: Vec<Arc<ModernBertLayer>>,
     final_norm: LayerNorm,
     head: PredictionHead,
     kind: HeadKind,
@@ -92,10 +92,11 @@ impl ModernBertModel {
         let embeddings_norm = LayerNorm::load_with(checkpoint, &norm, hidden, epsilon, bias)?;
         let kinds = config.layer_types.iter().enumerate();
         let layers = kinds
-            .map(|(index, kind)| ModernBertLayer::load(checkpoint, &config, index, *kind))
+            .map(|(index, kind)| ModernBertLayer::load(checkpoint, &config, index, *kind).map(Arc::new))
             .collect::<std::result::Result<_, _>>()?;
         let final_norm = LayerNorm::load_with(checkpoint, "model.final_norm", hidden, epsilon, bias)?;
         let head = PredictionHead::load(checkpoint, &config)?;
+        let config = Arc::new(config);
         Ok(ModernBertModel { config, tok_embeddings, embeddings_norm, layers, final_norm, head, kind })
     }
 
@@ -110,7 +111,10 @@ impl ModernBertModel {
         let mut hidden = ops::dropout(tape, &normal, &batch.layout, dropout)?;
         for (index, layer) in self.layers.iter().enumerate() {
             let wanted = if index + 1 == self.layers.len() { wanted } else { Wanted::All };
-            hidden = layer.forward(forward, &self.config, &hidden, wanted)?;
+            let (layer, config) = (layer.clone(), self.config.clone());
+            hidden = forward.block(&[&hidden], move |forward, inputs| {
+                layer.forward(forward, &config, &inputs[0], wanted)
+            })?;
         }
         let layout = if wanted == Wanted::First { &batch.pooled } else { &batch.layout };
         forward.for_head(&self.final_norm.forward(forward, &hidden, layout, None, None)?)
@@ -171,10 +175,11 @@ impl Encoder for ModernBertModel {
 
     fn set_dropout(&mut self, probability: f32) {
         let probability = f64::from(probability);
-        self.config.embedding_dropout = probability;
-        self.config.attention_dropout = probability;
-        self.config.mlp_dropout = probability;
-        self.config.classifier_dropout = probability;
+        let config = Arc::make_mut(&mut self.config);
+        config.embedding_dropout = probability;
+        config.attention_dropout = probability;
+        config.mlp_dropout = probability;
+        config.classifier_dropout = probability;
     }
 }
 

@@ -87,7 +87,7 @@ pub enum Wanted {
 pub struct PostNormEncoder {
     /// The same in each.
     pub dropout: PostNormDropout,
-    blocks: Vec<PostNormBlock>,
+    blocks: Vec<Arc<PostNormBlock>>,
 }
 
 /// What a method needs to know to make virtual tokens for a model.
@@ -104,6 +104,7 @@ pub struct VirtualTokenSizes {
 }
 
 /// What stands before keys and values.
+#[derive(Clone)]
 struct Prefix {
     /// Of all blocks, for the rows of each adapter where these are mixed; some may have none.
     values: Vec<Option<Var>>,
@@ -123,6 +124,17 @@ impl Prefix {
         }
         let counts = forward.count(|hooks| hooks.prefix().map_or(0, VirtualTokens::count));
         Ok(Some(Prefix { values, keys: Arc::new(layout.behind_each(&counts)) }))
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Var> {
+        self.values.iter().flatten()
+    }
+
+    /// The same with other [`Prefix::values`], as many.
+    fn with(&self, values: &[Var]) -> Self {
+        let mut next = values.iter().cloned();
+        let values = self.values.iter().map(|value| value.as_ref().and_then(|_| next.next())).collect();
+        Prefix { values, keys: self.keys.clone() }
     }
 
     /// Keys or values `own`, which are the `part`th of all blocks, behind it.
@@ -163,7 +175,7 @@ impl PostNormEncoder {
         dropout: PostNormDropout,
     ) -> std::result::Result<Self, ModelError> {
         let blocks = (0..layers)
-            .map(|index| PostNormBlock::load(checkpoint, name, index, names, sizes))
+            .map(|index| PostNormBlock::load(checkpoint, name, index, names, sizes).map(Arc::new))
             .collect::<std::result::Result<_, _>>()?;
         Ok(PostNormEncoder { dropout, blocks })
     }
@@ -181,8 +193,15 @@ impl PostNormEncoder {
         let mut hidden = x;
         for (index, block) in self.blocks.iter().enumerate() {
             let wanted = if index + 1 == self.blocks.len() { wanted } else { Wanted::All };
-            let prefix = prefix.as_ref().map(|prefix| (prefix, index));
-            hidden = block.forward(forward, self.dropout, (&hidden, layout), prefix, wanted)?;
+            let (block, rates, layout, prefix) =
+                (block.clone(), self.dropout, layout.clone(), prefix.clone());
+            let before: Vec<Var> = prefix.iter().flat_map(Prefix::values).cloned().collect();
+            let inputs: Vec<&Var> = [&hidden].into_iter().chain(&before).collect();
+            hidden = forward.block(&inputs, move |forward, inputs| {
+                let prefix = prefix.as_ref().map(|prefix| prefix.with(&inputs[1..]));
+                let prefix = prefix.as_ref().map(|prefix| (prefix, index));
+                block.forward(forward, rates, (&inputs[0], &layout), prefix, wanted)
+            })?;
         }
         forward.for_head(&hidden)
     }
@@ -196,12 +215,12 @@ impl PostNormEncoder {
 
     /// The linear layers of all blocks.
     pub fn linears(&self) -> Vec<&Linear> {
-        self.blocks.iter().flat_map(PostNormBlock::linears).collect()
+        self.blocks.iter().flat_map(|block| block.linears()).collect()
     }
 
     /// The halves of all blocks.
     pub fn sub_layers(&self) -> Vec<&SubLayer> {
-        self.blocks.iter().flat_map(PostNormBlock::sub_layers).collect()
+        self.blocks.iter().flat_map(|block| block.sub_layers()).collect()
     }
 }
 

@@ -29,6 +29,8 @@ pub struct StepSettings {
     pub method: String,
     /// What activations and frozen matrices are kept as.
     pub precision: DType,
+    /// Whether blocks are computed once more on the way back.
+    pub recompute: bool,
     /// `adamw` or `adamw-8bit`.
     pub optimizer: String,
     /// Rows a step.
@@ -52,6 +54,8 @@ pub struct StepCost {
     pub method: String,
     /// What activations and frozen matrices are kept as.
     pub precision: &'static str,
+    /// Whether blocks were computed once more on the way back.
+    pub recompute: bool,
     /// The optimiser's.
     pub optimizer: String,
     /// Rows a step.
@@ -95,6 +99,7 @@ pub(super) struct Task {
     rows: Vec<Vec<u32>>,
     labels: Vec<u32>,
     dtype: DType,
+    recompute: bool,
 }
 
 /// Trains a model of random weights and a real shape, every row full, and says what a step takes: forward, backward and
@@ -138,6 +143,7 @@ pub fn step(settings: &StepSettings) -> Result<StepCost> {
         shape: settings.shape.clone(),
         method: settings.method.clone(),
         precision: settings.precision.name(),
+        recompute: settings.recompute,
         optimizer: settings.optimizer.clone(),
         batch: settings.batch,
         length: settings.length,
@@ -167,7 +173,16 @@ impl Bench {
         if method.name() == "lora" {
             options.0.insert("dropout".into(), json!(0.0));
         }
-        Self::with(shape, method, &options, [settings.batch, settings.length], settings.precision, device)
+        let mut bench = Self::with(
+            shape,
+            method,
+            &options,
+            [settings.batch, settings.length],
+            settings.precision,
+            device,
+        )?;
+        bench.task.recompute = settings.recompute;
+        Ok(bench)
     }
 
     /// Random rows of a number and a length, on a model of a shape with a method.
@@ -205,7 +220,10 @@ impl Bench {
         let stream = &mut key.with_name("rows").stream();
         let rows = (0..batch).map(|_| (0..length).map(|_| stream.below(vocabulary)).collect()).collect();
         let labels = (0..batch).map(|_| stream.below(2)).collect();
-        Ok(Bench { task: Task { classifier, hooks, rows, labels, dtype: precision }, parameters })
+        Ok(Bench {
+            task: Task { classifier, hooks, rows, labels, dtype: precision, recompute: false },
+            parameters,
+        })
     }
 
     fn step(&mut self, optimiser: &mut Optimiser, step: u64) -> Result<f64> {
@@ -234,6 +252,7 @@ impl Task {
             dropout: Some(dropout),
             mixture: None,
             dtype: self.dtype,
+            recompute: self.recompute,
         };
         let logits = self.classifier.logits(&forward)?;
         let options = ops::CrossEntropyOptions {

@@ -62,6 +62,26 @@ fn bf16_gives_the_same_bytes_and_a_model_like_that_of_f32() {
 }
 
 #[test]
+fn blocks_computed_once_more_give_the_same_bytes() {
+    let tiny = Tiny::new();
+    for method in METHODS.iter().map(|method| method.name()) {
+        // With its dropouts, and with updates in the backward.
+        let run = |recompute: bool| {
+            let output = format!("{method}-{recompute}");
+            train(&TrainSettings {
+                recompute: Some(recompute),
+                max_grad_norm: Some(0.0),
+                ..settings(&tiny, method, &output)
+            })
+            .unwrap();
+            tiny.files(&output).into_iter().filter(|(name, _)| name.ends_with(".safetensors"))
+        };
+        let (kept, again): (BTreeMap<_, _>, BTreeMap<_, _>) = (run(false).collect(), run(true).collect());
+        assert!(kept == again && !kept.is_empty(), "{method}");
+    }
+}
+
+#[test]
 fn another_seed_gives_another_result() {
     let tiny = Tiny::new();
     for method in ["full", "lora", "adalora"] {
