@@ -273,8 +273,16 @@ impl Head {
     fn var(&self, tape: &Tape, rows: &Rows, chosen: &[usize]) -> Var {
         let batch = &rows.tokens.batch(chosen).unwrap();
         let (parameters, hooks) = (&self.parameters, &self.hooks);
-        let forward =
-            Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype: DType::F32 };
+        let forward = Forward {
+            tape,
+            parameters,
+            hooks,
+            batch,
+            dropout: None,
+            mixture: None,
+            dtype: DType::F32,
+            recompute: false,
+        };
         self.network.logits(&forward).unwrap()
     }
 

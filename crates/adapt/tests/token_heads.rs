@@ -68,6 +68,7 @@ impl Head {
             dropout: None,
             mixture: None,
             dtype: DType::F32,
+            recompute: false,
         };
         self.network.logits(&forward).unwrap()
     }
