@@ -264,6 +264,7 @@ impl Head {
             classifier: network.classifier(),
             fresh: &loaded.fresh,
             tokenizer: None,
+            trains_pooler: false,
             seed,
         };
         let applied = adjust(&mut model).unwrap();
