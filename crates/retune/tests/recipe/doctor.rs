@@ -256,7 +256,7 @@ fn a_machine_that_is_too_small_is_found() {
         doctor_on(Machine { memory, disk }, settings, &mut Ear::default()).unwrap()
     };
     let settings = healthy(&tiny);
-    let diagnosis = on(Some(1 << 20), Some(1 << 10), &settings);
+    let diagnosis = on(Some(1 << 16), Some(1 << 10), &settings);
     let finding = one("memory", &diagnosis);
     assert!(finding.fix.contains("--batch-size"), "{}", finding.fix);
     let finding = one("disk", &diagnosis);
