@@ -108,7 +108,7 @@ fn attention_backward(bencher: Bencher, [rows, length, heads, head_size]: [usize
     let backend = Device::Cpu.backend();
     backend.attention(shape(heads, head_size), inputs, (&mut out).into(), &mut lse);
     bencher.counter(ItemsCount::new(rows * length * length * heads)).bench_local(|| {
-        let saved = AttentionSaved { out: (&out).into(), lse: &lse, gradient: (&gradient).into() };
+        let saved = AttentionSaved { lse: &lse, gradient: (&gradient).into() };
         let gradients = gradients.each_mut().map(Into::into);
         backend.attention_backward(shape(heads, head_size), inputs, saved, gradients);
     });

@@ -412,8 +412,7 @@ fn backward_of<P: Packed, E: Element>(
                 [columns_key, columns_value, deep_key, asking, deep_asking, packed]
                     .map(|part| bytemuck::cast_slice_mut::<u32, P>(part));
             let [scores, dscores, probabilities, sums, dkeys, dvalues] =
-                [scores, dscores, row, sums, dkeys, dvalues]
-                    .map(|part| bytemuck::cast_slice_mut::<u32, f32>(part));
+                [scores, dscores, row, sums, dkeys, dvalues].map(bytemuck::cast_slice_mut::<u32, f32>);
             let (deep, long) = (size.div_ceil(P::VALUES), task.length.div_ceil(P::VALUES));
             columns_of(task.entries(inputs.key), columns_key);
             columns_of(task.entries(inputs.value), columns_value);

@@ -324,7 +324,6 @@ impl<P: Packed> Panels<'_, P> {
     /// Plain loops throughout: what a closure of an iterator does is not sure to be compiled for the vectors of `V`.
     #[inline(always)]
     #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-    #[expect(clippy::needless_range_loop, reason = "see above")]
     pub(super) fn tiles<V: Vectors<Packed = P>, const ROWS: usize>(&self, vectors: V) {
         let wide = VECTORS * V::LANES;
         let [rows, columns] = self.shape;
@@ -447,7 +446,6 @@ unsafe fn sums_of_columns<V: Vectors, const ROWS: usize>(
 /// Each row must be as deep as `right`.
 #[inline(always)]
 #[expect(unsafe_code, reason = "checked slices in this loop cost a tenth of its speed")]
-#[expect(clippy::needless_range_loop, reason = "closures are not sure to be compiled for the vectors of `V`")]
 unsafe fn sums_of_rows<V: Vectors, const ROWS: usize>(
     vectors: V,
     left: [*const V::Packed; ROWS],
@@ -515,7 +513,7 @@ mod tests {
         let by_rows = packed(rows * depth, &|index| (index / depth, index % depth));
         let by_columns = packed(rows * depth + 12, &|index| (index % rows, index / rows % depth));
         // Deeper than what is summed over, as a part of a longer row is.
-        let rights: Vec<f32> = (0..2 * wide * (depth + 1))
+        let rights: Vec<f32> = (0..columns.div_ceil(wide) * wide * (depth + 1))
             .map(|index| {
                 let (tile, k) = (index / (wide * (depth + 1)), index / wide % (depth + 1));
                 right(tile * wide + index % wide, k)
