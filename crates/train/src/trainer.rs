@@ -194,12 +194,17 @@ impl Training<'_> {
         let state = &mut self.state;
         state.evaluated_at = Some(state.step);
         // Weights that give no number are no result, however many rows they happen to get right.
-        let better = evaluated.loss.is_finite() && state.best.is_none_or(|best| evaluated.score > best);
+        let is_number = evaluated.loss.is_finite();
+        let higher = is_number && state.best.is_none_or(|best| evaluated.score > best);
+        // Of equally good ones those with less loss: a metric of found things is 0 for long.
+        let same = state.best.is_some_and(|best| evaluated.score >= best);
+        let less = state.kept.as_ref().is_some_and(|kept| evaluated.loss < kept.evaluated.loss);
+        let better = higher || (self.settings.keep_best && same && less);
         if better && self.settings.keep_best && !last {
             self.workshop.keep(self.parameters)?;
         }
-        state.since_best = if better { 0 } else { state.since_best + 1 };
-        state.best = if better { Some(evaluated.score) } else { state.best };
+        state.since_best = if higher { 0 } else { state.since_best + 1 };
+        state.best = if higher { Some(evaluated.score) } else { state.best };
         if better || !self.settings.keep_best || (last && state.kept.is_none()) {
             state.kept = Some(Kept { step: state.step, evaluated: evaluated.clone() });
         }

@@ -95,7 +95,7 @@ fn text(evaluation: &Evaluation) -> String {
         ));
     }
     if !evaluation.most_confused.is_empty() {
-        text.push_str("\nmost often confused (label, taken for, rows)\n");
+        text.push_str("\nmost often confused (label, taken for, times)\n");
         let confused = evaluation.most_confused.iter().take(5);
         let rows: Vec<_> = confused
             .map(|(gold, predicted, count)| vec![gold.clone(), predicted.clone(), count.to_string()])
@@ -121,7 +121,7 @@ fn text(evaluation: &Evaluation) -> String {
     let mut weakest: Vec<_> = evaluation.labels.iter().filter(|label| label.support > 0).collect();
     weakest.sort_by(|a, b| a.f1.total_cmp(&b.f1));
     if weakest.len() > 2 {
-        text.push_str("\nweakest labels (precision, recall, F1, rows)\n");
+        text.push_str("\nweakest labels (precision, recall, F1, how many)\n");
         let number = |value: f64| format!("{value:.3}");
         let rows: Vec<_> = weakest
             .iter()

@@ -14,6 +14,8 @@ use crate::progress::Progress;
 examples:
   retune train --model DIR --train tickets.csv --output result
   retune train --model DIR --train tickets.csv --eval dev.csv --method lora --rank 16 --output result
+  retune train --model DIR --train train.conll --output result        words and their tags: entities are found
+  retune train --model DIR --train squad.json --output result         questions over texts
   retune train run.toml --seed 2 --output result-2        settings from a file, flags first
   retune train --resume --output result                   on with a run that was interrupted, however that was")]
 pub(crate) struct Args {
@@ -37,7 +39,7 @@ pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) ->
     {
         let (gold, predicted, count) = confused;
         output.say(&format!(
-            "  most often wrong: `{gold}` taken for `{predicted}` ({count} rows); look at their rows first"
+            "  most often wrong: `{gold}` taken for `{predicted}` ({count} times); look at their rows first"
         ));
     }
     output.say(&format!(

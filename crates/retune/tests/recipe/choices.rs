@@ -52,17 +52,21 @@ fn the_last_weights_or_the_best_are_kept() {
     let (best, ear) = train(&wild("best", "best")).unwrap();
     let (last, _) = train(&wild("last", "last")).unwrap();
     assert_eq!(last.kept_step, last.steps);
-    let scores: Vec<(u64, f64)> = ear
+    let scores: Vec<(u64, f64, f64)> = ear
         .events
         .iter()
         .filter_map(|event| match event {
-            retune::Event::Evaluation { step, metrics, .. } => Some((*step, metrics["accuracy"])),
+            retune::Event::Evaluation { step, metrics, loss, .. } => {
+                Some((*step, metrics["accuracy"], *loss))
+            }
             _ => None,
         })
         .collect();
-    let highest = scores.iter().map(|(_, score)| *score).fold(0.0, f64::max);
-    let first = scores.iter().find(|(_, score)| score.to_bits() == highest.to_bits()).unwrap().0;
-    assert_eq!((best.kept_step, best.metrics.unwrap()["accuracy"].to_bits()), (first, highest.to_bits()));
+    let highest = scores.iter().map(|(_, score, _)| *score).fold(0.0, f64::max);
+    // Of equal ones that with less loss.
+    let equal = scores.iter().filter(|(_, score, _)| score.to_bits() == highest.to_bits());
+    let kept = equal.min_by(|(.., one), (.., other)| one.total_cmp(other)).unwrap().0;
+    assert_eq!((best.kept_step, best.metrics.unwrap()["accuracy"].to_bits()), (kept, highest.to_bits()));
     assert!(best.kept_step < best.steps, "the case does not tell: the best step is the last, {scores:?}");
     let [best, last] = ["best", "last"].map(|output| model(tiny.path(output)));
     assert!(difference(&answers(&best), &answers(&last)) > 1e-3);

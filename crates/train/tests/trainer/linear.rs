@@ -46,6 +46,8 @@ pub(crate) struct Linear {
     pub(crate) kept: Option<Parameters>,
     /// Scores are made of the weights instead, up and down.
     pub(crate) scores_of_weights: bool,
+    /// The losses of the evaluations; what a score lacks to 1 where there are none.
+    pub(crate) losses: Vec<f64>,
     /// What was saved after which step: JSON of the state, trained weights and moments, what was kept.
     pub(crate) saved: BTreeMap<u64, Saved>,
     /// The share of the learning rate that the bias gets.
@@ -75,6 +77,7 @@ impl Linear {
             seen: Vec::new(),
             kept: None,
             scores_of_weights: false,
+            losses: Vec::new(),
             saved: BTreeMap::new(),
             bias_rate: 1.0,
             reads_gradients: false,
@@ -177,7 +180,8 @@ impl Workshop for Linear {
         } else {
             self.scores.remove(0)
         };
-        Ok(Some(Evaluated { loss: 1.0 - score, score, metrics: [("accuracy".to_string(), score)].into() }))
+        let loss = if self.losses.is_empty() { 1.0 - score } else { self.losses.remove(0) };
+        Ok(Some(Evaluated { loss, score, metrics: [("accuracy".to_string(), score)].into() }))
     }
 
     fn keep(&mut self, parameters: &Parameters) -> Result<(), AnyError> {

@@ -157,6 +157,16 @@ fn of_equal_evaluations_the_first_is_the_best() {
 }
 
 #[test]
+fn of_equal_scores_the_one_with_less_loss_is_the_best_and_nothing_got_better() {
+    let scores = vec![0.0, 0.0, 0.0, 0.0, 0.0];
+    let mut linear = Linear { scores, losses: vec![3.0, 2.0, 2.5, 1.0, 1.0], ..Linear::new(ROWS) };
+    let settings = Settings { eval_every: EvalEvery::Steps(2), patience: Some(3), ..settings() };
+    let run = Run::of(&mut linear, &plan(Batching::Rows(5), 1), &settings);
+    assert_eq!(run.evaluations(), [(2, true), (4, true), (6, false), (8, true)]);
+    assert_eq!((run.outcome().kept_step, run.outcome().stopped_early), (8, true));
+}
+
+#[test]
 fn the_last_weights_are_the_result_where_that_is_wanted() {
     let mut linear = Linear { scores: vec![0.9, 0.2, 0.5], ..Linear::new(ROWS) };
     let run = Run::of(&mut linear, &plan(Batching::Rows(5), 1), &Settings { keep_best: false, ..settings() });
