@@ -126,7 +126,9 @@ fn several_files_are_one_table() {
     let whole = read_tables(&[folder.path().to_owned()], &ReadOptions::default()).unwrap();
     assert_eq!(whole.files().collect::<Vec<_>>(), [&two, &one]);
     assert!(whole.notices()[0].message.contains("1 file in "), "{:?}", whole.notices());
-    for pattern in ["*.[cj]s*", "?.*", "../*/?.*s*"] {
+    // Of other folders beside this one who knows what they hold.
+    let (own, _) = folder.path().file_name().unwrap().to_str().unwrap().split_at(7);
+    for pattern in ["*.[cj]s*", "?.*", &format!("../{own}*/?.*s*")] {
         let files = named_files(&[folder.path().join(pattern)]).unwrap();
         assert_eq!(files.len(), 2, "{pattern}: {files:?}");
     }
