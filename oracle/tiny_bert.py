@@ -49,7 +49,7 @@ def normal(rng, shape, scale):
 def randomise(named_parameters, rng):
     """Weights far from their initial values: no bias is zero, no LayerNorm weight is one, no gradient vanishes."""
     for name, parameter in named_parameters:
-        if name.lower().replace("_", "").endswith("norm.weight"):
+        if name.lower().replace("_", "").endswith("norm.weight") or (".ln_" in name and name.endswith(".weight")):
             value = 1.0 + normal(rng, parameter.shape, 0.3)
         elif "_embeddings." in name:
             value = normal(rng, parameter.shape, 0.8)

@@ -1,5 +1,6 @@
 //! Every family with a head and with adapters: what is drawn anew, what is trained and saved, and that adapters of `peft`
-//! give its logits, loss and gradients (see `oracle/tiny_bert.py` and `oracle/tiny_encoders.py`).
+//! give its logits, loss and gradients (see `oracle/tiny_bert.py`,
+//! `oracle/tiny_encoders.py` and `oracle/tiny_decoders.py`).
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
@@ -21,8 +22,10 @@ struct Expected {
     pretrained: &'static str,
     /// The last layer.
     last: &'static str,
+    /// Whether that has a bias.
+    bias: bool,
     /// The layers under it, where the checkpoint lacks them, and the modules that `peft` copies for all of the head.
-    inner: &'static str,
+    inner: Option<&'static str>,
     /// What else the head has.
     norm: &'static [&'static str],
     modules: &'static [&'static str],
@@ -47,7 +50,8 @@ fn expected(model_type: &str) -> Expected {
         tuned: "roberta-classifier",
         pretrained: "roberta-masked",
         last: "classifier.out_proj",
-        inner: "classifier.dense",
+        bias: true,
+        inner: Some("classifier.dense"),
         norm: &[],
         modules: &["classifier"],
         whole: true,
@@ -58,7 +62,8 @@ fn expected(model_type: &str) -> Expected {
             tuned: "bert-classifier",
             pretrained: "bert-bare",
             last: "classifier",
-            inner: "bert.pooler.dense",
+            bias: true,
+            inner: Some("bert.pooler.dense"),
             norm: &[],
             modules: &["classifier", "pooler"],
             whole: false,
@@ -71,7 +76,8 @@ fn expected(model_type: &str) -> Expected {
             tuned: "distilbert-classifier",
             pretrained: "distilbert-masked",
             last: "classifier",
-            inner: "pre_classifier",
+            bias: true,
+            inner: Some("pre_classifier"),
             norm: &[],
             modules: &["classifier", "pre_classifier"],
             whole: true,
@@ -89,13 +95,65 @@ fn expected(model_type: &str) -> Expected {
             tuned: "modernbert-classifier",
             pretrained: "modernbert-bare",
             last: "classifier",
-            inner: "head.dense",
+            bias: true,
+            inner: Some("head.dense"),
             norm: &["head.norm.weight"],
             modules: &["classifier", "head"],
             whole: false,
             targets: &["attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"],
         },
+        "gpt2" => Expected {
+            tuned: "gpt2-classifier",
+            pretrained: "gpt2-causal",
+            last: "score",
+            bias: false,
+            inner: None,
+            norm: &[],
+            modules: &["score"],
+            whole: false,
+            targets: &["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+        },
+        // One file holds the blocks of the four.
+        "llama" => llama("llama-causal"),
+        "mistral" => llama("mistral-causal"),
+        "qwen2" => llama("qwen2-causal"),
+        "qwen3" => llama("qwen3-causal"),
         other => panic!("`{other}` has no entry in this table"),
+    }
+}
+
+fn llama(pretrained: &'static str) -> Expected {
+    Expected {
+        tuned: "llama-classifier",
+        pretrained,
+        last: "score",
+        bias: false,
+        inner: None,
+        norm: &[],
+        modules: &["score"],
+        whole: false,
+        targets: &[
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        ],
+    }
+}
+
+impl Expected {
+    /// The parameters of the last layer.
+    fn last_parameters(&self) -> Vec<String> {
+        let all = parameters(self.last);
+        all.into_iter().take(1 + usize::from(self.bias)).collect()
+    }
+
+    /// Those of the layers under it.
+    fn inner_parameters(&self) -> Vec<String> {
+        self.inner.map(parameters).into_iter().flatten().collect()
     }
 }
 
@@ -125,20 +183,19 @@ fn adapter(case: &Case) -> &Adapter {
 
 #[test]
 fn a_head_of_other_classes_is_drawn_anew_and_one_of_the_same_is_kept() {
-    for Expected { tuned, pretrained, last, inner, norm, .. } in all() {
+    for expected in all() {
+        let Expected { tuned, pretrained, last, norm, .. } = expected;
+        let head = expected.last_parameters();
         assert!(Case::base(tuned, true).fresh.is_empty(), "{tuned}");
         // The layers under the last are kept, as transformers keeps them.
-        assert_eq!(Case::base(tuned, false).fresh, parameters(last), "{tuned}");
-        assert_eq!(
-            Case::base(pretrained, true).fresh,
-            [&parameters(inner)[..], &strings(norm), &parameters(last)].concat(),
-            "{pretrained}"
-        );
+        assert_eq!(Case::base(tuned, false).fresh, head, "{tuned}");
+        let fresh = [expected.inner_parameters(), strings(norm), head.clone()].concat();
+        assert_eq!(Case::base(pretrained, true).fresh, fresh, "{pretrained}");
         let mut opened =
             families::open(&folder(tuned), HeadKind::Sequence, Device::Cpu, Key::new(3)).unwrap();
         let classifier = EncoderWithHead::build(opened.encoder, &mut opened.checkpoint, false, 11).unwrap();
         let loaded = opened.checkpoint.finish().unwrap();
-        assert_eq!((classifier.classifier().name.as_str(), loaded.fresh.len()), (last, 2), "{tuned}");
+        assert_eq!((classifier.classifier().name.as_str(), loaded.fresh), (last, head), "{tuned}");
         assert_eq!(loaded.parameters.get(classifier.classifier().weight).value.rows(), 11, "{tuned}");
         // A head that is asked for must fit.
         let mut opened =
@@ -151,7 +208,8 @@ fn a_head_of_other_classes_is_drawn_anew_and_one_of_the_same_is_kept() {
 
 #[test]
 fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
-    for Expected { tuned, pretrained, last, inner, .. } in all() {
+    for expected in all() {
+        let Expected { tuned, pretrained, .. } = expected;
         for method in METHODS {
             let is_virtual = is_virtual(*method);
             if is_virtual && tuned.starts_with("modernbert") {
@@ -176,9 +234,8 @@ fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
                         parameter.name
                     );
                 }
-                let head =
-                    [parameters(last), if base == tuned { parameters(last) } else { parameters(inner) }];
-                for name in head.concat() {
+                let inner = if base == tuned { Vec::new() } else { expected.inner_parameters() };
+                for name in [expected.last_parameters(), inner].concat() {
                     assert!(case.trained().contains(&name.as_str()), "{} on {base}: {name}", method.name());
                 }
             }
@@ -188,12 +245,13 @@ fn every_method_starts_at_the_pretrained_model_and_trains_the_head() {
 
 #[test]
 fn an_adapter_names_what_peft_must_copy_and_the_layers_of_the_encoder() {
-    for Expected { tuned, pretrained, last, inner, norm, modules, whole, targets } in all() {
+    for expected in all() {
+        let Expected { tuned, pretrained, norm, modules, whole, targets, .. } = expected;
         let case = lora(pretrained, true);
         let config = &adapter(&case).config;
         assert_eq!(config["modules_to_save"].as_array().unwrap(), modules, "{pretrained}");
         assert_eq!(config["target_modules"].as_array().unwrap(), targets, "{pretrained}");
-        for name in [&parameters(last)[..], &parameters(inner), &strings(norm)].concat() {
+        for name in [expected.last_parameters(), expected.inner_parameters(), strings(norm)].concat() {
             assert!(
                 case.saved().contains(&format!("base_model.model.{name}").as_str()),
                 "{pretrained}: {name}"
@@ -201,8 +259,10 @@ fn an_adapter_names_what_peft_must_copy_and_the_layers_of_the_encoder() {
         }
         // `peft` copies a module whole: none of it may be left out of the file.
         let case = lora(tuned, true);
-        let saved = case.saved().contains(&format!("base_model.model.{inner}.weight").as_str());
-        assert_eq!(saved, whole, "{tuned}: {inner}");
+        for inner in expected.inner_parameters() {
+            let saved = case.saved().contains(&format!("base_model.model.{inner}").as_str());
+            assert_eq!(saved, whole, "{tuned}: {inner}");
+        }
         let modules = if whole { modules } else { &modules[..1] };
         assert_eq!(adapter(&case).config["modules_to_save"].as_array().unwrap(), modules, "{tuned}");
     }

@@ -6,6 +6,7 @@
 //! batch may mix rows of several adapters: see [`Mixture`].
 
 mod batch;
+mod chat_template;
 mod checkpoint;
 mod error;
 pub mod families;
@@ -18,6 +19,7 @@ pub mod sites;
 pub mod tokenizer;
 
 pub use batch::{Batch, BatchRow};
+pub use chat_template::ChatTemplate;
 pub use checkpoint::{Aliases, Checkpoint, Init, Loaded};
 pub use error::{ModelError, TensorProblem};
 pub use forward::Forward;

@@ -216,7 +216,7 @@ fn direction(
 }
 
 /// A file that may be absent, but must be a JSON object if it is there.
-fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, ModelError> {
+pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, ModelError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

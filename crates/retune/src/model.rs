@@ -291,7 +291,7 @@ impl TextModel {
                     .into(),
             );
         }
-        let unused: Vec<_> = self.unused.iter().filter(|name| !name.ends_with("position_ids")).collect();
+        let unused: Vec<_> = self.unused.iter().filter(|name| !families::is_buffer(name)).collect();
         if let Some(first) = unused.first() {
             said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
         }

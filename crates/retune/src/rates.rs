@@ -48,11 +48,15 @@ impl LayerRates {
     pub fn of(&self, name: &str) -> f64 {
         let depth = match layer(name) {
             Some(layer) => self.layers.saturating_sub(layer),
-            None if name.split('.').any(|part| part.contains("embed")) => self.layers + 1,
+            None if name.split('.').any(is_embedding) => self.layers + 1,
             None => 0,
         };
         self.decay.powi(i32::try_from(depth).unwrap_or(i32::MAX))
     }
+}
+
+fn is_embedding(part: &str) -> bool {
+    part.contains("embed") || matches!(part, "wte" | "wpe")
 }
 
 fn layer(name: &str) -> Option<usize> {

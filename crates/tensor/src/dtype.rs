@@ -149,6 +149,15 @@ impl ValuesMut<'_> {
         self.as_ref().dtype()
     }
 
+    /// `len` of them from `first` on; none where these are not there.
+    pub fn part(self, first: usize, len: usize) -> Self {
+        let range = first..first.saturating_add(len);
+        match self {
+            ValuesMut::F32(values) => ValuesMut::F32(values.get_mut(range).unwrap_or_default()),
+            ValuesMut::Bf16(values) => ValuesMut::Bf16(values.get_mut(range).unwrap_or_default()),
+        }
+    }
+
     /// The same, for a while.
     pub fn reborrow(&mut self) -> ValuesMut<'_> {
         match self {

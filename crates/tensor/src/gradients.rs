@@ -72,7 +72,7 @@ impl Gradient {
         let scale = |tensor: Tensor| {
             // Two parameters that were added hold one gradient between them.
             let mut tensor = owned(tensor)?;
-            tensor.device().backend().scale(tensor.f32_mut()?, factor);
+            tensor.device().backend().scale(tensor.values_mut()?, factor);
             Ok(tensor)
         };
         Ok(match self {

@@ -114,7 +114,7 @@ fn a_parameter_used_twice_gets_the_sum() {
     let model = |tape: &Tape, table: &Var, dense: [&Var; 2], head: &Var| {
         let mut x = embedding(tape, &[Lookup { table, ids: ids.clone(), padding_idx: None }], DType::F32)?;
         for weight in [dense[0], dense[1], head] {
-            let whole = Linear { weight, bias: None, low_rank: None, activation: Activation::Tanh };
+            let whole = Linear { activation: Activation::Tanh, ..Linear::plain(weight, None) };
             x = linear(tape, &x, &layout, whole)?;
         }
         Ok(x)

@@ -13,8 +13,8 @@ use network::{Batch, Network, Sizes};
 use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
     LayerNormOptions, Linear, Lookup, LowRank, add, attention, attention_of_first, attention_over, cast,
-    dropout, embedding, gated, layer_norm, linear, mean_rows, place_rows, prepend_rows, rotary, rotate,
-    scale, scale_columns, scale_rows, select_columns, select_rows,
+    dropout, embedding, gate, gated, layer_norm, linear, mean_rows, place_rows, prepend_rows, rms_norm, rotary,
+    rotate, scale, scale_columns, scale_rows, select_columns, select_rows, transpose, vocabulary_cross_entropy,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, Gradients, Parameters, Result, Tape, Tensor, Var};
@@ -100,7 +100,7 @@ fn linear_layers() {
         let shapes: [&[usize]; 3] = [&[TOKENS, 45], &[71, 45], &[71]];
         check("linear", 1, &shapes, |tape, vars| {
             let bias = Some(&vars[2]);
-            linear(tape, &vars[0], &layout(), Linear { weight: &vars[1], bias, low_rank: None, activation })
+            linear(tape, &vars[0], &layout(), Linear { activation, ..Linear::plain(&vars[1], bias) })
         });
     }
     for dropout in [None, dropped()] {
@@ -108,7 +108,7 @@ fn linear_layers() {
         check("low rank", 1, &shapes, |tape, vars| {
             let low_rank = Some(LowRank { a: &vars[2], b: &vars[3], scale: 0.7, dropout });
             let activation = Activation::Identity;
-            linear(tape, &vars[0], &layout(), Linear { weight: &vars[1], bias: None, low_rank, activation })
+            linear(tape, &vars[0], &layout(), Linear { low_rank, activation, ..Linear::plain(&vars[1], None) })
         });
     }
 }
@@ -120,7 +120,7 @@ fn frozen_weights_of_either_type() {
     let x = Var::constant(x.to(DType::Bf16).unwrap());
     let out = |weight: Tensor| {
         let weight = &Var::constant(weight);
-        let layer = Linear { weight, bias: None, low_rank: None, activation: Activation::Identity };
+        let layer = Linear::plain(weight, None);
         let out = linear(&Tape::inference(), &x, &layout(), layer).unwrap();
         out.value().to(DType::F32).unwrap().f32().to_vec()
     };
@@ -165,8 +165,11 @@ fn attentions() {
 fn passes_over_values() {
     let wide: &[usize] = &[TOKENS, 46];
     check("gated", 1, &[wide], |tape, vars| gated(tape, &vars[0], Activation::Gelu));
+    check("gate", 2, &[wide, wide], |tape, vars| gate(tape, &vars[0], &vars[1], Activation::Silu));
+    check("rms norm", 1, &[wide, &[46]], |tape, vars| rms_norm(tape, &vars[0], &vars[1], 1e-5));
+    check("rms norm of heads", 1, &[wide, &[23]], |tape, vars| rms_norm(tape, &vars[0], &vars[1], 1e-5));
     check("rotary", 1, &[&[TOKENS, 48]], |tape, vars| {
-        rotary(tape, &vars[0], &layout(), Rotary { head_size: 12, theta: 100.0 })
+        rotary(tape, &vars[0], &layout(), &Rotary::new(12, 100.0))
     });
     check("dropout", 1, &[wide], |tape, vars| dropout(tape, &vars[0], &layout(), dropped()));
     check("add", 2, &[wide, wide], |tape, vars| add(tape, &vars[0], &vars[1], &layout(), dropped()));
@@ -182,6 +185,7 @@ fn passes_over_values() {
 fn rows_and_columns() {
     let wide: &[usize] = &[TOKENS, 46];
     check("select rows", 1, &[wide], |tape, vars| select_rows(tape, &vars[0], &[3, 0, 3, 112]));
+    check("transpose", 1, &[wide], |tape, vars| transpose(tape, &vars[0]));
     check("select columns", 1, &[wide], |tape, vars| select_columns(tape, &vars[0], 5..40));
     check("mean of rows", 1, &[wide], |tape, vars| mean_rows(tape, &vars[0], &layout()));
     check("place rows", 2, &[&[2, 46], &[1, 46]], |tape, vars| {
@@ -203,6 +207,33 @@ fn rows_and_columns() {
             0,
             dtype,
         )
+    };
+    for (wide, narrow) in run(DType::F32).iter().zip(&run(DType::Bf16)) {
+        assert!(apart(wide, narrow) < 0.02);
+    }
+}
+
+#[test]
+fn losses_over_a_vocabulary() {
+    let shapes: [&[usize]; 2] = [&[TOKENS, 45], &[71, 45]];
+    let inputs: Vec<Tensor> =
+        shapes.iter().enumerate().map(|(i, shape)| rounded(&draw(&format!("words {i}"), shape))).collect();
+    let targets: Vec<u32> = (0..TOKENS as u32).map(|token| token * 29 % 71).collect();
+    let run = |dtype| {
+        let mut parameters = Parameters::new();
+        for (index, input) in inputs.iter().enumerate() {
+            let id = parameters.add(format!("input {index}"), input.clone()).unwrap();
+            parameters.get_mut(id).trainable = true;
+        }
+        let tape = Tape::recording();
+        let vars: Vec<Var> = parameters.iter().map(|(id, _)| tape.parameter(&parameters, id)).collect();
+        let x = cast(&tape, &vars[0], dtype).unwrap();
+        let loss = vocabulary_cross_entropy(&tape, &x, &vars[1], &targets, 9.0).unwrap();
+        let mut gradients = Gradients::new();
+        tape.backward(&loss, &mut gradients).unwrap();
+        let mut results = vec![loss.value().clone()];
+        results.extend(gradients.iter().map(|(_, gradient)| gradient.to_dense().unwrap()));
+        results
     };
     for (wide, narrow) in run(DType::F32).iter().zip(&run(DType::Bf16)) {
         assert!(apart(wide, narrow) < 0.02);

@@ -11,8 +11,8 @@ use pass::pass;
 use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
     BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add,
-    attention, binary_cross_entropy, cross_entropy, dropout, embedding, gated, layer_norm, linear, mean_rows,
-    rotary, select_columns, select_rows, squared_error,
+    attention, binary_cross_entropy, cross_entropy, dropout, embedding, gate, gated, layer_norm, linear, mean_rows,
+    rms_norm, rotary, select_columns, select_rows, squared_error,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, Gradients, Result, Tape, Tensor, Var};
@@ -31,7 +31,7 @@ fn dropped(probability: f32) -> Option<Dropout> {
 }
 
 fn plain<'a>(weight: &'a Var, bias: Option<&'a Var>, activation: Activation) -> Linear<'a> {
-    Linear { weight, bias, low_rank: None, activation }
+    Linear { activation, ..Linear::plain(weight, bias) }
 }
 
 fn shape(heads: usize, kv_heads: usize, head_size: usize, causal: bool) -> AttentionShape {
@@ -79,7 +79,7 @@ fn a_nan_in_the_input_reaches_the_output() {
         has_nan("mean_rows", mean_rows(&tape, &x, &layout));
         has_nan("add", add(&tape, &x, &constant(&[1, 21]), &layout, dropped(0.99)));
         let even = Var::constant(tensor(&[1, 22], &[&values[..], &[0.5]].concat()));
-        has_nan("rotary", rotary(&tape, &even, &layout, Rotary { head_size: 22, theta: 10.0 }));
+        has_nan("rotary", rotary(&tape, &even, &layout, &Rotary::new(22, 10.0)));
         for activation in ACTIVATIONS {
             has_nan("gated", gated(&tape, &even, activation));
         }
@@ -179,7 +179,7 @@ fn a_batch_of_no_rows_gives_nothing_and_zero_gradients() {
         is_zero(pass(&branch, Some(&none(3)), |tape, vars| {
             let low_rank = Some(LowRank { a: &vars[3], b: &vars[4], scale: 2.0, dropout: dropped(0.5) });
             let (weight, bias, activation) = (&vars[1], Some(&vars[2]), Activation::Gelu);
-            linear(tape, &vars[0], &layout, Linear { weight, bias, low_rank, activation })
+            linear(tape, &vars[0], &layout, Linear { low_rank, activation, ..Linear::plain(weight, bias) })
         }));
         let norm = [none(5), draw("weight", &[5]), draw("bias", &[5]), none(5)];
         is_zero(pass(&norm, Some(&none(5)), |tape, vars| {
@@ -199,8 +199,14 @@ fn a_batch_of_no_rows_gives_nothing_and_zero_gradients() {
             add(tape, &vars[0], &vars[1], &layout, dropped(0.5))
         }));
         is_zero(pass(&[none(6)], Some(&none(3)), |tape, vars| gated(tape, &vars[0], Activation::Gelu)));
+        is_zero(pass(&[none(6), none(6)], Some(&none(6)), |tape, vars| {
+            gate(tape, &vars[0], &vars[1], Activation::Silu)
+        }));
+        is_zero(pass(&[none(6), draw("weight", &[3])], Some(&none(6)), |tape, vars| {
+            rms_norm(tape, &vars[0], &vars[1], 1e-5)
+        }));
         is_zero(pass(&[none(6)], Some(&none(6)), |tape, vars| {
-            rotary(tape, &vars[0], &layout, Rotary { head_size: 2, theta: 9.0 })
+            rotary(tape, &vars[0], &layout, &Rotary::new(2, 9.0))
         }));
         is_zero(pass(&[none(6)], Some(&none(2)), |tape, vars| select_columns(tape, &vars[0], 3..5)));
         let rows = draw("rows", &[layout.rows(), 6]);

@@ -127,7 +127,7 @@ fn activations() {
                 tape,
                 &vars[0],
                 &layout,
-                Linear { weight: &vars[1], bias: None, low_rank: None, activation },
+                Linear { activation, ..Linear::plain(&vars[1], None) },
             )
         });
         golden.check(&format!("{name}.y"), &y.reshape(&[203]).unwrap());
@@ -247,9 +247,9 @@ fn attentions() {
 #[test]
 fn rotations() {
     let golden = Golden::of("rotary");
-    let (layout, turned) = (golden.layout(), Rotary { head_size: 6, theta: golden.scalar("theta") });
+    let (layout, turned) = (golden.layout(), Rotary::new(6, golden.scalar("theta")));
     let (y, gradients) = pass(&[golden.tensor("x")], Some(&golden.tensor("dy")), |tape, vars| {
-        rotary(tape, &vars[0], &layout, turned)
+        rotary(tape, &vars[0], &layout, &turned)
     });
     golden.check("y", &y);
     golden.check("dx", &gradients[0]);

@@ -6,7 +6,7 @@ mod draw;
 use std::sync::Arc;
 
 use draw::draw;
-use retune_tensor::backend::{Activation, AdamW, Layout};
+use retune_tensor::backend::{AdamW, Layout};
 use retune_tensor::ops::{Linear, Lookup, add, embedding, linear};
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, Gradient, Gradients, ParamId, Parameters, Sink, Tape, Tensor, Var};
@@ -129,7 +129,7 @@ fn a_product_with_a_table_that_was_looked_up_gives_all_of_it() {
         let layout = Arc::new(Layout::new(&[5], &[0]));
         let weight = if apart { &Var::constant(var.value().clone()) } else { &var };
         let x = Var::constant(draw("x", &[5, 5]));
-        let layer = Linear { weight, bias: None, low_rank: None, activation: Activation::Identity };
+        let layer = Linear::plain(weight, None);
         let product = linear(&tape, &x, &layout, layer).unwrap();
         let [ids] = ids.map(Into::into);
         let found = embedding(&tape, &[Lookup { table: &var, ids, padding_idx: None }], DType::F32).unwrap();

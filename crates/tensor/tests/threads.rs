@@ -13,8 +13,8 @@ use pass::pass;
 use retune_tensor::backend::{Activation, AdamW, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
     CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add, attention, attention_of_first,
-    cross_entropy, dropout, embedding, gated, layer_norm, linear, mean_rows, prepend_rows, rotary,
-    select_columns, select_rows,
+    cross_entropy, dropout, embedding, gate, gated, layer_norm, linear, mean_rows, prepend_rows, rms_norm,
+    rotary, select_columns, select_rows, transpose, vocabulary_cross_entropy,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, Gradients, Result, Tape, Tensor, Var};
@@ -82,7 +82,7 @@ fn linear_layers() {
                 &[&[tokens, width], &[out, width], &[out]],
                 Some(&[tokens, out]),
                 |tape, vars| {
-                    let whole = Linear { weight: &vars[1], bias: Some(&vars[2]), low_rank: None, activation };
+                    let whole = Linear { activation, ..Linear::plain(&vars[1], Some(&vars[2])) };
                     linear(tape, &vars[0], &layout, whole)
                 },
             );
@@ -104,7 +104,7 @@ fn low_rank_branches() {
                 let (a, b, dropout) = (&vars[3], &vars[4], dropped(probability));
                 let low_rank = Some(LowRank { a, b, scale: 1.75, dropout });
                 let activation = Activation::GeluTanh;
-                let whole = Linear { weight: &vars[1], bias: Some(&vars[2]), low_rank, activation };
+                let whole = Linear { low_rank, activation, ..Linear::plain(&vars[1], Some(&vars[2])) };
                 linear(tape, &vars[0], &layout, whole)
             },
         );
@@ -182,8 +182,15 @@ fn gates_rotations_sums_and_means() {
     op_has_same_bits("gated", &[&[1031, 154]], Some(&[1031, 77]), |tape, vars| {
         gated(tape, &vars[0], Activation::Gelu)
     });
+    op_has_same_bits("gate", &[&[1031, 77], &[1031, 77]], Some(&[1031, 77]), |tape, vars| {
+        gate(tape, &vars[0], &vars[1], Activation::Silu)
+    });
+    op_has_same_bits("rms norm", &[&[1031, 77], &[77]], Some(&[1031, 77]), |tape, vars| {
+        rms_norm(tape, &vars[0], &vars[1], 1e-5)
+    });
+    op_has_same_bits("transpose", &[&[1031, 77]], Some(&[77, 1031]), |tape, vars| transpose(tape, &vars[0]));
     op_has_same_bits("rotary", &[&[1031, 66]], Some(&[1031, 66]), |tape, vars| {
-        rotary(tape, &vars[0], &layout, Rotary { head_size: 22, theta: 1e4 })
+        rotary(tape, &vars[0], &layout, &Rotary::new(22, 1e4))
     });
     op_has_same_bits("add", &[&[1031, 77], &[1031, 77]], Some(&[1031, 77]), |tape, vars| {
         add(tape, &vars[0], &vars[1], &layout, dropped(DROPOUT))
@@ -193,6 +200,15 @@ fn gates_rotations_sums_and_means() {
     });
     op_has_same_bits("selected columns", &[&[1031, 77]], Some(&[1031, 31]), |tape, vars| {
         select_columns(tape, &vars[0], 40..71)
+    });
+}
+
+#[test]
+fn losses_over_a_vocabulary() {
+    // Two chunks of tokens.
+    let targets: Vec<u32> = (0..700).map(|token| token * 37 % 30_011).collect();
+    op_has_same_bits("vocabulary", &[&[700, 19], &[30_011, 19]], None, |tape, vars| {
+        vocabulary_cross_entropy(tape, &vars[0], &vars[1], &targets, 9.0)
     });
 }
 
@@ -244,7 +260,7 @@ fn passes_over_values() {
         let mut tensor = Tensor::zeros(Device::Cpu, &[100_003]).unwrap();
         backend.copy(values.values(), tensor.values_mut().unwrap());
         backend.add_assign(tensor.values_mut().unwrap(), more.values());
-        backend.scale(tensor.f32_mut().unwrap(), 0.3);
+        backend.scale(tensor.values_mut().unwrap(), 0.3);
         let squares = bytes(backend.sum_of_squares(tensor.f32()));
         vec![tensor, squares]
     });

@@ -193,7 +193,8 @@ fn decays(name: &str) -> bool {
     !(name.ends_with(".bias")
         || name.contains("LayerNorm.")
         || name.contains("layer_norm.")
-        || name.contains("norm.weight"))
+        || name.contains("norm.weight")
+        || name.contains(".ln_"))
 }
 
 #[cfg(test)]
@@ -206,5 +207,7 @@ mod tests {
         assert!(decays("base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"));
         assert!(!decays("bert.encoder.layer.0.output.dense.bias"));
         assert!(!decays("bert.embeddings.LayerNorm.weight"));
+        assert!(!decays("transformer.h.0.ln_1.weight"));
+        assert!(!decays("model.layers.0.post_attention_layernorm.weight"));
     }
 }

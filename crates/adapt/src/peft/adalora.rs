@@ -151,6 +151,7 @@ impl Method for AdaLora {
         config.check()?;
         let targets = sites::targets(model, &config.target_modules)?;
         let told = sites::told_targets(model, &targets, &config.target_modules);
+        let fan_in_fan_out = sites::fan_in_fan_out(&targets);
         let mut adapter = Adapter::new();
         for site in targets {
             let draw = |end: &str, shape: [usize; 2]| {
@@ -180,7 +181,7 @@ impl Method for AdaLora {
             "total_step": 1,
             "rank_pattern": null,
             "bias": "none",
-            "fan_in_fan_out": false,
+            "fan_in_fan_out": fan_in_fan_out,
             "inference_mode": true,
             "init_lora_weights": true,
         });
@@ -217,7 +218,7 @@ impl Method for AdaLora {
     }
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
-        files.refuse(&["fan_in_fan_out", "use_dora"], "AdaLoRA")?;
+        files.refuse(&["use_dora"], "AdaLoRA")?;
         let alpha = files.number("lora_alpha")?.unwrap_or(8.0);
         let init_rank = files.number("init_r")?.unwrap_or(12.0).clamp(0.0, 1e9) as usize;
         let dropout = files.dropout("lora_dropout")?;
@@ -331,7 +332,8 @@ impl LinearHook for Triplets {
         let var = |id| tape.parameter(parameters, id);
         let a = ops::scale_rows(&tape, &var(self.a), &var(self.e))?;
         let value = |id| &parameters.get(id).value;
-        let weight = dense(value(base.weight), a.value(), value(self.b), self.scale)?;
+        let weight = base.matrix(&tape, parameters)?;
+        let weight = dense(weight.value(), a.value(), value(self.b), self.scale)?;
         Ok(Some(Merged { weight, bias: None }))
     }
 }

@@ -117,7 +117,10 @@ impl Adapter {
 
 /// The modules whose own weights are trained, as `peft` names them: by the ends of their names.
 fn modules_to_save(model: &Model<'_>) -> Vec<String> {
-    let mut modules = vec![model.module(model.classifier.weight)];
+    let mut modules = Vec::new();
+    if model.parameters.get(model.classifier.weight).trainable {
+        modules.push(model.module(model.classifier.weight));
+    }
     for id in model.encoder.head_parameters() {
         let module = model.module(id);
         if model.parameters.get(id).trainable && !modules.contains(&module) {

@@ -42,7 +42,7 @@ impl Method for Dora {
     fn apply(&self, model: &mut Model<'_>, options: &Options) -> Result<Applied, AdaptError> {
         let config: LoraConfig = options.parse(self.name(), self.options())?;
         let adapter = lora::apply(model, &config, true, |model, site, branch, adapter| {
-            let squares = squares(&model.parameters.get(site.weight).value)?;
+            let squares = squares(model, site)?;
             let mut norms = Tensor::empty(squares.device(), squares.shape())?;
             norms.f32_mut()?.iter_mut().zip(squares.f32()).for_each(|(norm, square)| *norm = square.sqrt());
             let branch = branch.add(model, site, adapter)?;
@@ -67,7 +67,7 @@ impl Method for Dora {
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
         let adapter = lora::load(model, files, &[MAGNITUDE], |model, site, branch, adapter| {
-            let squares = squares(&model.parameters.get(site.weight).value)?;
+            let squares = squares(model, site)?;
             let branch = branch.add(model, site, adapter)?;
             let name = part(&site.name, MAGNITUDE);
             let magnitude = files.take(&name, &[site.out_features], model.device())?;
@@ -79,8 +79,10 @@ impl Method for Dora {
     }
 }
 
-/// The squared norm of each row.
-fn squares(weight: &Tensor) -> TensorResult<Tensor> {
+/// The squared norm of each row of a layer's weight.
+fn squares(model: &Model<'_>, site: &Linear) -> TensorResult<Tensor> {
+    let weight = site.matrix(&Tape::inference(), model.parameters)?;
+    let weight = weight.value();
     let mut squares = Tensor::empty(weight.device(), &[weight.rows()])?;
     weight.device().backend().dot_rows(weight.f32(), weight.f32(), squares.f32_mut()?, false);
     Ok(squares)
@@ -99,7 +101,7 @@ impl Directed {
         let var = |id| tape.parameter(parameters, id);
         let whole = ops::Magnitude {
             magnitude: &var(self.magnitude),
-            weight: &var(base.weight),
+            weight: &base.matrix(tape, parameters)?,
             squares: &self.squares,
             a: &var(self.branch.a),
             b: &var(self.branch.b),
@@ -119,12 +121,9 @@ impl LinearHook for Directed {
         activation: Activation,
     ) -> TensorResult<Var> {
         let (a, b) = (&forward.parameter(self.branch.a), &forward.parameter(self.branch.b));
-        let directed = ops::Linear {
-            weight: &forward.parameter(base.weight),
-            bias: None,
-            low_rank: Some(self.branch.low_rank(forward, base, a, b)),
-            activation: Activation::Identity,
-        };
+        let (weight, low_rank) =
+            (&forward.parameter(base.weight), Some(self.branch.low_rank(forward, base, a, b)));
+        let directed = ops::Linear { low_rank, ..base.op(weight, None) };
         let y = ops::linear(forward.tape, x, layout, directed)?;
         let factors = self.factors(forward.tape, forward.parameters, base)?;
         let bias = base.bias.map(|bias| forward.parameter(bias));

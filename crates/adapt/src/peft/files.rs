@@ -228,6 +228,12 @@ impl AdapterFiles {
         if sites.is_empty() {
             return Err(self.no_site());
         }
+        let told = self.config.get("fan_in_fan_out").and_then(Value::as_bool) == Some(true);
+        if told && let Some(other) = sites.iter().find(|linear| !linear.transposed) {
+            let message =
+                format!("`fan_in_fan_out` is set, and `{}` keeps its weight as [out, in]", other.name);
+            return Err(self.error(message));
+        }
         Ok(sites)
     }
 

@@ -9,7 +9,7 @@ impl Method for Head {
         "head"
     }
     fn summary(&self) -> &'static str {
-        "the classifier and the pooler"
+        "the classifier and the pooler; the vocabulary projection of a language model"
     }
     fn when(&self) -> &'static str {
         "a first look, or very few rows: the fastest, and the floor that every other method should beat"
@@ -24,6 +24,9 @@ impl Method for Head {
         options.parse::<super::NoOptions>(self.name(), self.options())?;
         model.train_head();
         model.train_pooler();
+        if model.keeps_head() {
+            model.classifier.parameters().for_each(|id| model.train(id));
+        }
         Ok(Applied::Model)
     }
 }

@@ -87,11 +87,12 @@ impl Method for Ia3 {
         // `peft` wants the names of the ones among those of the others, and takes ends of names for both.
         let (mut told, feedforward) = (sites::told(model, &targets), sites::told(model, &inputs));
         told.extend(feedforward.iter().filter(|name| !told.contains(name)).cloned().collect::<Vec<_>>());
+        let fan_in_fan_out = sites::fan_in_fan_out(&targets);
         let fields = json!({
             "peft_type": "IA3",
             "target_modules": told,
             "feedforward_modules": feedforward,
-            "fan_in_fan_out": false,
+            "fan_in_fan_out": fan_in_fan_out,
             "inference_mode": true,
             "init_ia3_weights": true,
         });
@@ -107,7 +108,7 @@ impl Method for Ia3 {
     }
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
-        files.refuse(&["fan_in_fan_out"], "(IA)^3")?;
+        files.refuse(&[], "(IA)^3")?;
         let mut adapter = Adapter::new();
         for site in files.sites(model, FACTORS, &[])? {
             let name = part(&site.name, FACTORS);
@@ -123,11 +124,11 @@ impl Method for Ia3 {
 
 /// As the families call them, of which one has a product for query, key and value.
 fn is_key_or_value(name: &str) -> bool {
-    ["key", "value", "k_lin", "v_lin", "Wqkv"].iter().any(|end| matches(name, end))
+    ["key", "value", "k_lin", "v_lin", "Wqkv", "c_attn", "k_proj", "v_proj"].iter().any(|end| matches(name, end))
 }
 
 fn is_way_back(name: &str) -> bool {
-    ["output.dense", "ffn.lin2", "mlp.Wo"].iter().any(|end| matches(name, end))
+    ["output.dense", "ffn.lin2", "mlp.Wo", "mlp.c_proj", "down_proj"].iter().any(|end| matches(name, end))
         && !matches(name, "attention.output.dense")
 }
 
@@ -169,7 +170,7 @@ impl LinearHook for Factors {
     fn merged(&self, parameters: &Parameters, base: &Linear) -> TensorResult<Option<Merged>> {
         let tape = Tape::inference();
         let var = |id| tape.parameter(parameters, id);
-        let (weight, factors) = (var(base.weight), var(self.factors));
+        let (weight, factors) = (base.matrix(&tape, parameters)?, var(self.factors));
         let columns = |values: &Var| ops::scale_columns(&tape, values, &factors, None, Activation::Identity);
         if self.on_input {
             return Ok(Some(Merged { weight: columns(&weight)?.value().clone(), bias: None }));

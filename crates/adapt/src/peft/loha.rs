@@ -163,6 +163,7 @@ impl Reweight for Products {
         let var = |id| tape.parameter(parameters, id);
         let [[a1, b1], [a2, b2]] = self.products.map(|pair| pair.map(var));
         let products = [[&a1, &b1], [&a2, &b2]];
-        ops::hadamard(tape, ops::Hadamard { weight: &var(base.weight), products, scale: self.scale })
+        let weight = &base.matrix(tape, parameters)?;
+        ops::hadamard(tape, ops::Hadamard { weight, products, scale: self.scale })
     }
 }

@@ -271,7 +271,7 @@ impl Reweight for Kronecker {
     fn weight(&self, tape: &Tape, parameters: &Parameters, base: &Linear) -> TensorResult<Var> {
         let [first, second] = self.factors;
         let factors = [&first.var(tape, parameters)?, &second.var(tape, parameters)?];
-        ops::kronecker(tape, &tape.parameter(parameters, base.weight), factors, self.scale)
+        ops::kronecker(tape, &base.matrix(tape, parameters)?, factors, self.scale)
     }
 }
 

@@ -238,6 +238,7 @@ pub(super) fn apply(
     config.check()?;
     let targets = sites::targets(model, &config.target_modules)?;
     let told = sites::told_targets(model, &targets, &config.target_modules);
+    let fan_in_fan_out = sites::fan_in_fan_out(&targets);
     let mut adapter = Adapter::new();
     for site in targets {
         // As `peft` draws them: Kaiming uniform with a = sqrt(5), which is 1 / sqrt(in).
@@ -260,7 +261,7 @@ pub(super) fn apply(
         "target_modules": told,
         "use_rslora": config.rslora,
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": fan_in_fan_out,
         "inference_mode": true,
         "init_lora_weights": true,
         "use_dora": dora,

@@ -40,7 +40,7 @@ mod weight;
 use std::path::Path;
 
 use retune_model::Hooks;
-use retune_model::families::Encoder;
+use retune_model::families::{Encoder, HeadKind};
 use retune_model::layers::Linear;
 use retune_model::tokenizer::Tokenizer;
 use retune_tensor::random::Key;
@@ -202,10 +202,18 @@ impl Model<'_> {
         self.parameters.get_mut(id).trainable = true;
     }
 
+    /// Whether the head is the base's own: a language model's, which every method but `head` and `full` leaves as it is.
+    pub fn keeps_head(&self) -> bool {
+        self.encoder.head().kind == HeadKind::Language
+    }
+
     /// Marks the classifier as trained, and whatever the base lacked: without training these are noise. The classifier
     /// is every module whose name ends so, as `peft` takes it: all of RoBERTa's head, but BERT's pooler only where that is
     /// asked for.
     pub fn train_head(&mut self) {
+        if self.keeps_head() {
+            return;
+        }
         for id in self.classifier.parameters() {
             self.train(id);
         }
@@ -254,7 +262,9 @@ impl Model<'_> {
     pub fn all_linears(&self) -> Vec<&Linear> {
         let mut all = self.encoder.linears();
         all.extend(self.encoder.head_linears());
-        all.push(self.classifier);
+        if !self.keeps_head() {
+            all.push(self.classifier);
+        }
         all
     }
 

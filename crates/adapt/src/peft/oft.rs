@@ -85,6 +85,7 @@ impl Method for Oft {
         )?;
         let targets = sites::targets(model, &config.target_modules)?;
         let told = sites::told_targets(model, &targets, &config.target_modules);
+        let fan_in_fan_out = sites::fan_in_fan_out(&targets);
         let kind = if config.exact { Cayley::Exact } else { Cayley::Neumann { terms: TERMS } };
         let mut adapter = Adapter::new();
         for site in targets {
@@ -107,7 +108,7 @@ impl Method for Oft {
             "use_cayley_neumann": !config.exact,
             "num_cayley_neumann_terms": TERMS,
             "bias": "none",
-            "fan_in_fan_out": false,
+            "fan_in_fan_out": fan_in_fan_out,
             "inference_mode": true,
             "init_weights": true,
         });
@@ -127,7 +128,7 @@ impl Method for Oft {
     }
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
-        files.refuse(&["fan_in_fan_out", "coft"], "OFT")?;
+        files.refuse(&["coft"], "OFT")?;
         let series = files.config.get("use_cayley_neumann").and_then(Value::as_bool).unwrap_or(false);
         let terms = files.config.get("num_cayley_neumann_terms").and_then(Value::as_u64).unwrap_or(5);
         let kind = match usize::try_from(terms) {
@@ -219,8 +220,10 @@ impl LinearHook for Rotation {
     }
 
     fn merged(&self, parameters: &Parameters, base: &Linear) -> TensorResult<Option<Merged>> {
-        let rotations = self.rotations(&Tape::inference(), parameters, base)?;
-        let own = &parameters.get(base.weight).value;
+        let tape = Tape::inference();
+        let rotations = self.rotations(&tape, parameters, base)?;
+        let own = base.matrix(&tape, parameters)?;
+        let own = own.value();
         let mut weight = Tensor::empty(own.device(), own.shape())?;
         // (x R) W^T = x (W R^T)^T
         let backend = own.device().backend();

@@ -9,10 +9,11 @@ use crate::{AdaptError, nearest};
 /// The word for every norm, whatever its family calls it.
 const NORMS: &str = "norms";
 
-/// Whether a parameter belongs to a norm: `LayerNorm`, `sa_layer_norm`, `final_norm` ...
+/// Whether a parameter belongs to a norm: `LayerNorm`, `sa_layer_norm`, `final_norm`, `ln_1` ...
 pub(super) fn is_norm(name: &str) -> bool {
     let layer = sites::layer(name);
-    layer.rsplit('.').next().is_some_and(|part| part.to_lowercase().contains("norm"))
+    let named = |part: &str| part.to_lowercase().contains("norm") || part.starts_with("ln_");
+    layer.rsplit('.').next().is_some_and(named)
 }
 
 /// Whether `pattern` means the parameter `name`: it stands for whole parts of it, between dots, and `*` for anything.
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn norms_are_known_by_every_familys_name_for_them() {
         for name in
-            ["a.LayerNorm.weight", "b.0.sa_layer_norm.bias", "model.final_norm.weight", "head.norm.weight"]
+            ["a.LayerNorm.weight", "b.0.sa_layer_norm.bias", "model.final_norm.weight", "head.norm.weight", "transformer.h.0.ln_1.bias"]
         {
             assert!(is_norm(name), "{name}");
         }

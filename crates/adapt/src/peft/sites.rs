@@ -52,6 +52,11 @@ pub(super) fn targets(model: &Model<'_>, wanted: &[String]) -> Result<Vec<Linear
     Ok(all.into_iter().filter(chosen).cloned().collect())
 }
 
+/// What `peft` is told of the layers `chosen`: whether they keep their weights as `[in, out]`.
+pub(super) fn fan_in_fan_out(chosen: &[Linear]) -> bool {
+    !chosen.is_empty() && chosen.iter().all(|linear| linear.transposed)
+}
+
 /// What `peft` is told for the layers `chosen` by the names `wanted`. Its own word for all layers, `all-linear`, means
 /// the pooler too, and so may a name such as `dense`: it is told the names within a block then.
 pub(super) fn told_targets(model: &Model<'_>, chosen: &[Linear], wanted: &[String]) -> Vec<String> {
@@ -86,7 +91,7 @@ pub(super) fn merge(method: &str, model: &mut Model<'_>) -> Result<(), AdaptErro
         }
     }
     for (linear, Merged { weight, bias }) in merged {
-        model.parameters.get_mut(linear.weight).value = weight;
+        linear.set_matrix(model.parameters, weight)?;
         if let (Some(id), Some(bias)) = (linear.bias, bias) {
             model.parameters.get_mut(id).value = bias;
         }

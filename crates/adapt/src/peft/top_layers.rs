@@ -58,7 +58,8 @@ impl Method for TopLayers {
             let name = &parameter.name;
             let within = |block: &String| name.strip_prefix(block).is_some_and(|rest| rest.starts_with('.'));
             // The norm behind all blocks of those that norm first.
-            if trained.iter().any(within) || name.contains(".final_norm.") {
+            let last = ["model.final_norm.", "model.norm.", "transformer.ln_f."];
+            if trained.iter().any(within) || last.iter().any(|norm| name.starts_with(norm)) {
                 parameter.trainable = true;
             }
         }

@@ -93,6 +93,7 @@ impl Method for Vera {
         ranges::dropout("dropout", config.dropout)?;
         let targets = sites::targets(model, &config.target_modules)?;
         let told = sites::told_targets(model, &targets, &config.target_modules);
+        let fan_in_fan_out = sites::fan_in_fan_out(&targets);
         let widest = |size: fn(&Linear) -> usize| targets.iter().map(size).max().unwrap_or(0);
         let (width, out) = (widest(|site| site.in_features), widest(|site| site.out_features));
         // Kaiming's uniform for a layer before a rectifier, as `peft` draws them: sqrt(6 / fan in).
@@ -117,7 +118,7 @@ impl Method for Vera {
             "save_projection": true,
             "projection_prng_key": 0,
             "bias": "none",
-            "fan_in_fan_out": false,
+            "fan_in_fan_out": fan_in_fan_out,
             "inference_mode": true,
             "init_weights": true,
         });
@@ -137,7 +138,7 @@ impl Method for Vera {
     }
 
     fn load(&self, model: &mut Model<'_>, files: &AdapterFiles) -> Result<Applied, AdaptError> {
-        files.refuse(&["fan_in_fan_out"], "VeRA")?;
+        files.refuse(&[], "VeRA")?;
         if files.shape(SHARED_A).is_none() {
             let said = files.config.get("save_projection") == Some(&Value::Bool(false));
             let why = if said { "`save_projection` is false, and" } else { "" };
@@ -226,8 +227,10 @@ impl LinearHook for Vectors {
     }
 
     fn merged(&self, parameters: &Parameters, base: &Linear) -> TensorResult<Option<Merged>> {
-        let [a, b] = self.matrices(&Tape::inference(), parameters, base)?;
-        let weight = dense(&parameters.get(base.weight).value, a.value(), b.value(), 1.0)?;
+        let tape = Tape::inference();
+        let [a, b] = self.matrices(&tape, parameters, base)?;
+        let weight = base.matrix(&tape, parameters)?;
+        let weight = dense(weight.value(), a.value(), b.value(), 1.0)?;
         Ok(Some(Merged { weight, bias: None }))
     }
 }

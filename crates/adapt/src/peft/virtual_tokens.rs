@@ -186,7 +186,7 @@ impl VirtualTokens for Network {
         for layer in &self.layers {
             let [weight, bias] = [layer.weight, layer.bias].map(|id| tape.parameter(parameters, id));
             let activation = layer.activation;
-            let linear = ops::Linear { weight: &weight, bias: Some(&bias), low_rank: None, activation };
+            let linear = ops::Linear { activation, ..ops::Linear::plain(&weight, Some(&bias)) };
             rows = ops::linear(tape, &rows, &self.layout, linear)?;
         }
         Ok(rows)

@@ -28,7 +28,7 @@ impl<R: Reweight> LinearHook for Reweighted<R> {
     ) -> Result<Var> {
         let weight = &self.0.weight(forward.tape, forward.parameters, base)?;
         let bias = base.bias.map(|bias| forward.parameter(bias));
-        let linear = ops::Linear { weight, bias: bias.as_ref(), low_rank: None, activation };
+        let linear = ops::Linear { activation, ..ops::Linear::plain(weight, bias.as_ref()) };
         ops::linear(forward.tape, x, layout, linear)
     }
 

@@ -1,4 +1,4 @@
-//! An encoder with what a task puts on top of it: the last layer of its head, as transformers builds it.
+//! A pretrained model with what a task puts on top of it: the last layer of its head, as transformers builds it.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use retune_model::families::Encoder;
 use retune_model::layers::Linear;
 use retune_model::{Checkpoint, Forward, Init, ModelError};
 use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{Result, Var, ops};
+use retune_tensor::{Result, Tensor, Var, ops};
 
-/// An encoder with a head.
+/// A pretrained model with a head.
 pub struct EncoderWithHead {
     encoder: Box<dyn Encoder>,
     classifier: Linear,
@@ -18,7 +18,8 @@ pub struct EncoderWithHead {
 impl EncoderWithHead {
     /// Puts the last layer of a head, of so many `outputs`, on an encoder that was built for this kind of head.
     /// `keep_head` takes the checkpoint's own, which is right only if it was trained for the same labels in the same
-    /// order; else, or where there is none, it is drawn anew and is then among the checkpoint's fresh tensors.
+    /// order; else, or where there is none, it is drawn anew and is then among the checkpoint's fresh tensors. A language
+    /// model's is always its own.
     pub fn build(
         encoder: Box<dyn Encoder>,
         checkpoint: &mut Checkpoint,
@@ -28,8 +29,11 @@ impl EncoderWithHead {
         let hidden = encoder.hidden_size();
         let defaults = encoder.head();
         let init = Init::Normal(defaults.initializer_range);
-        let make = if keep_head { Linear::load_or_init } else { Linear::init };
-        let classifier = make(checkpoint, defaults.name, hidden, outputs, init)?;
+        let make = if keep_head { Linear::load_or_init_with } else { Linear::init_with };
+        let classifier = match defaults.vocabulary {
+            Some(vocabulary) => Linear::vocabulary(checkpoint, defaults.name, hidden, vocabulary)?,
+            None => make(checkpoint, defaults.name, hidden, outputs, init, defaults.bias)?,
+        };
         Ok(EncoderWithHead { encoder, classifier, dropout: defaults.dropout })
     }
 
@@ -43,10 +47,14 @@ impl EncoderWithHead {
         &self.classifier
     }
 
+    /// A pass as far as the head's last layer.
+    pub fn output<'a>(&'a self, forward: &Forward<'a>) -> Result<HeadOutput<'a>> {
+        Ok(HeadOutput { network: self, read: self.encoder.head_input(forward)?, forward: *forward })
+    }
+
     /// `[rows, outputs]`, or `[tokens, outputs]` where the head reads tokens: one row's after the other's.
     pub fn logits(&self, forward: &Forward<'_>) -> Result<Var> {
-        let read = self.encoder.head_input(forward)?;
-        self.last(forward, &read, self.layout(forward))
+        self.output(forward)?.logits()
     }
 
     /// Those of a batch that mixes adapters, for each that has rows in it, in the order of [`Mixture::rows`]: each has a head
@@ -70,5 +78,35 @@ impl EncoderWithHead {
         let dropout = forward.dropout(&self.classifier.name, self.dropout);
         let read = ops::dropout(forward.tape, read, layout, dropout)?;
         self.classifier.forward(forward, &read, layout, Activation::Identity)
+    }
+}
+
+/// What the last layer of a head reads of a batch. A task asks for the logits, or for what it needs of them where all would
+/// be too many.
+pub struct HeadOutput<'a> {
+    network: &'a EncoderWithHead,
+    forward: Forward<'a>,
+    read: Var,
+}
+
+impl HeadOutput<'_> {
+    /// As [`EncoderWithHead::logits`] gives them.
+    pub fn logits(&self) -> Result<Var> {
+        self.network.last(&self.forward, &self.read, self.network.layout(&self.forward))
+    }
+
+    /// The cross-entropy of `targets`, each told by one of `tokens`, numbers among all of the batch: a scalar, the sum
+    /// divided by `denominator`. The logits of all never exist.
+    pub fn vocabulary_loss(&self, tokens: &[usize], targets: &[u32], denominator: f32) -> Result<Var> {
+        let (tape, weight) = (self.forward.tape, self.network.classifier.weight);
+        let read = ops::select_rows(tape, &self.read, tokens)?;
+        ops::vocabulary_cross_entropy(tape, &read, &self.forward.parameter(weight), targets, denominator)
+    }
+
+    /// The same of each by itself: `[tokens.len()]`.
+    pub fn vocabulary_losses(&self, tokens: &[usize], targets: &[u32]) -> Result<Tensor> {
+        let weight = &self.forward.parameters.get(self.network.classifier.weight).value;
+        let read = ops::select_rows(self.forward.tape, &self.read, tokens)?;
+        ops::vocabulary_losses(read.value(), weight, targets)
     }
 }

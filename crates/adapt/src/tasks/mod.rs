@@ -32,7 +32,7 @@ pub use form::{
     About, Answer, Answered, Candidate, Cell, Decode, EntityAnswer, Form, FormSpec, LabelScore, LossOptions,
     Measured, Metrics, Mistake, Score, Scoring, Targets, TaskRows, serialize_counts,
 };
-pub use head::EncoderWithHead;
+pub use head::{EncoderWithHead, HeadOutput};
 pub use multi_label::{Thresholds, tunable_labels};
 pub use question_answering::QuestionSettings;
 pub use reading::{ColumnNames, Corpus, Reading, RowFile, WantedProblemType};

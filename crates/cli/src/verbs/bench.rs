@@ -25,9 +25,10 @@ enum What {
     #[command(after_help = "\
 examples:
   retune bench step --shape bert --method full --batch 16 --length 128
-  retune bench step --shape minilm --method lora --batch 32 --length 128 --threads 2 --json")]
+  retune bench step --shape minilm --method lora --batch 32 --length 128 --threads 2 --json
+  retune bench step --shape smollm2 --method lora --precision bf16 --batch 2 --length 512")]
     Step {
-        /// bert or minilm
+        /// bert, minilm, gpt2 or smollm2
         #[arg(long, default_value = "minilm", value_name = "NAME")]
         shape: String,
         /// What is trained: one of those that `retune methods` lists

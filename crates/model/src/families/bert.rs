@@ -42,7 +42,7 @@ impl Family for Bert {
             HeadKind::Sequence => {
                 Some(Linear::load_or_init(checkpoint, "bert.pooler.dense", hidden, hidden, init)?)
             }
-            HeadKind::Token | HeadKind::Question => None,
+            HeadKind::Token | HeadKind::Question | HeadKind::Language => None,
         };
         Ok(Box::new(BertModel { bert, pooler, kind }))
     }

@@ -103,9 +103,10 @@ impl BertBody {
     pub(super) fn head(&self, kind: HeadKind, name: &'static str) -> HeadDefaults {
         let dropout = match kind {
             HeadKind::Sequence | HeadKind::Token => self.config.classifier_dropout as f32,
-            HeadKind::Question => 0.0,
+            HeadKind::Question | HeadKind::Language => 0.0,
         };
-        HeadDefaults { kind, name, dropout, initializer_range: self.config.initializer_range }
+        let initializer_range = self.config.initializer_range;
+        HeadDefaults { kind, name, dropout, initializer_range, bias: true, vocabulary: None }
     }
 
     pub(super) fn set_dropout(&mut self, probability: f32) {
@@ -132,6 +133,7 @@ impl DenseHead {
             HeadKind::Sequence => "classifier.out_proj",
             HeadKind::Token => "classifier",
             HeadKind::Question => "qa_outputs",
+            HeadKind::Language => "lm_head",
         }
     }
 

@@ -79,7 +79,7 @@ impl Family for DistilBert {
         let transformer = PostNormEncoder::load(checkpoint, layers, config.n_layers, NAMES, blocks, rates)?;
         let pre_classifier = match kind {
             HeadKind::Sequence => Some(Linear::load_or_init(checkpoint, name, width, width, init)?),
-            HeadKind::Token | HeadKind::Question => None,
+            HeadKind::Token | HeadKind::Question | HeadKind::Language => None,
         };
         Ok(Box::new(DistilBertModel { config, embeddings, transformer, pre_classifier, kind }))
     }
@@ -150,8 +150,11 @@ impl Encoder for DistilBertModel {
                 HeadKind::Sequence => self.config.seq_classif_dropout,
                 HeadKind::Token => self.config.dropout,
                 HeadKind::Question => self.config.qa_dropout,
+                HeadKind::Language => 0.0,
             } as f32,
             initializer_range: self.config.initializer_range,
+            bias: true,
+            vocabulary: None,
         }
     }
 

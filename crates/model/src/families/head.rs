@@ -1,6 +1,10 @@
 //! What a task asks of a model, as transformers has its classes: which hidden states the last layer reads, and what
 //! stands before it.
 
+use retune_tensor::ParamId;
+
+use crate::layers::Embedding;
+
 /// The kinds of head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadKind {
@@ -10,11 +14,14 @@ pub enum HeadKind {
     Token,
     /// Where an answer begins and ends among the tokens: `...ForQuestionAnswering`.
     Question,
+    /// Which token comes next: `...ForCausalLM`. It is pretrained, and reads each token.
+    Language,
 }
 
 impl HeadKind {
     /// All of them.
-    pub const ALL: [HeadKind; 3] = [HeadKind::Sequence, HeadKind::Token, HeadKind::Question];
+    pub const ALL: [HeadKind; 4] =
+        [HeadKind::Sequence, HeadKind::Token, HeadKind::Question, HeadKind::Language];
 
     /// What its classes of transformers end with.
     pub fn class_suffix(self) -> &'static str {
@@ -22,6 +29,7 @@ impl HeadKind {
             HeadKind::Sequence => "ForSequenceClassification",
             HeadKind::Token => "ForTokenClassification",
             HeadKind::Question => "ForQuestionAnswering",
+            HeadKind::Language => "ForCausalLM",
         }
     }
 
@@ -31,6 +39,17 @@ impl HeadKind {
             HeadKind::Sequence => "SEQ_CLS",
             HeadKind::Token => "TOKEN_CLS",
             HeadKind::Question => "QUESTION_ANS",
+            HeadKind::Language => "CAUSAL_LM",
+        }
+    }
+
+    /// What a model with it is for.
+    pub fn words(self) -> &'static str {
+        match self {
+            HeadKind::Sequence => "of classes or numbers of texts",
+            HeadKind::Token => "of labels of tokens",
+            HeadKind::Question => "of questions over texts",
+            HeadKind::Language => "of text that goes on",
         }
     }
 
@@ -51,4 +70,25 @@ pub struct HeadDefaults {
     pub dropout: f32,
     /// Standard deviation of new weights.
     pub initializer_range: f64,
+    /// Whether that layer has a bias.
+    pub bias: bool,
+    /// That layer, where it is the vocabulary projection.
+    pub vocabulary: Option<Vocabulary>,
+}
+
+/// The layer that gives each token of the vocabulary its logit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// How many there are.
+    pub size: usize,
+    /// The table of the word embeddings, where that is its weight too.
+    pub tied: Option<ParamId>,
+}
+
+impl HeadDefaults {
+    /// The vocabulary projection of a decoder, where its head is of that kind.
+    pub(super) fn vocabulary(kind: HeadKind, size: usize, tied: bool, words: &Embedding) -> Option<Vocabulary> {
+        let vocabulary = Vocabulary { size, tied: tied.then(|| words.weight()) };
+        (kind == HeadKind::Language).then_some(vocabulary)
+    }
 }

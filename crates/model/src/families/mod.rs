@@ -2,15 +2,21 @@
 
 pub mod bert;
 mod bert_body;
+mod decoder_body;
 pub mod distilbert;
 pub mod electra;
+pub mod gpt2;
 mod head;
+pub mod llama;
+mod llama_body;
 pub mod modernbert;
+pub mod qwen2;
+pub mod qwen3;
 pub mod roberta;
 
 use std::path::Path;
 
-pub use head::{HeadDefaults, HeadKind};
+pub use head::{HeadDefaults, HeadKind, Vocabulary};
 use retune_tensor::random::Key;
 use retune_tensor::{Device, ParamId, Result, Var};
 
@@ -28,6 +34,11 @@ pub static FAMILIES: &[&dyn Family] = &[
     &distilbert::DistilBert,
     &electra::Electra,
     &modernbert::ModernBert,
+    &gpt2::Gpt2,
+    &llama::LLAMA,
+    &llama::MISTRAL,
+    &qwen2::Qwen2,
+    &qwen3::Qwen3,
 ];
 
 /// A kind of model: how its configuration is read and its layers are built.
@@ -46,18 +57,24 @@ pub trait Family: Send + Sync {
         format!("{}{}", self.class_prefix(), kind.class_suffix())
     }
 
+    /// The kinds of head that it may have.
+    fn heads(&self) -> &'static [HeadKind] {
+        &[HeadKind::Sequence, HeadKind::Token, HeadKind::Question]
+    }
+
     /// The site of the layer that gives the logits: the last of the head.
     fn head_name(&self, kind: HeadKind) -> &'static str {
         match kind {
             HeadKind::Sequence | HeadKind::Token => "classifier",
             HeadKind::Question => "qa_outputs",
+            HeadKind::Language => "lm_head",
         }
     }
 
     /// Other names that checkpoints have for its tensors.
     fn aliases(&self) -> Aliases;
 
-    /// Builds the encoder, and of a head of this kind all but its last layer, taking tensors from `checkpoint`.
+    /// Builds the model, and of a head of this kind all but its last layer, taking tensors from `checkpoint`.
     fn build(
         &self,
         config: &HfConfig,
@@ -66,7 +83,10 @@ pub trait Family: Send + Sync {
     ) -> std::result::Result<Box<dyn Encoder>, ModelError>;
 }
 
-/// A pretrained encoder: written once, forward only.
+/// The kinds of head that decoders have.
+static DECODER_HEADS: [HeadKind; 3] = [HeadKind::Language, HeadKind::Sequence, HeadKind::Token];
+
+/// A pretrained model, encoder or decoder, under its head: written once, forward only.
 pub trait Encoder: Send + Sync {
     /// The last hidden states, `[tokens, hidden_size]`.
     fn encode(&self, forward: &Forward<'_>) -> Result<Var>;
@@ -152,9 +172,33 @@ pub fn open(
 ) -> std::result::Result<Opened, ModelError> {
     let config = HfConfig::open(folder)?;
     let family = find(&config)?;
+    check_head(&config, family, kind)?;
     let mut checkpoint = Checkpoint::open(folder, device, family.aliases(), seed)?;
     let encoder = family.build(&config, &mut checkpoint, kind)?;
     Ok(Opened { config, family, encoder, checkpoint })
+}
+
+/// Errors if a family has no head of this kind, naming families that have.
+pub fn check_head(
+    config: &HfConfig,
+    family: &dyn Family,
+    kind: HeadKind,
+) -> std::result::Result<(), ModelError> {
+    if family.heads().contains(&kind) {
+        return Ok(());
+    }
+    let able = FAMILIES.iter().filter(|family| family.heads().contains(&kind));
+    let able: Vec<_> = able.map(|family| family.model_type()).collect();
+    let expected = format!("one that can be a model {}: {}", kind.words(), able.join(", "));
+    Err(config.wrong("model_type", expected, quoted(family.model_type())))
+}
+
+/// Whether a tensor of a checkpoint is none of the model's weights, but computed from its configuration and saved by older
+/// versions of transformers.
+pub fn is_buffer(name: &str) -> bool {
+    ["position_ids", ".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// Aliases of a family whose names begin with `prefix`. Bare models leave it out; those that came from TensorFlow call a

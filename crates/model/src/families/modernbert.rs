@@ -129,7 +129,9 @@ impl Encoder for ModernBertModel {
     fn head_input(&self, forward: &Forward<'_>) -> Result<Var> {
         let batch = forward.batch;
         let (read, layout) = match (self.kind, self.config.classifier_pooling) {
-            (HeadKind::Token | HeadKind::Question, _) => (self.run(forward, Wanted::All)?, &batch.layout),
+            (HeadKind::Token | HeadKind::Question | HeadKind::Language, _) => {
+                (self.run(forward, Wanted::All)?, &batch.layout)
+            }
             (HeadKind::Sequence, Pooling::Cls) => (self.run(forward, Wanted::First)?, &batch.pooled),
             (HeadKind::Sequence, Pooling::Mean) => {
                 let hidden = self.run(forward, Wanted::All)?;
@@ -170,6 +172,8 @@ impl Encoder for ModernBertModel {
             dropout: self.config.classifier_dropout as f32,
             // As transformers draws this layer, whatever `initializer_range` says.
             initializer_range: 1.0 / (self.config.hidden_size as f64).sqrt(),
+            bias: true,
+            vocabulary: None,
         }
     }
 
@@ -214,7 +218,7 @@ impl ModernBertLayer {
                 causal: false,
                 window,
             },
-            rotary: Rotary { head_size, theta: theta as f32 },
+            rotary: Rotary::new(head_size, theta as f32),
             attn_norm,
             attention_end: end(Part::Attention, "attention_adapters"),
             mlp_end: end(Part::FeedForward, "output_adapters"),
@@ -243,7 +247,7 @@ impl ModernBertLayer {
         let width = config.hidden_size;
         let turned = |from: &Var, first: usize, layout: &Arc<Layout>| {
             let part = ops::select_columns(tape, from, first..first + width)?;
-            ops::rotary(tape, &part, layout, self.rotary)
+            ops::rotary(tape, &part, layout, &self.rotary)
         };
         let key = turned(&qkv, width, layout)?;
         let value = ops::select_columns(tape, &qkv, 2 * width..3 * width)?;

@@ -86,9 +86,19 @@ impl HfConfig {
         }
     }
 
+    /// The padding token of a model that need not have one.
+    pub fn optional_pad_token_id(&self, vocab_size: usize) -> Result<Option<usize>, ModelError> {
+        if self.raw.contains_key("pad_token_id") { self.pad_token_id(vocab_size, 0) } else { Ok(None) }
+    }
+
     /// The function that `key` names; `gelu` if it is absent.
     pub fn activation(&self, key: &str) -> Result<Activation, ModelError> {
-        let name = self.optional_str(key)?.unwrap_or("gelu");
+        self.activation_or(key, "gelu")
+    }
+
+    /// The same with a default of its own.
+    pub fn activation_or(&self, key: &str, default: &str) -> Result<Activation, ModelError> {
+        let name = self.optional_str(key)?.unwrap_or(default);
         if let Some((_, activation)) = ACTIVATIONS.iter().find(|(known, _)| *known == name) {
             return Ok(*activation);
         }

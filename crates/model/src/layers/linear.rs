@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{ParamId, Result, Var, ops};
+use retune_tensor::{ParamId, Parameters, Result, Tape, Tensor, Var, ops};
 
+use crate::families::Vocabulary;
 use crate::{Checkpoint, Forward, Init, ModelError};
 
 /// A linear layer, and a site: a method's hook may stand in its place.
@@ -10,8 +11,10 @@ use crate::{Checkpoint, Forward, Init, ModelError};
 pub struct Linear {
     /// The site, which is the checkpoint's key without `.weight`.
     pub name: String,
-    /// `[out_features, in_features]`
+    /// `[out_features, in_features]`; `[in_features, out_features]` where it is `transposed`.
     pub weight: ParamId,
+    /// Whether the checkpoint keeps the weight the other way round, as GPT-2's (`Conv1D`) do.
+    pub transposed: bool,
     /// `[out_features]`, if it has one.
     pub bias: Option<ParamId>,
     /// Width of the input.
@@ -42,7 +45,7 @@ impl Linear {
         let name = name.into();
         let weight = checkpoint.tensor(&format!("{name}.weight"), &[out_features, in_features])?;
         let bias = bias.then(|| checkpoint.tensor(&format!("{name}.bias"), &[out_features])).transpose()?;
-        Ok(Linear { name, weight, bias, in_features, out_features })
+        Ok(Linear { name, weight, transposed: false, bias, in_features, out_features })
     }
 
     /// Like [`Linear::load`], drawn anew where the checkpoint has none: weights as `init` says, bias 0.
@@ -70,6 +73,7 @@ impl Linear {
         };
         Ok(Linear {
             weight: take("weight", &[out_features, in_features], init)?,
+            transposed: false,
             bias: bias.then(|| take("bias", &[out_features], Init::Zeros)).transpose()?,
             name: name.to_string(),
             in_features,
@@ -78,20 +82,78 @@ impl Linear {
     }
 
     /// The same, drawn anew whatever the checkpoint holds.
-    pub fn init(
+    pub fn init_with(
         checkpoint: &mut Checkpoint,
         name: &str,
         in_features: usize,
         out_features: usize,
         init: Init,
+        bias: bool,
     ) -> std::result::Result<Self, ModelError> {
+        let mut draw = |part: &str, shape: &[usize], init| checkpoint.init(&format!("{name}.{part}"), shape, init);
         Ok(Linear {
-            weight: checkpoint.init(&format!("{name}.weight"), &[out_features, in_features], init)?,
-            bias: Some(checkpoint.init(&format!("{name}.bias"), &[out_features], Init::Zeros)?),
+            weight: draw("weight", &[out_features, in_features], init)?,
+            transposed: false,
+            bias: bias.then(|| draw("bias", &[out_features], Init::Zeros)).transpose()?,
             name: name.to_string(),
             in_features,
             out_features,
         })
+    }
+
+    /// Takes `NAME.weight` as `[in_features, out_features]`, and `NAME.bias`.
+    pub fn load_transposed(
+        checkpoint: &mut Checkpoint,
+        name: impl Into<String>,
+        in_features: usize,
+        out_features: usize,
+    ) -> std::result::Result<Self, ModelError> {
+        let name = name.into();
+        let weight = checkpoint.tensor(&format!("{name}.weight"), &[in_features, out_features])?;
+        let bias = Some(checkpoint.tensor(&format!("{name}.bias"), &[out_features])?);
+        Ok(Linear { name, weight, transposed: true, bias, in_features, out_features })
+    }
+
+    /// The vocabulary projection: the table of the word embeddings where that is its weight too, else `NAME.weight`.
+    pub fn vocabulary(
+        checkpoint: &mut Checkpoint,
+        name: &str,
+        hidden_size: usize,
+        vocabulary: Vocabulary,
+    ) -> std::result::Result<Self, ModelError> {
+        let Vocabulary { size, tied } = vocabulary;
+        match tied {
+            None => Linear::load_with(checkpoint, name, hidden_size, size, false),
+            Some(weight) => Ok(Linear {
+                name: name.to_string(),
+                weight,
+                transposed: false,
+                bias: None,
+                in_features: hidden_size,
+                out_features: size,
+            }),
+        }
+    }
+
+    /// The weight as `[out_features, in_features]`, however it is kept.
+    pub fn matrix(&self, tape: &Tape, parameters: &Parameters) -> Result<Var> {
+        let weight = tape.parameter(parameters, self.weight);
+        if self.transposed { ops::transpose(tape, &weight) } else { Ok(weight) }
+    }
+
+    /// Puts `matrix`, `[out_features, in_features]`, in the place of the weight.
+    pub fn set_matrix(&self, parameters: &mut Parameters, matrix: Tensor) -> Result<()> {
+        let kept = match self.transposed {
+            true => ops::transpose(&Tape::inference(), &Var::constant(matrix))?.value().clone(),
+            false => matrix,
+        };
+        parameters.get_mut(self.weight).value = kept;
+        Ok(())
+    }
+
+    /// The layer as an op takes it, with its weight and a bias as they are in a pass.
+    pub fn op<'a>(&self, weight: &'a Var, bias: Option<&'a Var>) -> ops::Linear<'a> {
+        ops::Linear { transposed: self.transposed, ..ops::Linear::plain(weight, bias) }
     }
 
     /// `activation(x weight^T + bias)`, or what a hook makes of it. `layout` counts the rows of `x`.
@@ -124,7 +186,7 @@ impl Linear {
     ) -> Result<Var> {
         let weight = &forward.parameter(self.weight);
         let bias = self.bias.map(|bias| forward.parameter(bias));
-        let linear = ops::Linear { weight, bias: bias.as_ref(), low_rank, activation };
+        let linear = ops::Linear { low_rank, activation, ..self.op(weight, bias.as_ref()) };
         ops::linear(forward.tape, x, layout, linear)
     }
 

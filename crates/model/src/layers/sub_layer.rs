@@ -36,7 +36,8 @@ pub struct SubLayer {
 pub struct SubLayerInputs<'a> {
     /// What it made, `[tokens, width]`.
     pub made: &'a Var,
-    /// What it read, of the same tokens: the residual stream, normed in blocks that norm first.
+    /// What an adapter beside it reads, of the same tokens: the residual stream, or what was normed of it, as the `adapters`
+    /// library has it for the family.
     pub read: &'a Var,
     /// The residual stream.
     pub residual: &'a Var,

@@ -150,7 +150,7 @@ fn rows(cu_seqlens: &[usize], add: impl Fn(std::ops::Range<usize>, &mut Vec<u32>
 }
 
 /// How many tokens of a prompt each row has before its own.
-fn prompts(forward: &Forward<'_>) -> Vec<usize> {
+pub fn prompts(forward: &Forward<'_>) -> Vec<usize> {
     forward.count(|hooks| hooks.prompt().map_or(0, VirtualTokens::count))
 }
 

@@ -1,4 +1,5 @@
 use retune_adapt::nearest;
+use retune_model::families::HeadKind;
 use serde_json::{Map, Value, json};
 
 use crate::{Error, Result};
@@ -12,6 +13,8 @@ pub struct Shape {
     pub summary: &'static str,
     /// Which layers get branches under `lora`.
     pub targets: &'static str,
+    /// What its head is for.
+    pub head: HeadKind,
     config: fn() -> Value,
 }
 
@@ -21,13 +24,41 @@ pub static SHAPES: &[Shape] = &[
         name: "bert",
         summary: "BERT base: 12 layers of 768, 110M parameters",
         targets: "query,value",
+        head: HeadKind::Sequence,
         config: || bert(768, 12, 12, 3072),
     },
     Shape {
         name: "minilm",
         summary: "MiniLM: 6 layers of 384, 23M parameters",
         targets: "query,value",
+        head: HeadKind::Sequence,
         config: || bert(384, 6, 12, 1536),
+    },
+    Shape {
+        name: "gpt2",
+        summary: "GPT-2: 12 layers of 768, 124M parameters, the next token of each",
+        targets: "c_attn",
+        head: HeadKind::Language,
+        // All of its sizes are the defaults.
+        config: || json!({ "model_type": "gpt2", "vocab_size": 50257 }),
+    },
+    Shape {
+        name: "smollm2",
+        summary: "SmolLM2: 30 layers of 576 with gates, 135M parameters, the next token of each",
+        targets: "q_proj,v_proj",
+        head: HeadKind::Language,
+        config: || {
+            json!({
+                "model_type": "llama",
+                "vocab_size": 49152,
+                "hidden_size": 576,
+                "intermediate_size": 1536,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "tie_word_embeddings": true,
+            })
+        },
     },
 ];
 

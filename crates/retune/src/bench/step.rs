@@ -197,14 +197,14 @@ impl Bench {
         let key = Key::new(0).with_name("bench");
         let config = HfConfig::from_map(shape.name, shape.config());
         let mut checkpoint = Checkpoint::random(device, key);
-        let encoder = families::find(&config)?.build(&config, &mut checkpoint, HeadKind::Sequence)?;
+        let encoder = families::find(&config)?.build(&config, &mut checkpoint, shape.head)?;
         let vocabulary = config.require_usize("vocab_size")? as u32;
         let classifier = EncoderWithHead::build(encoder, &mut checkpoint, false, 2)?;
         let loaded = checkpoint.finish()?;
         let (mut parameters, mut hooks) = (loaded.parameters, Hooks::new());
-        // A base lacks no tensor, but for the head.
-        let fresh: Vec<String> =
-            classifier.classifier().parameters().map(|id| parameters.get(id).name.clone()).collect();
+        // A base lacks no tensor, but for the head, which language models have.
+        let head = classifier.classifier().parameters().filter(|_| shape.head != HeadKind::Language);
+        let fresh: Vec<String> = head.map(|id| parameters.get(id).name.clone()).collect();
         let mut model = peft::Model {
             parameters: &mut parameters,
             hooks: &mut hooks,
@@ -254,6 +254,14 @@ impl Task {
             dtype: self.dtype,
             recompute: self.recompute,
         };
+        if self.classifier.encoder().head().kind == HeadKind::Language {
+            // Each token tells the next of its row.
+            let ends = batch.layout.cu_seqlens().windows(2);
+            let tokens: Vec<usize> = ends.flat_map(|ends| ends[0]..ends[1].saturating_sub(1)).collect();
+            let targets: Vec<u32> = tokens.iter().map(|token| batch.input_ids[token + 1]).collect();
+            let output = self.classifier.output(&forward)?;
+            return output.vocabulary_loss(&tokens, &targets, targets.len() as f32);
+        }
         let logits = self.classifier.logits(&forward)?;
         let options = ops::CrossEntropyOptions {
             class_weights: None,

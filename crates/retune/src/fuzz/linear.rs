@@ -73,13 +73,7 @@ impl Workshop for Linear {
         let layout = Arc::new(Layout::new(&vec![1; rows.len()], &vec![0; rows.len()]));
         let [weight, bias] = ["layer.weight", "layer.bias"]
             .map(|name| tape.parameter(parameters, parameters.find(name).unwrap()));
-        let layer = ops::Linear {
-            weight: &weight,
-            bias: Some(&bias),
-            low_rank: None,
-            activation: Activation::Identity,
-        };
-        let logits = ops::linear(tape, &x, &layout, layer)?;
+        let logits = ops::linear(tape, &x, &layout, ops::Linear::plain(&weight, Some(&bias)))?;
         let targets: Vec<u32> = rows.iter().map(|row| (row * row % 7 % CLASSES) as u32).collect();
         let options = ops::CrossEntropyOptions { class_weights: None, label_smoothing: 0.0, denominator };
         ops::cross_entropy(tape, &logits, &targets, options)

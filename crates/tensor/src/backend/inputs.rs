@@ -1,5 +1,7 @@
 //! What kernels are given.
 
+use std::sync::Arc;
+
 use super::Layout;
 use crate::dtype::{Values, ValuesMut};
 use crate::random::Key;
@@ -120,12 +122,26 @@ pub struct AttentionShape {
 }
 
 /// Rotary positions: see [`crate::ops::rotary`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rotary {
-    /// Channels of a head; even.
-    pub head_size: usize,
-    /// The base of the wavelengths: the longest is nearly `2 pi theta` tokens.
-    pub theta: f32,
+    /// By how much each pair of channels of a head is turned a position: half as many as a head has channels.
+    pub frequencies: Arc<[f32]>,
+    /// What is turned is multiplied with this as well: 1, but where positions are stretched by YaRN.
+    pub scale: f32,
+}
+
+impl Rotary {
+    /// Those of heads of an even size, as they were published: the longest wavelength is nearly `2 pi theta` tokens.
+    pub fn new(head_size: usize, theta: f32) -> Self {
+        // Rounded where transformers rounds: at thousands of positions the last bit of a frequency is 1e-3 of an angle.
+        let frequency = |pair: usize| 1.0 / theta.powf((2 * pair) as f32 / head_size as f32);
+        Rotary { frequencies: (0..head_size / 2).map(frequency).collect(), scale: 1.0 }
+    }
+
+    /// Channels of a head.
+    pub fn head_size(&self) -> usize {
+        2 * self.frequencies.len()
+    }
 }
 
 /// How a skew-symmetric matrix Q becomes a rotation.
@@ -224,6 +240,16 @@ pub struct LayerNorm<'a> {
     /// `[columns]`; zero if none.
     pub bias: Option<&'a [f32]>,
     /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// The inputs of RMS norm.
+pub struct RmsNorm<'a> {
+    /// `[groups, columns]`
+    pub x: Values<'a>,
+    /// `[columns]`
+    pub weight: &'a [f32],
+    /// Added to the mean of the squares.
     pub epsilon: f32,
 }
 

@@ -40,6 +40,19 @@ impl Layout {
         Layout::new(&lengths.collect::<Vec<_>>(), &self.row_ids)
     }
 
+    /// The same rows, each with its first token at a position of its own: the rest of rows whose beginning is known.
+    ///
+    /// # Panics
+    /// If there are not as many positions as rows.
+    pub fn starting_at(&self, positions: &[usize]) -> Layout {
+        assert_eq!(positions.len(), self.rows(), "layout: a row begins at one position");
+        let mut later = self.clone();
+        for (ends, first) in self.cu_seqlens.windows(2).zip(positions) {
+            later.counters[ends[0]..ends[1]].iter_mut().for_each(|[position, ..]| *position += *first as u32);
+        }
+        later
+    }
+
     /// Some of the rows, one after another.
     pub fn of_rows(&self, rows: &[usize]) -> Layout {
         let lengths: Vec<usize> =

@@ -9,7 +9,7 @@ pub mod profile;
 use inputs::attention_product;
 pub use inputs::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Matrix, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Matrix, Product, RmsNorm, Rotary,
 };
 pub use layout::Layout;
 
@@ -27,7 +27,7 @@ pub trait Backend: Sync {
     /// `sum += more`
     fn add_assign(&self, sum: ValuesMut<'_>, more: Values<'_>);
     /// `values *= factor`
-    fn scale(&self, values: &mut [f32], factor: f32);
+    fn scale(&self, values: ValuesMut<'_>, factor: f32);
     /// The sum of squares, in f64.
     fn sum_of_squares(&self, values: &[f32]) -> f64;
     /// The same bits for a table `[entries, columns]` that is 0 but for `values`, its `rows`, which rise.
@@ -53,8 +53,19 @@ pub trait Backend: Sync {
         columns: usize,
         out: ValuesMut<'_>,
     );
+    /// `out = activation(gate) * up`
+    fn gate(&self, activation: Activation, gate: Values<'_>, up: Values<'_>, out: ValuesMut<'_>);
+    /// Overwrites the gradients by gate and by up.
+    fn gate_backward(
+        &self,
+        activation: Activation,
+        gate: Values<'_>,
+        up: Values<'_>,
+        gradient: Values<'_>,
+        out: [ValuesMut<'_>; 2],
+    );
     /// Turns the heads of `values` `[tokens, heads * head_size]` by their position in the row, or back.
-    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: Rotary, back: bool);
+    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: &Rotary, back: bool);
     /// `values = dropout(values)`, `[tokens, channels]`; its own backward.
     fn dropout(&self, values: ValuesMut<'_>, layout: &Layout, dropout: Dropout);
     /// `out[t] = sum over tables of table[ids[t]]`
@@ -91,6 +102,8 @@ pub trait Backend: Sync {
         first: usize,
         out: ValuesMut<'_>,
     );
+    /// `out [columns, rows] = values^T`, where `[rows, columns] = shape`.
+    fn transpose(&self, values: Values<'_>, shape: [usize; 2], out: ValuesMut<'_>);
     /// `out[i]` = the mean over the tokens of row `i`; zero for a row without tokens.
     fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]);
     /// `out[t] (+)= gradient[i] / length`, for each token of row `i`.
@@ -112,6 +125,26 @@ pub trait Backend: Sync {
         dz: Option<ValuesMut<'_>>,
         dweight: Option<(&mut [f32], bool)>,
         dbias: Option<(&mut [f32], bool)>,
+    );
+    /// Over each group of `x`: `rstd = 1 / sqrt(mean(x^2) + epsilon)`, `out = x rstd weight`.
+    fn rms_norm(&self, norm: &RmsNorm<'_>, out: ValuesMut<'_>, rstd: &mut [f32]);
+    /// `dx (+)= ` the gradient by x of RMS norm.
+    fn rms_norm_backward(
+        &self,
+        gradient: Values<'_>,
+        norm: &RmsNorm<'_>,
+        rstd: &[f32],
+        dx: ValuesMut<'_>,
+        accumulate: bool,
+    );
+    /// `dweight (+)= ` the gradient by its weight.
+    fn rms_norm_weight_backward(
+        &self,
+        gradient: Values<'_>,
+        norm: &RmsNorm<'_>,
+        rstd: &[f32],
+        dweight: &mut [f32],
+        accumulate: bool,
     );
     /// `out = softmax(scale query key^T) value`, block by block; keeps the logarithm of each sum in `lse`
     /// `[heads, queries]`.
@@ -139,6 +172,9 @@ pub trait Backend: Sync {
         out: &mut [f32],
         dlogits: Option<&mut [f32]>,
     );
+    /// Of each row of `logits`, one for each of `targets`: the cross-entropy; with `gradient`, the logits become their
+    /// gradient, multiplied with it.
+    fn token_losses(&self, logits: &mut [f32], targets: &[u32], losses: &mut [f32], gradient: Option<f32>);
     /// The same of binary cross-entropy; `columns` logits a row.
     fn binary_cross_entropy(
         &self,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::cpu::CPU;
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Matrix, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Matrix, Product, RmsNorm, Rotary,
 };
 use crate::dtype::{Values, ValuesMut};
 
@@ -112,7 +112,7 @@ impl Backend for Profiled {
     fn add_assign(&self, sum: ValuesMut<'_>, more: Values<'_>) {
         timed("add_assign", None, 0, 3 * sum.bytes(), || CPU.add_assign(sum, more));
     }
-    fn scale(&self, values: &mut [f32], factor: f32) {
+    fn scale(&self, values: ValuesMut<'_>, factor: f32) {
         timed("scale", None, 0, 2 * values.bytes(), || CPU.scale(values, factor));
     }
     fn sum_of_squares(&self, values: &[f32]) -> f64 {
@@ -154,7 +154,22 @@ impl Backend for Profiled {
             CPU.gated_backward(activation, values, gradient, columns, out);
         });
     }
-    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: Rotary, back: bool) {
+    fn gate(&self, activation: Activation, gate: Values<'_>, up: Values<'_>, out: ValuesMut<'_>) {
+        timed("gate", None, 0, 3 * out.bytes(), || CPU.gate(activation, gate, up, out));
+    }
+    fn gate_backward(
+        &self,
+        activation: Activation,
+        gate: Values<'_>,
+        up: Values<'_>,
+        gradient: Values<'_>,
+        out: [ValuesMut<'_>; 2],
+    ) {
+        timed("gate_backward", None, 0, 5 * gradient.bytes(), || {
+            CPU.gate_backward(activation, gate, up, gradient, out);
+        });
+    }
+    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: &Rotary, back: bool) {
         timed("rotary", None, 0, 2 * values.bytes(), || CPU.rotary(values, layout, rotary, back));
     }
     fn dropout(&self, values: ValuesMut<'_>, layout: &Layout, dropout: Dropout) {
@@ -203,6 +218,9 @@ impl Backend for Profiled {
             CPU.select_columns_backward(gradient, columns, first, out);
         });
     }
+    fn transpose(&self, values: Values<'_>, shape: [usize; 2], out: ValuesMut<'_>) {
+        timed("transpose", None, 0, 2 * out.bytes(), || CPU.transpose(values, shape, out));
+    }
     fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]) {
         timed("mean_rows", None, 0, values.bytes(), || CPU.mean_rows(values, layout, columns, out));
     }
@@ -233,6 +251,33 @@ impl Backend for Profiled {
         let values = 2 * gradient.bytes() + bytes(dz.as_ref());
         timed("layer_norm_backward", None, 0, values, || {
             CPU.layer_norm_backward(gradient, saved, dz, dweight, dbias);
+        });
+    }
+    fn rms_norm(&self, norm: &RmsNorm<'_>, out: ValuesMut<'_>, rstd: &mut [f32]) {
+        timed("rms_norm", None, 0, 2 * out.bytes(), || CPU.rms_norm(norm, out, rstd));
+    }
+    fn rms_norm_backward(
+        &self,
+        gradient: Values<'_>,
+        norm: &RmsNorm<'_>,
+        rstd: &[f32],
+        dx: ValuesMut<'_>,
+        accumulate: bool,
+    ) {
+        timed("rms_norm_backward", None, 0, 3 * gradient.bytes(), || {
+            CPU.rms_norm_backward(gradient, norm, rstd, dx, accumulate);
+        });
+    }
+    fn rms_norm_weight_backward(
+        &self,
+        gradient: Values<'_>,
+        norm: &RmsNorm<'_>,
+        rstd: &[f32],
+        dweight: &mut [f32],
+        accumulate: bool,
+    ) {
+        timed("rms_norm_weight_backward", None, 0, 2 * gradient.bytes(), || {
+            CPU.rms_norm_weight_backward(gradient, norm, rstd, dweight, accumulate);
         });
     }
     fn attention(
@@ -271,6 +316,10 @@ impl Backend for Profiled {
         timed("cross_entropy", None, 0, 2 * logits.bytes(), || {
             CPU.cross_entropy(logits, classes, loss, out, dlogits);
         });
+    }
+    fn token_losses(&self, logits: &mut [f32], targets: &[u32], losses: &mut [f32], gradient: Option<f32>) {
+        let bytes = 2 * size_of_val(&*logits);
+        timed("token_losses", None, 0, bytes, || CPU.token_losses(logits, targets, losses, gradient));
     }
     fn binary_cross_entropy(
         &self,

@@ -40,7 +40,7 @@ pub fn hadamard(tape: &Tape, hadamard: Hadamard<'_>) -> Result<Var> {
     let second = dense(a2.value(), b2.value())?;
     let mut value = Tensor::empty(device, &shape)?;
     backend.scale_columns(first.f32(), second.f32(), Ends::default(), value.f32_mut()?);
-    backend.scale(value.f32_mut()?, scale);
+    backend.scale(value.values_mut()?, scale);
     backend.add_assign(value.values_mut()?, weight.value().values());
 
     Ok(tape.record(value, &inputs, || {

@@ -7,14 +7,23 @@ use crate::{Error, Result, Tape, Tensor, Var};
 /// What a linear layer is made of.
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
-    /// `[out, in]`, as checkpoints store it.
+    /// `[out, in]`, as checkpoints store it; `[in, out]` where it is `transposed`.
     pub weight: &'a Var,
+    /// Whether the weight is kept the other way round, as in GPT-2.
+    pub transposed: bool,
     /// `[out]`
     pub bias: Option<&'a Var>,
     /// Added before the activation.
     pub low_rank: Option<LowRank<'a>>,
     /// Applied to the result.
     pub activation: Activation,
+}
+
+impl<'a> Linear<'a> {
+    /// A weight and a bias alone.
+    pub fn plain(weight: &'a Var, bias: Option<&'a Var>) -> Self {
+        Linear { weight, transposed: false, bias, low_rank: None, activation: Activation::Identity }
+    }
 }
 
 /// A low-rank branch beside a weight (Hu et al. 2021, eq. 3): `scale * dropout(x) a^T b^T`.
@@ -36,11 +45,12 @@ pub struct LowRank<'a> {
 /// of a frozen weight would need is not saved. Errors if sizes or devices do not fit.
 pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) -> Result<Var> {
     const OP: &str = "linear";
-    let Linear { weight, bias, low_rank, activation } = linear;
-    let (tokens, width, out_width) = (x.value().rows(), x.value().columns(), weight.value().rows());
-    if weight.value().shape() != [out_width, width] {
-        let expected = format!("input of width {}", weight.value().columns());
-        return Err(Error::shape(OP, expected, x.value().shape()));
+    let Linear { weight, transposed, bias, low_rank, activation } = linear;
+    let (tokens, width) = (x.value().rows(), x.value().columns());
+    let (rows, columns) = (weight.value().rows(), weight.value().columns());
+    let (out_width, expected) = if transposed { (columns, rows) } else { (rows, columns) };
+    if weight.value().shape() != [rows, columns] || width != expected {
+        return Err(Error::shape(OP, format!("input of width {expected}"), x.value().shape()));
     }
     if let Some(bias) = bias {
         bias.value().expect(OP, &[out_width], "a bias of shape")?;
@@ -68,7 +78,7 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
         _ => Some(Tensor::empty_as(device, dtype, &[tokens, out_width])?),
     };
     let down = low_rank.map(|branch| branch.down(x.value(), layout)).transpose()?;
-    let mut products = vec![product(x.value(), false, weight.value(), true, 1.0)];
+    let mut products = vec![product(x.value(), false, weight.value(), !transposed, 1.0)];
     if let (Some(branch), Some(down)) = (&low_rank, &down) {
         products.push(product(down, false, branch.b.value(), true, branch.scale));
     }
@@ -97,8 +107,9 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
                 })?;
             }
             if let (Some(_), Some(x)) = (weight_node, &x_value) {
-                sink.accumulate(weight_node, device, &[out_width, width], |sums, adds| {
-                    let products = [product(&gradient, true, x, false, 1.0)];
+                sink.accumulate(weight_node, device, &[rows, columns], |sums, adds| {
+                    let (left, right) = if transposed { (x, &gradient) } else { (&gradient, x) };
+                    let products = [product(left, true, right, false, 1.0)];
                     backend.gemm(sums.into(), &products, adds, Ends::default());
                     Ok(())
                 })?;
@@ -109,7 +120,7 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
                 back = Some(branch.backward(&gradient, x_value.as_ref(), &layout, sink)?);
             }
             let Some(weight) = weight else { return Ok(()) };
-            let mut products = vec![product(&gradient, false, &weight, false, 1.0)];
+            let mut products = vec![product(&gradient, false, &weight, transposed, 1.0)];
             match (&branch, &back) {
                 (Some(Saved { a, dropout: None, .. }), Some(back)) => {
                     products.push(product(back, false, a, false, 1.0));
@@ -243,29 +254,33 @@ mod tests {
         // Not relu, whose kink no finite step sees rightly; tests/references.rs holds it against PyTorch.
         let smooth = [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Tanh];
         for activation in [Activation::Identity].into_iter().chain(smooth) {
-            Check::new("linear", &[&[11, 7], &[5, 7], &[5]]).run(|tape, vars| {
-                let linear_ = Linear { weight: &vars[1], bias: Some(&vars[2]), low_rank: None, activation };
-                linear(tape, &vars[0], &layout(), linear_)
-            });
+            for (transposed, weight) in [(false, [5, 7]), (true, [7, 5])] {
+                Check::new("linear", &[&[11, 7], &weight, &[5]]).run(|tape, vars| {
+                    let plain = Linear::plain(&vars[1], Some(&vars[2]));
+                    linear(tape, &vars[0], &layout(), Linear { transposed, activation, ..plain })
+                });
+            }
         }
     }
 
     #[test]
     fn a_branch_has_gradients_of_its_own() {
         for dropout in [None, Some(Dropout { probability: 0.4, key: Key::new(5) })] {
-            Check::new("linear with branch", &[&[11, 7], &[5, 7], &[5], &[3, 7], &[5, 3]]).run(
-                |tape, vars| {
-                    let low_rank = LowRank { a: &vars[3], b: &vars[4], scale: 7.0 / 3.0, dropout };
-                    let activation = Activation::Gelu;
-                    let whole = Linear {
-                        weight: &vars[1],
-                        bias: Some(&vars[2]),
-                        low_rank: Some(low_rank),
-                        activation,
-                    };
-                    linear(tape, &vars[0], &layout(), whole)
-                },
-            );
+            for (transposed, weight) in [(false, [5, 7]), (true, [7, 5])] {
+                Check::new("linear with branch", &[&[11, 7], &weight, &[5], &[3, 7], &[5, 3]]).run(
+                    |tape, vars| {
+                        let low_rank = Some(LowRank { a: &vars[3], b: &vars[4], scale: 7.0 / 3.0, dropout });
+                        let plain = Linear::plain(&vars[1], Some(&vars[2]));
+                        let activation = Activation::Gelu;
+                        linear(
+                            tape,
+                            &vars[0],
+                            &layout(),
+                            Linear { transposed, low_rank, activation, ..plain },
+                        )
+                    },
+                );
+            }
         }
     }
 
@@ -273,8 +288,7 @@ mod tests {
     fn sizes_that_do_not_fit_are_named() {
         let tensor = |shape: &[usize]| Var::constant(Tensor::zeros(crate::Device::Cpu, shape).unwrap());
         let (x, weight) = (tensor(&[17, 384]), tensor(&[5, 768]));
-        let whole = Linear { weight: &weight, bias: None, low_rank: None, activation: Activation::Identity };
-        let error = linear(&Tape::inference(), &x, &layout(), whole).unwrap_err();
+        let error = linear(&Tape::inference(), &x, &layout(), Linear::plain(&weight, None)).unwrap_err();
         assert_eq!(error.to_string(), "linear: expected input of width 768, got [17, 384]");
     }
 }

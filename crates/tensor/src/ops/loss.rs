@@ -28,7 +28,7 @@ pub(super) fn scalar_loss(
             if let Some(factor) = gradient.item()
                 && factor.to_bits() != 1.0f32.to_bits()
             {
-                backend.scale(dlogits.f32_mut()?, factor);
+                backend.scale(dlogits.values_mut()?, factor);
             }
             sink.add(node, dlogits)
         }

@@ -5,20 +5,18 @@ use crate::backend::{Layout, Rotary};
 use crate::{Error, Result, Tape, Tensor, Var};
 
 /// Rotary positions (Su et al. 2021, eq. 34): with `d` the head size, the channels `i` and `i + d / 2` of each head
-/// are turned in their plane by `p theta^(-2 i / d)`, where `p` is the token's position in its row.
+/// are turned in their plane by `p f_i`, where `p` is the token's position in its row, and `f_i = theta^(-2 i / d)` unless
+/// positions are stretched.
 ///
 /// A query's product with a key then depends on how far they are apart, not on where they are. The pairs are those of
 /// transformers (`rotate_half`), not the neighbours of the paper: checkpoints are trained for one or the other.
 ///
 /// `x` and the result are `[tokens, heads * head_size]`. The backward turns back. Errors if sizes do not fit.
-pub fn rotary(tape: &Tape, x: &Var, layout: &Arc<Layout>, rotary: Rotary) -> Result<Var> {
+pub fn rotary(tape: &Tape, x: &Var, layout: &Arc<Layout>, rotary: &Rotary) -> Result<Var> {
     const OP: &str = "rotary";
-    let (tokens, columns) = (x.value().rows(), x.value().columns());
-    if rotary.head_size == 0 || !rotary.head_size.is_multiple_of(2) {
-        return Err(Error::shape(OP, "heads of an even size", rotary.head_size));
-    }
-    if !columns.is_multiple_of(rotary.head_size) {
-        return Err(Error::shape(OP, format!("heads of size {}", rotary.head_size), x.value().shape()));
+    let (tokens, columns, head_size) = (x.value().rows(), x.value().columns(), rotary.head_size());
+    if head_size == 0 || !columns.is_multiple_of(head_size) {
+        return Err(Error::shape(OP, format!("heads of size {head_size}"), x.value().shape()));
     }
     if layout.tokens() != tokens {
         return Err(Error::shape(OP, format!("{} tokens", layout.tokens()), x.value().shape()));
@@ -27,10 +25,10 @@ pub fn rotary(tape: &Tape, x: &Var, layout: &Arc<Layout>, rotary: Rotary) -> Res
     let mut value = copy(x.value())?;
     backend.rotary(value.values_mut()?, layout, rotary, false);
     Ok(tape.record(value, &[x], || {
-        let (node, layout) = (x.node(), layout.clone());
+        let (node, layout, rotary) = (x.node(), layout.clone(), rotary.clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let mut gradient = owned(gradient)?;
-            backend.rotary(gradient.values_mut()?, &layout, rotary, true);
+            backend.rotary(gradient.values_mut()?, &layout, &rotary, true);
             sink.add(node, gradient)
         }
     }))
@@ -42,11 +40,29 @@ mod tests {
     use crate::ops::check::{Check, layout};
     use crate::random::Key;
 
-    const ROTARY: Rotary = Rotary { head_size: 6, theta: 50.0 };
-
     #[test]
     fn gradients_follow_finite_differences() {
-        Check::new("rotary", &[&[11, 18]]).run(|tape, vars| rotary(tape, &vars[0], &layout(), ROTARY));
+        // Stretched as by YaRN, and rows that begin at positions of their own.
+        let stretched = Rotary { frequencies: [0.9, 0.2, 0.03].into(), scale: 1.3 };
+        let later = Arc::new(layout().starting_at(&[0, 7, 2, 40]));
+        for (rotary_, layout) in [(&Rotary::new(6, 50.0), layout()), (&stretched, later)] {
+            Check::new("rotary", &[&[11, 18]]).run(|tape, vars| rotary(tape, &vars[0], &layout, rotary_));
+        }
+    }
+
+    #[test]
+    fn a_row_that_begins_later_is_the_end_of_a_longer_one() {
+        let mut stream = Key::new(4).stream();
+        let values: Vec<f32> = (0..9 * 6).map(|_| stream.normal()).collect();
+        let turned = |values: &[f32], layout: Layout| {
+            let x = Tensor::from_slice(crate::Device::Cpu, &[values.len() / 6, 6], values).unwrap();
+            let (x, layout) = (Var::constant(x), Arc::new(layout));
+            let out = rotary(&Tape::inference(), &x, &layout, &Rotary::new(6, 50.0)).unwrap();
+            out.value().f32().to_vec()
+        };
+        let whole = turned(&values, Layout::new(&[9], &[0]));
+        let end = turned(&values[5 * 6..], Layout::new(&[4], &[0]).starting_at(&[5]));
+        assert_eq!(end, whole[5 * 6..]);
     }
 
     #[test]
@@ -56,7 +72,7 @@ mod tests {
         let tokens = 9;
         let x = Tensor::from_slice(crate::Device::Cpu, &[tokens, 6], &token.repeat(tokens)).unwrap();
         let layout = Arc::new(Layout::new(&[tokens], &[0]));
-        let out = rotary(&Tape::inference(), &Var::constant(x), &layout, ROTARY).unwrap();
+        let out = rotary(&Tape::inference(), &Var::constant(x), &layout, &Rotary::new(6, 50.0)).unwrap();
         let at = |position: usize| &out.value().f32()[position * 6..][..6];
         let product = |i, j| at(i).iter().zip(at(j)).map(|(a, b)| a * b).sum::<f32>();
         assert_eq!(at(0), token, "the first position is not turned");
@@ -68,11 +84,10 @@ mod tests {
     fn sizes_that_do_not_fit_are_named() {
         let x = Var::constant(Tensor::zeros(crate::Device::Cpu, &[11, 18]).unwrap());
         for (head_size, expected) in [
-            (5, "rotary: expected heads of an even size, got 5"),
-            (0, "rotary: expected heads of an even size, got 0"),
+            (0, "rotary: expected heads of size 0, got [11, 18]"),
             (4, "rotary: expected heads of size 4, got [11, 18]"),
         ] {
-            let error = rotary(&Tape::inference(), &x, &layout(), Rotary { head_size, theta: 10.0 });
+            let error = rotary(&Tape::inference(), &x, &layout(), &Rotary::new(head_size, 10.0));
             assert_eq!(error.unwrap_err().to_string(), expected);
         }
     }

@@ -14,12 +14,12 @@ pub fn scale(tape: &Tape, x: &Var, factor: f32) -> Result<Var> {
     }
     let backend = x.value().device().backend();
     let mut value = copy(x.value())?;
-    backend.scale(value.f32_mut()?, factor);
+    backend.scale(value.values_mut()?, factor);
     Ok(tape.record(value, &[x], || {
         let node = x.node();
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let mut gradient = owned(gradient)?;
-            backend.scale(gradient.f32_mut()?, factor);
+            backend.scale(gradient.values_mut()?, factor);
             sink.add(node, gradient)
         }
     }))

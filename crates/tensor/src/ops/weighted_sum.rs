@@ -23,7 +23,7 @@ pub fn weighted_sum(tape: &Tape, scalars: &[(Var, f32)]) -> Result<Var> {
             for (node, weight) in nodes {
                 if node.is_some() {
                     let mut part = copy(&gradient)?;
-                    backend.scale(part.f32_mut()?, weight);
+                    backend.scale(part.values_mut()?, weight);
                     sink.add(node, part)?;
                 }
             }

@@ -139,17 +139,14 @@ impl Network {
         let x = seen(layer_norm(tape, &x, layout, norm(None, "embeddings")).unwrap());
 
         let (a, b) = (&self.var(tape, "dense.a"), &self.var(tape, "dense.b"));
-        let whole = Linear {
-            weight: &self.var(tape, "dense.weight"),
-            bias: Some(&self.var(tape, "dense.bias")),
-            low_rank: Some(LowRank { a, b, scale: 1.5, dropout: dropped("low rank") }),
-            activation: Activation::Gelu,
-        };
+        let (weight, bias) = (&self.var(tape, "dense.weight"), &self.var(tape, "dense.bias"));
+        let low_rank = Some(LowRank { a, b, scale: 1.5, dropout: dropped("low rank") });
+        let whole = Linear { low_rank, activation: Activation::Gelu, ..Linear::plain(weight, Some(bias)) };
         let x = seen(linear(tape, &x, layout, whole).unwrap());
 
         let project = |name, x: &Var| {
             let weight = &self.var(tape, name);
-            let whole = Linear { weight, bias: None, low_rank: None, activation: Activation::Identity };
+            let whole = Linear::plain(weight, None);
             seen(linear(tape, x, layout, whole).unwrap())
         };
         let [query, key_value] = ["query", "key_value"].map(|name| project(name, &x));
@@ -157,7 +154,7 @@ impl Network {
         let key = seen(select_columns(tape, &key_value, 0..kv_width).unwrap());
         let value = seen(select_columns(tape, &key_value, kv_width..2 * kv_width).unwrap());
         let head_size = hidden / heads;
-        let turned = Rotary { head_size, theta: 1e3 };
+        let turned = &Rotary::new(head_size, 1e3);
         let [query, key] = [query, key].map(|x| seen(rotary(tape, &x, layout, turned).unwrap()));
         let shape =
             AttentionShape { heads, kv_heads, head_size, scale: 0.1, causal: false, window: Some(30) };
@@ -174,13 +171,8 @@ impl Network {
         let mean = seen(mean_rows(tape, &x, layout).unwrap());
         let x = seen(add(tape, &mean, &first, &pooled, None).unwrap());
         let x = seen(dropout(tape, &x, &pooled, dropped("pooled")).unwrap());
-        let whole = Linear {
-            weight: &self.var(tape, "classifier.weight"),
-            bias: Some(&self.var(tape, "classifier.bias")),
-            low_rank: None,
-            activation: Activation::Identity,
-        };
-        let logits = seen(linear(tape, &x, &pooled, whole).unwrap());
+        let (weight, bias) = (&self.var(tape, "classifier.weight"), &self.var(tape, "classifier.bias"));
+        let logits = seen(linear(tape, &x, &pooled, Linear::plain(weight, Some(bias))).unwrap());
         let logits = cast(tape, &logits, DType::F32).unwrap();
         let options = CrossEntropyOptions { class_weights: None, label_smoothing: 0.1, denominator };
         seen(cross_entropy(tape, &logits, &batch.labels, options).unwrap())

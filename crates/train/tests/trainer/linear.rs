@@ -150,13 +150,7 @@ impl Workshop for Linear {
             Fault::Weight(bad) if rows.contains(&bad) => spoilt(tape, &weight),
             _ => weight,
         };
-        let layer = ops::Linear {
-            weight: &weight,
-            bias: Some(bias),
-            low_rank: None,
-            activation: Activation::Identity,
-        };
-        let logits = ops::linear(tape, &x, &layout, layer)?;
+        let logits = ops::linear(tape, &x, &layout, ops::Linear::plain(&weight, Some(bias)))?;
         let targets: Vec<u32> = rows.iter().map(|row| self.targets[*row]).collect();
         let options = ops::CrossEntropyOptions {
             class_weights: self.class_weights.as_ref().map(<[f32; CLASSES]>::as_slice),

@@ -88,7 +88,7 @@ impl Workshop for Words {
         let layout = Arc::new(Layout::new(&vec![4; rows.len()], &vec![0; rows.len()]));
         let x = ops::mean_rows(tape, &x, &layout)?;
         let layer =
-            ops::Linear { weight: &head, bias: None, low_rank: None, activation: Activation::Identity };
+            ops::Linear::plain(&head, None);
         let rows_of_one = Arc::new(Layout::new(&vec![1; rows.len()], &vec![0; rows.len()]));
         let logits = ops::linear(tape, &x, &rows_of_one, layer)?;
         let targets: Vec<u32> = rows.iter().map(|row| (row * row % 7 % CLASSES) as u32).collect();

@@ -39,7 +39,7 @@ impl Projection {
             }
         };
         let bias = forward.parameter(bias);
-        let linear = ops::Linear { weight: &weight, bias: Some(&bias), low_rank: None, activation };
+        let linear = ops::Linear { activation, ..ops::Linear::plain(&weight, Some(&bias)) };
         ops::linear(forward.tape, x, layout, linear)
     }
 }

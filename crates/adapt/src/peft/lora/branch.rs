@@ -3,7 +3,7 @@ use std::sync::Arc;
 use retune_model::layers::Linear;
 use retune_model::{Forward, LinearHook, Merged};
 use retune_tensor::backend::{Activation, Ends, Layout, Matrix, Product};
-use retune_tensor::{ParamId, Parameters, Result, Tensor, Var, ops};
+use retune_tensor::{ParamId, Parameters, Result, Tape, Tensor, Var, ops};
 
 /// A branch at a layer.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,8 @@ impl Branch {
     /// `weight + scale b a`
     pub(crate) fn dense(&self, parameters: &Parameters, base: &Linear) -> Result<Tensor> {
         let value = |id| &parameters.get(id).value;
-        dense(value(base.weight), value(self.a), value(self.b), self.scale)
+        let weight = base.matrix(&Tape::inference(), parameters)?;
+        dense(weight.value(), value(self.a), value(self.b), self.scale)
     }
 }
 

@@ -36,7 +36,8 @@ pub(super) fn start(
     let device = model.device();
     let mut a = Tensor::zeros(device, &[rank, site.in_features])?;
     let mut b = Tensor::zeros(device, &[site.out_features, rank])?;
-    let weight = &model.parameters.get(site.weight).value;
+    let weight = site.matrix(&Tape::inference(), model.parameters)?;
+    let weight = weight.value();
     if device != Device::Meta {
         let key = model.seed.with_name("pissa").with_name(&site.name);
         let top = Top::of(weight.f32(), site.in_features, rank, rank + MORE, key);
@@ -51,7 +52,7 @@ pub(super) fn start(
         }
     }
     let rest = dense(weight, &a, &b, -branch.scale)?;
-    model.parameters.get_mut(site.weight).value = rest;
+    site.set_matrix(model.parameters, rest)?;
     Ok([a, b])
 }
 

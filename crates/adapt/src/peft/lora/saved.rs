@@ -14,11 +14,10 @@ pub(in super::super) struct SavedConfig {
 impl SavedConfig {
     pub(in super::super) fn read(files: &AdapterFiles) -> Result<Self, AdaptError> {
         // Each of these changes what the branch computes, where it sits, or the base.
-        const OTHERS: [&str; 8] = [
+        const OTHERS: [&str; 7] = [
             "lora_bias",
             "use_qalora",
             "use_bdlora",
-            "fan_in_fan_out",
             "kasa_config",
             "monteclora_config",
             "arrow_config",

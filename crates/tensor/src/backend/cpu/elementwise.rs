@@ -29,12 +29,16 @@ pub(super) fn add_assign<E: Element, F: Element>(sum: &mut [E], more: &[F]) {
     });
 }
 
-pub(super) fn scale(values: &mut [f32], factor: f32) {
+pub(super) fn scale<E: Element>(values: &mut [E], factor: f32) {
     values.par_chunks_mut(BLOCK).for_each(|block| {
         vectorised(
             #[inline(always)]
-            || block.iter_mut().for_each(|x| *x *= factor),
-        )
+            || {
+                for x in block.iter_mut() {
+                    *x = E::put(x.get() * factor);
+                }
+            },
+        );
     });
 }
 
@@ -121,7 +125,7 @@ pub(super) fn activate(activation: Activation, values: &mut [f32]) {
 
 /// `gradient *= f'(before)`, likewise.
 #[inline(always)]
-fn differentiate<E: Element, F: Element>(activation: Activation, before: &[E], gradient: &mut [F]) {
+pub(super) fn differentiate<E: Element, F: Element>(activation: Activation, before: &[E], gradient: &mut [F]) {
     macro_rules! each {
         ($x:ident => $derivative:expr) => {
             for (g, before) in gradient.iter_mut().zip(before) {

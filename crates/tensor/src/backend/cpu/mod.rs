@@ -9,6 +9,7 @@ pub mod ceiling;
 mod elementwise;
 mod embedding;
 mod factors;
+mod gate;
 pub(super) mod gemm;
 mod kronecker_sum;
 mod loss;
@@ -17,13 +18,16 @@ mod math;
 mod norm;
 mod parallel;
 mod pool;
+mod rms_norm;
 mod rotary;
 mod rotate;
 mod select;
+mod token_loss;
+mod transpose;
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, RmsNorm, Rotary,
 };
 use crate::dtype::{Element, Values, ValuesMut, with_values, with_values_mut};
 
@@ -43,8 +47,8 @@ impl Backend for Cpu {
     fn add_assign(&self, sum: ValuesMut<'_>, more: Values<'_>) {
         with_values_mut!(sum, sum => with_values!(more, more => elementwise::add_assign(sum, more)));
     }
-    fn scale(&self, values: &mut [f32], factor: f32) {
-        elementwise::scale(values, factor);
+    fn scale(&self, values: ValuesMut<'_>, factor: f32) {
+        with_values_mut!(values, values => elementwise::scale(values, factor));
     }
     fn kronecker_sum(&self, factors: &KroneckerSum<'_>, out: &mut [f32]) {
         kronecker_sum::forward(factors, out);
@@ -90,7 +94,23 @@ impl Backend for Cpu {
             elementwise::gated_backward(activation, values, gradient, columns, out);
         });
     }
-    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: Rotary, back: bool) {
+    fn gate(&self, activation: Activation, gate: Values<'_>, up: Values<'_>, out: ValuesMut<'_>) {
+        with_values_mut!(out, out => gate::forward(activation, Element::of(gate), Element::of(up), out));
+    }
+    fn gate_backward(
+        &self,
+        activation: Activation,
+        gate: Values<'_>,
+        up: Values<'_>,
+        gradient: Values<'_>,
+        [dgate, dup]: [ValuesMut<'_>; 2],
+    ) {
+        with_values_mut!(dgate, dgate => {
+            let inputs = [gate, up, gradient].map(Element::of);
+            gate::backward(activation, inputs, [dgate, Element::of_mut(dup)]);
+        });
+    }
+    fn rotary(&self, values: ValuesMut<'_>, layout: &Layout, rotary: &Rotary, back: bool) {
         with_values_mut!(values, values => rotary::turn(values, layout, rotary, back));
     }
     fn dropout(&self, values: ValuesMut<'_>, layout: &Layout, dropout: Dropout) {
@@ -149,6 +169,9 @@ impl Backend for Cpu {
             select::columns_backward(Element::of(gradient), columns, first, out);
         });
     }
+    fn transpose(&self, values: Values<'_>, shape: [usize; 2], out: ValuesMut<'_>) {
+        with_values_mut!(out, out => transpose::transpose(Element::of(values), shape, out));
+    }
     fn mean_rows(&self, values: &[f32], layout: &Layout, columns: usize, out: &mut [f32]) {
         pool::mean(values, layout, columns, out);
     }
@@ -174,6 +197,31 @@ impl Backend for Cpu {
         dbias: Option<(&mut [f32], bool)>,
     ) {
         with_values!(gradient, gradient => norm::backward(gradient, saved, dz, dweight, dbias));
+    }
+    fn rms_norm(&self, norm: &RmsNorm<'_>, out: ValuesMut<'_>, rstd: &mut [f32]) {
+        with_values_mut!(out, out => rms_norm::forward(norm, out, rstd));
+    }
+    fn rms_norm_backward(
+        &self,
+        gradient: Values<'_>,
+        norm: &RmsNorm<'_>,
+        rstd: &[f32],
+        dx: ValuesMut<'_>,
+        accumulate: bool,
+    ) {
+        with_values_mut!(dx, dx => rms_norm::backward(gradient, norm, rstd, dx, accumulate));
+    }
+    fn rms_norm_weight_backward(
+        &self,
+        gradient: Values<'_>,
+        norm: &RmsNorm<'_>,
+        rstd: &[f32],
+        dweight: &mut [f32],
+        accumulate: bool,
+    ) {
+        with_values!(gradient, gradient => {
+            rms_norm::weight_backward(gradient, norm, rstd, dweight, accumulate);
+        });
     }
     fn attention(
         &self,
@@ -206,6 +254,9 @@ impl Backend for Cpu {
         dlogits: Option<&mut [f32]>,
     ) {
         loss::cross_entropy(logits, classes, loss, out, dlogits);
+    }
+    fn token_losses(&self, logits: &mut [f32], targets: &[u32], losses: &mut [f32], gradient: Option<f32>) {
+        token_loss::token_losses(logits, targets, losses, gradient);
     }
     fn binary_cross_entropy(
         &self,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, RmsNorm, Rotary,
     attention_product,
 };
 use crate::dtype::{Values, ValuesMut};
@@ -44,7 +44,7 @@ impl Backend for Meta {
     fn zero(&self, _: ValuesMut<'_>) {}
     fn copy(&self, _: Values<'_>, _: ValuesMut<'_>) {}
     fn add_assign(&self, _: ValuesMut<'_>, _: Values<'_>) {}
-    fn scale(&self, _: &mut [f32], _: f32) {}
+    fn scale(&self, _: ValuesMut<'_>, _: f32) {}
     fn kronecker_sum(&self, _: &KroneckerSum<'_>, _: &mut [f32]) {}
     fn kronecker_sum_backward(&self, _: &KroneckerSum<'_>, _: &[f32], _: &mut [&mut [f32]; 3]) {}
     fn sum_of_squares(&self, _: &[f32]) -> f64 {
@@ -63,7 +63,17 @@ impl Backend for Meta {
     fn sum_rows(&self, _: Values<'_>, _: &mut [f32], _: bool) {}
     fn gated(&self, _: Activation, _: Values<'_>, _: usize, _: ValuesMut<'_>) {}
     fn gated_backward(&self, _: Activation, _: Values<'_>, _: Values<'_>, _: usize, _: ValuesMut<'_>) {}
-    fn rotary(&self, _: ValuesMut<'_>, _: &Layout, _: Rotary, _: bool) {}
+    fn gate(&self, _: Activation, _: Values<'_>, _: Values<'_>, _: ValuesMut<'_>) {}
+    fn gate_backward(
+        &self,
+        _: Activation,
+        _: Values<'_>,
+        _: Values<'_>,
+        _: Values<'_>,
+        _: [ValuesMut<'_>; 2],
+    ) {
+    }
+    fn rotary(&self, _: ValuesMut<'_>, _: &Layout, _: &Rotary, _: bool) {}
     fn dropout(&self, _: ValuesMut<'_>, _: &Layout, _: Dropout) {}
     fn embedding(&self, _: &[(Values<'_>, &[u32])], _: usize, _: ValuesMut<'_>) {}
     fn embedding_backward(&self, _: Values<'_>, _: &[u32], _: usize, _: Option<u32>, _: &mut [f32]) {}
@@ -72,6 +82,7 @@ impl Backend for Meta {
     fn prepend_rows(&self, _: Values<'_>, _: Values<'_>, _: &[usize], _: usize, _: ValuesMut<'_>) {}
     fn select_columns(&self, _: Values<'_>, _: [usize; 2], _: usize, _: ValuesMut<'_>) {}
     fn select_columns_backward(&self, _: Values<'_>, _: [usize; 2], _: usize, _: ValuesMut<'_>) {}
+    fn transpose(&self, _: Values<'_>, _: [usize; 2], _: ValuesMut<'_>) {}
     fn mean_rows(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32]) {}
     fn mean_rows_backward(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32], _: bool) {}
     fn layer_norm(&self, _: &LayerNorm<'_>, _: ValuesMut<'_>, _: ValuesMut<'_>, _: &mut [f32]) {}
@@ -84,6 +95,9 @@ impl Backend for Meta {
         _: Option<(&mut [f32], bool)>,
     ) {
     }
+    fn rms_norm(&self, _: &RmsNorm<'_>, _: ValuesMut<'_>, _: &mut [f32]) {}
+    fn rms_norm_backward(&self, _: Values<'_>, _: &RmsNorm<'_>, _: &[f32], _: ValuesMut<'_>, _: bool) {}
+    fn rms_norm_weight_backward(&self, _: Values<'_>, _: &RmsNorm<'_>, _: &[f32], _: &mut [f32], _: bool) {}
     fn attention(&self, shape: AttentionShape, inputs: AttentionInputs<'_>, _: ValuesMut<'_>, _: &mut [f32]) {
         seen_attention(shape, &inputs);
         count(2 * attention_product(shape, &inputs));
@@ -101,6 +115,7 @@ impl Backend for Meta {
     }
     fn cross_entropy(&self, _: &[f32], _: usize, _: &CrossEntropy<'_>, _: &mut [f32], _: Option<&mut [f32]>) {
     }
+    fn token_losses(&self, _: &mut [f32], _: &[u32], _: &mut [f32], _: Option<f32>) {}
     fn binary_cross_entropy(
         &self,
         _: &[f32],
