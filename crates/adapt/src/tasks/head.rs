@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use retune_model::families::Encoder;
 use retune_model::layers::Linear;
-use retune_model::{Checkpoint, Forward, Init, ModelError};
+use retune_model::{Batch, Checkpoint, Forward, Init, ModelError};
 use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{Result, Tensor, Var, ops};
+use retune_tensor::{Error, Result, Tape, Tensor, Var, ops};
 
 /// A pretrained model with a head.
 pub struct EncoderWithHead {
@@ -49,7 +49,9 @@ impl EncoderWithHead {
 
     /// A pass as far as the head's last layer.
     pub fn output<'a>(&'a self, forward: &Forward<'a>) -> Result<HeadOutput<'a>> {
-        Ok(HeadOutput { network: self, read: self.encoder.head_input(forward)?, forward: *forward })
+        let read = self.encoder.head_input(forward)?;
+        let Forward { tape, batch, .. } = *forward;
+        Ok(HeadOutput { tape, batch, from: From::Read { network: self, forward: *forward, read } })
     }
 
     /// `[rows, outputs]`, or `[tokens, outputs]` where the head reads tokens: one row's after the other's.
@@ -84,29 +86,68 @@ impl EncoderWithHead {
 /// What the last layer of a head reads of a batch. A task asks for the logits, or for what it needs of them where all would
 /// be too many.
 pub struct HeadOutput<'a> {
-    network: &'a EncoderWithHead,
-    forward: Forward<'a>,
-    read: Var,
+    tape: &'a Tape,
+    batch: &'a Batch,
+    from: From<'a>,
 }
 
-impl HeadOutput<'_> {
+enum From<'a> {
+    Read { network: &'a EncoderWithHead, forward: Forward<'a>, read: Var },
+    Logits(Var),
+}
+
+impl<'a> HeadOutput<'a> {
+    /// Logits that are known already, of a batch.
+    pub fn of_logits(tape: &'a Tape, batch: &'a Batch, logits: Var) -> Self {
+        HeadOutput { tape, batch, from: From::Logits(logits) }
+    }
+
+    /// What records.
+    pub fn tape(&self) -> &'a Tape {
+        self.tape
+    }
+
+    /// The rows.
+    pub fn batch(&self) -> &'a Batch {
+        self.batch
+    }
+
     /// As [`EncoderWithHead::logits`] gives them.
     pub fn logits(&self) -> Result<Var> {
-        self.network.last(&self.forward, &self.read, self.network.layout(&self.forward))
+        match &self.from {
+            From::Logits(logits) => Ok(logits.clone()),
+            From::Read { network, forward, read } => network.last(forward, read, network.layout(forward)),
+        }
     }
 
     /// The cross-entropy of `targets`, each told by one of `tokens`, numbers among all of the batch: a scalar, the sum
     /// divided by `denominator`. The logits of all never exist.
     pub fn vocabulary_loss(&self, tokens: &[usize], targets: &[u32], denominator: f32) -> Result<Var> {
-        let (tape, weight) = (self.forward.tape, self.network.classifier.weight);
-        let read = ops::select_rows(tape, &self.read, tokens)?;
-        ops::vocabulary_cross_entropy(tape, &read, &self.forward.parameter(weight), targets, denominator)
+        match &self.from {
+            From::Read { network, forward, read } => {
+                let read = ops::select_rows(self.tape, read, tokens)?;
+                let weight = &forward.parameter(network.classifier.weight);
+                ops::vocabulary_cross_entropy(self.tape, &read, weight, targets, denominator)
+            }
+            From::Logits(logits) => {
+                let logits = ops::select_rows(self.tape, logits, tokens)?;
+                let options =
+                    ops::CrossEntropyOptions { class_weights: None, label_smoothing: 0.0, denominator };
+                ops::cross_entropy(self.tape, &logits, targets, options)
+            }
+        }
     }
 
-    /// The same of each by itself: `[tokens.len()]`.
+    /// The same of each by itself: `[tokens.len()]`. Errors where only logits are known.
     pub fn vocabulary_losses(&self, tokens: &[usize], targets: &[u32]) -> Result<Tensor> {
-        let weight = &self.forward.parameters.get(self.network.classifier.weight).value;
-        let read = ops::select_rows(self.forward.tape, &self.read, tokens)?;
-        ops::vocabulary_losses(read.value(), weight, targets)
+        let From::Read { network, forward, read } = &self.from else {
+            return Err(Error::Shape {
+                op: "vocabulary_losses",
+                expected: "hidden states".into(),
+                got: "logits".into(),
+            });
+        };
+        let read = ops::select_rows(self.tape, read, tokens)?;
+        ops::vocabulary_losses(read.value(), &forward.parameters.get(network.classifier.weight).value, targets)
     }
 }
