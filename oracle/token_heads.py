@@ -2,8 +2,8 @@
 
     python oracle/token_heads.py
 
-For each family the tiny model of tiny_bert.py or tiny_encoders.py is opened as ...ForTokenClassification and as
-...ForQuestionAnswering, its last layer is filled from a seed, and the rows of that folder are read one at a time, so that no
+For each family the tiny model of tiny_bert.py, tiny_encoders.py or tiny_decoders.py is opened as ...ForTokenClassification
+and, if it is an encoder, as ...ForQuestionAnswering, its last layer is filled from a seed, and the rows of that folder are read one at a time, so that no
 padding takes part. Kept are that layer, the logits of all tokens, one row's after the other's, and, of the mean cross-entropy
 against targets that are made of the token ids, the loss and the gradients of that layer's weight and of the word embeddings.
 """
@@ -21,6 +21,7 @@ from transformers.utils import logging
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "crates/model/tests/golden"
 CASES = ["bert-classifier", "roberta-classifier", "camembert-classifier", "distilbert-classifier", "electra-classifier", "modernbert-classifier"]
+DECODERS = ["gpt2-classifier", "llama-classifier"]
 HEADS = {"token": (AutoModelForTokenClassification, 3), "question": (AutoModelForQuestionAnswering, 2)}
 
 
@@ -28,18 +29,21 @@ def main():
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tensors = {}
-    for case in CASES:
+    for case in CASES + DECODERS:
         rows = json.loads((GOLDEN / case / "expected.json").read_text())
         for head, (auto, outputs) in HEADS.items():
+            if case in DECODERS and head == "question":
+                continue
             config = AutoConfig.from_pretrained(GOLDEN / case, num_labels=outputs)
             model = auto.from_pretrained(GOLDEN / case, config=config, dtype=torch.float32, ignore_mismatched_sizes=True).eval()
-            last = model.qa_outputs if hasattr(model, "qa_outputs") else model.classifier
+            last = next(getattr(model, name) for name in ("qa_outputs", "classifier", "score") if hasattr(model, name))
             rng = numpy.random.default_rng(5)
             with torch.no_grad():
                 for parameter in last.parameters():
                     parameter.copy_(torch.from_numpy(rng.standard_normal(tuple(parameter.shape)) * 0.3))
             logits, targets = [], []
-            takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+            # GPT-2 takes types for words.
+            takes_types = "token_type_ids" in inspect.signature(model.forward).parameters and case not in DECODERS
             for ids, types in zip(rows["input_ids"], rows["token_type_ids"]):
                 given = {"input_ids": torch.tensor([ids])}
                 if takes_types:

@@ -6,9 +6,9 @@
 mod golden;
 
 use golden::{folder, given, is_virtual, options, relative, starts_near};
+use retune_adapt::AdaptError;
 use retune_adapt::peft::{self, Applied, METHODS, Model};
 use retune_adapt::tasks::EncoderWithHead;
-use retune_adapt::AdaptError;
 use retune_model::families::{self, HeadKind};
 use retune_model::formats::Weights;
 use retune_model::{Batch, BatchRow, Forward, Hooks};

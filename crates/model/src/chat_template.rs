@@ -6,7 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use minijinja::value::Kwargs;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind, Value as Jinja};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
@@ -70,8 +71,8 @@ impl ChatTemplate {
         special: Map<String, Value>,
     ) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| failed(&path, told(&e)))?);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
@@ -102,7 +103,7 @@ impl ChatTemplate {
         context.insert("documents".into(), Value::Null);
         context.insert("add_generation_prompt".into(), add_generation_prompt.into());
         let template = self.environment.get_template(name).map_err(|e| failed(&self.path, told(&e)))?;
-        template.render(context).map_err(|e| failed(&self.path, told(&e)))
+        template.render(Serde(context)).map_err(|e| failed(&self.path, told(&e)))
     }
 
     /// The end of a text, as the template knows it.
@@ -166,7 +167,9 @@ fn tojson(value: &Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
     let bad = |e: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string());
     let mut out = Vec::new();
     match indent {
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(bad)?,
+        None => {
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(bad)?
+        }
         Some(indent) => {
             let indent = " ".repeat(indent.min(64));
             let formatter = PrettyFormatter::with_indent(indent.as_bytes());
@@ -210,7 +213,9 @@ mod tests {
     use serde_json::json;
 
     fn template(source: &str) -> ChatTemplate {
-        let special = special_tokens(json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}}).as_object().unwrap());
+        let special = special_tokens(
+            json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}}).as_object().unwrap(),
+        );
         ChatTemplate::new("there".into(), &[("default", source.to_string())], special).unwrap()
     }
 
@@ -235,7 +240,10 @@ mod tests {
         let messages = json!([{"role": "system", "content": "x"}]);
         let source = "{% if messages[0]['role'] == 'system' %}\n{{ raise_exception('System role not supported') }}{% endif %}";
         let error = render(source, &messages).unwrap_err();
-        assert!(error.contains("does not take this conversation: System role not supported, line 2"), "{error}");
+        assert!(
+            error.contains("does not take this conversation: System role not supported, line 2"),
+            "{error}"
+        );
         // One without an end.
         let source = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
         assert!(render(source, &messages).unwrap_err().contains("fuel"));

@@ -242,7 +242,12 @@ fn check_language(name: &str) {
     let checkpoint = &mut opened.checkpoint;
     let head = Linear::vocabulary(checkpoint, "lm_head", hidden_size, vocabulary).unwrap();
     let loaded = opened.checkpoint.finish().unwrap();
-    assert!(loaded.fresh.is_empty() && loaded.unused.is_empty(), "{name}: {:?} {:?}", loaded.fresh, loaded.unused);
+    assert!(
+        loaded.fresh.is_empty() && loaded.unused.is_empty(),
+        "{name}: {:?} {:?}",
+        loaded.fresh,
+        loaded.unused
+    );
     let mut parameters = loaded.parameters;
     parameters.iter_mut().for_each(|(_, parameter)| parameter.trainable = true);
     let expect = |what: &str, got: &[f32]| {
@@ -272,7 +277,8 @@ fn check_language(name: &str) {
     let mut gradients = Gradients::new();
     tape.backward(&loss, &mut gradients).unwrap();
     for (id, parameter) in parameters.iter() {
-        let gradient = gradients.get(id).unwrap_or_else(|| panic!("{name}: no gradient of {}", parameter.name));
+        let gradient =
+            gradients.get(id).unwrap_or_else(|| panic!("{name}: no gradient of {}", parameter.name));
         if parameter.name.ends_with("k_proj.bias") && name != "llama-biased" {
             // As for other keys, where positions do not turn them.
             continue;
@@ -286,7 +292,8 @@ fn check_language(name: &str) {
     let columns = vocabulary.size;
     for (row, ends) in all.layout.cu_seqlens().windows(2).enumerate() {
         let (_, _, alone) = run(&Tape::inference(), &rows.batch(row..row + 1), DType::F32);
-        let error = relative(alone.value().f32(), &logits.value().f32()[ends[0] * columns..ends[1] * columns]);
+        let error =
+            relative(alone.value().f32(), &logits.value().f32()[ends[0] * columns..ends[1] * columns]);
         assert!(error < 1e-5, "{name}: row {row} alone: {error}");
     }
     // In bf16 the same, but for its rounding.

@@ -13,8 +13,9 @@ use network::{Batch, Network, Sizes};
 use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
     LayerNormOptions, Linear, Lookup, LowRank, add, attention, attention_of_first, attention_over, cast,
-    dropout, embedding, gate, gated, layer_norm, linear, mean_rows, place_rows, prepend_rows, rms_norm, rotary,
-    rotate, scale, scale_columns, scale_rows, select_columns, select_rows, transpose, vocabulary_cross_entropy,
+    dropout, embedding, gate, gated, layer_norm, linear, mean_rows, place_rows, prepend_rows, rms_norm,
+    rotary, rotate, scale, scale_columns, scale_rows, select_columns, select_rows, transpose,
+    vocabulary_cross_entropy,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, Gradients, Parameters, Result, Tape, Tensor, Var};
@@ -108,7 +109,12 @@ fn linear_layers() {
         check("low rank", 1, &shapes, |tape, vars| {
             let low_rank = Some(LowRank { a: &vars[2], b: &vars[3], scale: 0.7, dropout });
             let activation = Activation::Identity;
-            linear(tape, &vars[0], &layout(), Linear { low_rank, activation, ..Linear::plain(&vars[1], None) })
+            linear(
+                tape,
+                &vars[0],
+                &layout(),
+                Linear { low_rank, activation, ..Linear::plain(&vars[1], None) },
+            )
         });
     }
 }

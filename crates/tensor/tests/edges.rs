@@ -11,8 +11,8 @@ use pass::pass;
 use retune_tensor::backend::{Activation, AttentionShape, Dropout, Layout, Rotary};
 use retune_tensor::ops::{
     BinaryCrossEntropyOptions, CrossEntropyOptions, LayerNormOptions, Linear, Lookup, LowRank, add,
-    attention, binary_cross_entropy, cross_entropy, dropout, embedding, gate, gated, layer_norm, linear, mean_rows,
-    rms_norm, rotary, select_columns, select_rows, squared_error,
+    attention, binary_cross_entropy, cross_entropy, dropout, embedding, gate, gated, layer_norm, linear,
+    mean_rows, rms_norm, rotary, select_columns, select_rows, squared_error,
 };
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, Gradients, Result, Tape, Tensor, Var};

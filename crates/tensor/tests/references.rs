@@ -123,12 +123,7 @@ fn activations() {
     let layout = Arc::new(Layout::new(&[203], &[0]));
     for (name, activation) in ACTIVATIONS {
         let (y, gradients) = pass(&[column("x"), one.clone()], Some(&column("dy")), |tape, vars| {
-            linear(
-                tape,
-                &vars[0],
-                &layout,
-                Linear { activation, ..Linear::plain(&vars[1], None) },
-            )
+            linear(tape, &vars[0], &layout, Linear { activation, ..Linear::plain(&vars[1], None) })
         });
         golden.check(&format!("{name}.y"), &y.reshape(&[203]).unwrap());
         golden.check(&format!("{name}.dx"), &gradients[0].reshape(&[203]).unwrap());

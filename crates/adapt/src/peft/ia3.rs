@@ -124,7 +124,9 @@ impl Method for Ia3 {
 
 /// As the families call them, of which one has a product for query, key and value.
 fn is_key_or_value(name: &str) -> bool {
-    ["key", "value", "k_lin", "v_lin", "Wqkv", "c_attn", "k_proj", "v_proj"].iter().any(|end| matches(name, end))
+    ["key", "value", "k_lin", "v_lin", "Wqkv", "c_attn", "k_proj", "v_proj"]
+        .iter()
+        .any(|end| matches(name, end))
 }
 
 fn is_way_back(name: &str) -> bool {

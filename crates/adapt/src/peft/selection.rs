@@ -178,9 +178,13 @@ mod tests {
 
     #[test]
     fn norms_are_known_by_every_familys_name_for_them() {
-        for name in
-            ["a.LayerNorm.weight", "b.0.sa_layer_norm.bias", "model.final_norm.weight", "head.norm.weight", "transformer.h.0.ln_1.bias"]
-        {
+        for name in [
+            "a.LayerNorm.weight",
+            "b.0.sa_layer_norm.bias",
+            "model.final_norm.weight",
+            "head.norm.weight",
+            "transformer.h.0.ln_1.bias",
+        ] {
             assert!(is_norm(name), "{name}");
         }
         for name in ["a.output.dense.bias", "norms.dense.weight", "weight", ""] {

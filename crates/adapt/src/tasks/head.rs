@@ -148,6 +148,10 @@ impl<'a> HeadOutput<'a> {
             });
         };
         let read = ops::select_rows(self.tape, read, tokens)?;
-        ops::vocabulary_losses(read.value(), &forward.parameters.get(network.classifier.weight).value, targets)
+        ops::vocabulary_losses(
+            read.value(),
+            &forward.parameters.get(network.classifier.weight).value,
+            targets,
+        )
     }
 }

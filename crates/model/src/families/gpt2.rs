@@ -6,7 +6,8 @@ use super::decoder_body::Decoder;
 use super::{DECODER_HEADS, Encoder, Family, HeadDefaults, HeadKind};
 use crate::formats::{Gpt2Config, HfConfig};
 use crate::layers::{
-    DecoderBlock, DecoderDropout, Embedding, FeedForward, LayerNorm, Linear, Norm, Part, Projections, SubLayer,
+    DecoderBlock, DecoderDropout, Embedding, FeedForward, LayerNorm, Linear, Norm, Part, Projections,
+    SubLayer,
 };
 use crate::{Aliases, Checkpoint, ModelError};
 

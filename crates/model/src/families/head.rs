@@ -87,7 +87,12 @@ pub struct Vocabulary {
 
 impl HeadDefaults {
     /// The vocabulary projection of a decoder, where its head is of that kind.
-    pub(super) fn vocabulary(kind: HeadKind, size: usize, tied: bool, words: &Embedding) -> Option<Vocabulary> {
+    pub(super) fn vocabulary(
+        kind: HeadKind,
+        size: usize,
+        tied: bool,
+        words: &Embedding,
+    ) -> Option<Vocabulary> {
         let vocabulary = Vocabulary { size, tied: tied.then(|| words.weight()) };
         (kind == HeadKind::Language).then_some(vocabulary)
     }

@@ -96,7 +96,10 @@ mod tests {
     #[test]
     fn absent_keys_get_the_defaults_of_transformers() {
         let config = read(&json!({})).unwrap();
-        assert_eq!((config.vocab_size, config.n_positions, config.n_embd, config.n_inner), (50257, 1024, 768, 3072));
+        assert_eq!(
+            (config.vocab_size, config.n_positions, config.n_embd, config.n_inner),
+            (50257, 1024, 768, 3072)
+        );
         assert_eq!((config.n_layer, config.n_head, config.pad_token_id), (12, 12, None));
         assert_eq!(config.activation_function, Activation::GeluTanh);
         assert!(config.tie_word_embeddings && config.scale_attn_weights);

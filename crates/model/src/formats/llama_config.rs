@@ -240,7 +240,7 @@ mod tests {
                 "as `use_sliding_window` is not true, got the text `sliding_attention`",
             ),
             (json!({"pad_token_id": 50}), "`pad_token_id`: expected a token below `vocab_size`, which is 50"),
-            (json!({"hidden_act": "silo"}), "got `silo`; near is `silu`"),
+            (json!({"hidden_act": "sillu"}), "got `sillu`; near is `silu`"),
         ] {
             let error = read(&value, &LIKE_QWEN).unwrap_err();
             assert!(error.contains(expected), "{value}: {error}");

@@ -18,7 +18,8 @@ impl HfConfig {
     /// has both. Errors, with the key named, if a value is out of range or the positions are of another kind.
     pub fn rotary(&self, head_size: usize, max_position_embeddings: usize) -> Result<Rotary, ModelError> {
         let empty = Map::new();
-        let key = if self.optional_map("rope_scaling")?.is_some() { "rope_scaling" } else { "rope_parameters" };
+        let key =
+            if self.optional_map("rope_scaling")?.is_some() { "rope_scaling" } else { "rope_parameters" };
         let map = self.optional_map(key)?.unwrap_or(&empty);
         let read = Scaling { config: self, key, map };
         if let Some((name, value)) = map.iter().find(|(_, value)| value.is_object()) {
@@ -38,7 +39,8 @@ impl HfConfig {
             return Err(read.wrong("partial_rotary_factor", "1, as whole heads are turned", &share.into()));
         }
         let plain = Rotary::new(head_size, theta as f32);
-        let kind = ["rope_type", "type"].iter().find_map(|name| map.get(*name)).filter(|kind| !kind.is_null());
+        let kind =
+            ["rope_type", "type"].iter().find_map(|name| map.get(*name)).filter(|kind| !kind.is_null());
         let pretrained = || match self.optional_usize("original_max_position_embeddings")? {
             Some(length) => Ok(length as f64),
             None => read.require("original_max_position_embeddings", Some(max_position_embeddings as f64)),
@@ -89,12 +91,16 @@ impl Scaling<'_> {
 
 /// Other frequencies, each of one.
 fn with(plain: &Rotary, change: impl Fn(f32) -> f32) -> Rotary {
-    Rotary { frequencies: plain.frequencies.iter().map(|frequency| change(*frequency)).collect(), scale: plain.scale }
+    Rotary {
+        frequencies: plain.frequencies.iter().map(|frequency| change(*frequency)).collect(),
+        scale: plain.scale,
+    }
 }
 
 /// Long wavelengths are stretched, short ones stay, and those between are in between (Llama 3.1).
 fn llama3(read: &Scaling<'_>, plain: &Rotary, pretrained: f64) -> Result<Rotary, ModelError> {
-    let [factor, low, high] = ["factor", "low_freq_factor", "high_freq_factor"].map(|name| read.require(name, None));
+    let [factor, low, high] =
+        ["factor", "low_freq_factor", "high_freq_factor"].map(|name| read.require(name, None));
     let (factor, low, high) = (factor?, low?, high?);
     if high <= low {
         let message = "more than `low_freq_factor`";
@@ -186,7 +192,10 @@ mod tests {
                        "high_freq_factor": 1}}),
                 "`rope_parameters`: expected more than `low_freq_factor` for `high_freq_factor`, got 1",
             ),
-            (json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "expected 1, as whole heads are turned"),
+            (
+                json!({"rope_parameters": {"partial_rotary_factor": 0.5}}),
+                "expected 1, as whole heads are turned",
+            ),
         ] {
             let error = read(&value).unwrap_err();
             assert!(error.contains(expected), "{value}: {error}");

@@ -120,7 +120,12 @@ impl DecoderRows {
         let counts = forward.count(|hooks| hooks.prefix().map_or(0, VirtualTokens::count));
         let ends = prefix.keys.cu_seqlens().windows(2).zip(&counts);
         let own = ends.flat_map(|(ends, count)| ends[0] + count..ends[1]).collect();
-        Ok(DecoderRows { positions: Arc::new(layout.starting_at(&counts)), layout, prefix: Some(prefix), own })
+        Ok(DecoderRows {
+            positions: Arc::new(layout.starting_at(&counts)),
+            layout,
+            prefix: Some(prefix),
+            own,
+        })
     }
 }
 

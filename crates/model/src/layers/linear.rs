@@ -90,7 +90,8 @@ impl Linear {
         init: Init,
         bias: bool,
     ) -> std::result::Result<Self, ModelError> {
-        let mut draw = |part: &str, shape: &[usize], init| checkpoint.init(&format!("{name}.{part}"), shape, init);
+        let mut draw =
+            |part: &str, shape: &[usize], init| checkpoint.init(&format!("{name}.{part}"), shape, init);
         Ok(Linear {
             weight: draw("weight", &[out_features, in_features], init)?,
             transposed: false,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use retune_tensor::backend::{Activation, Layout};
+use retune_tensor::backend::Layout;
 use retune_tensor::random::Key;
 use retune_tensor::{Device, Parameters, Tape, Tensor, Var, ops};
 use retune_train::{

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::cpu::CPU;
 use super::{
     Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Matrix, Product, RmsNorm, Rotary,
+    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Matrix, Product, RmsNorm,
+    Rotary,
 };
 use crate::dtype::{Values, ValuesMut};
 

@@ -51,7 +51,8 @@ mod tests {
         let apart = gate(&tape, &var(&[1, 6], &values[..6]), &var(&[1, 6], &values[6..]), Activation::Silu);
         let joint = super::super::gated(&tape, &var(&[1, 12], &values), Activation::Silu).unwrap();
         assert_eq!(apart.unwrap().value().f32(), joint.value().f32());
-        let error = gate(&tape, &var(&[2, 6], &values), &var(&[1, 12], &values), Activation::Silu).unwrap_err();
+        let error =
+            gate(&tape, &var(&[2, 6], &values), &var(&[1, 12], &values), Activation::Silu).unwrap_err();
         assert_eq!(error.to_string(), "gate: expected a second product of shape [2, 6], got [1, 12]");
     }
 }

@@ -11,7 +11,9 @@ pub fn transpose(tape: &Tape, x: &Var) -> Result<Var> {
     let value = turned(x.value(), [rows, columns])?;
     Ok(tape.record(value, &[x], || {
         let node = x.node();
-        move |gradient: Tensor, sink: &mut crate::Sink<'_>| sink.add(node, turned(&gradient, [columns, rows])?)
+        move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
+            sink.add(node, turned(&gradient, [columns, rows])?)
+        }
     }))
 }
 

@@ -22,7 +22,8 @@ pub fn vocabulary_cross_entropy(
     let device = check(x.value(), weight.value(), targets)?;
     same_device(OP, x, &[weight])?;
     let backend = device.backend();
-    let wanted = |var: &Var| (tape.is_recording() && var.needs_gradient()).then(|| var.value().shape().to_vec());
+    let wanted =
+        |var: &Var| (tape.is_recording() && var.needs_gradient()).then(|| var.value().shape().to_vec());
     let mut dx = wanted(x).map(|shape| Tensor::empty_as(device, x.value().dtype(), &shape)).transpose()?;
     let mut dweight = wanted(weight).map(|shape| Tensor::empty(device, &shape)).transpose()?;
     if let Some(dweight) = &mut dweight
@@ -201,7 +202,8 @@ mod tests {
     #[test]
     fn a_target_outside_is_named() {
         let zeros = |shape: &[usize]| Var::constant(Tensor::zeros(Device::Cpu, shape).unwrap());
-        let error = vocabulary_cross_entropy(&Tape::inference(), &zeros(&[2, 3]), &zeros(&[5, 3]), &[4, 5], 1.0);
+        let error =
+            vocabulary_cross_entropy(&Tape::inference(), &zeros(&[2, 3]), &zeros(&[5, 3]), &[4, 5], 1.0);
         let expected = "vocabulary_cross_entropy: target 5 is out of range, expected less than 5";
         assert_eq!(error.unwrap_err().to_string(), expected);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use retune_tensor::backend::{Activation, Layout};
+use retune_tensor::backend::Layout;
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, Gradient, Gradients, Parameters, Result, Tape, Tensor, Var, ops};
 use retune_train::{
@@ -87,8 +87,7 @@ impl Workshop for Words {
         let x = ops::embedding(tape, &lookups, DType::F32)?;
         let layout = Arc::new(Layout::new(&vec![4; rows.len()], &vec![0; rows.len()]));
         let x = ops::mean_rows(tape, &x, &layout)?;
-        let layer =
-            ops::Linear::plain(&head, None);
+        let layer = ops::Linear::plain(&head, None);
         let rows_of_one = Arc::new(Layout::new(&vec![1; rows.len()], &vec![0; rows.len()]));
         let logits = ops::linear(tape, &x, &rows_of_one, layer)?;
         let targets: Vec<u32> = rows.iter().map(|row| (row * row % 7 % CLASSES) as u32).collect();

@@ -3,7 +3,7 @@
 //! LoRA of twice the rank on the base as it was, as `peft` converts it.
 
 use retune_model::layers::Linear;
-use retune_tensor::{Device, Parameters, Tensor};
+use retune_tensor::{Device, Parameters, Tape, Tensor};
 use serde_json::Value;
 
 use super::super::adapter::whole;

@@ -125,7 +125,11 @@ pub(super) fn activate(activation: Activation, values: &mut [f32]) {
 
 /// `gradient *= f'(before)`, likewise.
 #[inline(always)]
-pub(super) fn differentiate<E: Element, F: Element>(activation: Activation, before: &[E], gradient: &mut [F]) {
+pub(super) fn differentiate<E: Element, F: Element>(
+    activation: Activation,
+    before: &[E],
+    gradient: &mut [F],
+) {
     macro_rules! each {
         ($x:ident => $derivative:expr) => {
             for (g, before) in gradient.iter_mut().zip(before) {

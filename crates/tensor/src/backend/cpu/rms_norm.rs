@@ -98,7 +98,8 @@ pub(super) fn weight_backward<E: Element>(
             #[inline(always)]
             || {
                 let values = range.start * columns..range.end * columns;
-                let rows = gradient[values.clone()].chunks_exact(columns).zip(x[values].chunks_exact(columns));
+                let rows =
+                    gradient[values.clone()].chunks_exact(columns).zip(x[values].chunks_exact(columns));
                 for ((gradient, x), rstd) in rows.zip(&rstd[range.clone()]) {
                     for ((sum, g), x) in sums.iter_mut().zip(gradient).zip(x) {
                         *sum += g.get() * (x.get() * rstd);
