@@ -187,7 +187,8 @@ fn a_model_that_cannot_be_read() {
                     std::fs::write(at.join("config.json"), config.replace("bert", "brt")).unwrap()
                 });
             },
-            "`model_type`: expected one of bert, roberta, xlm-roberta, camembert, distilbert, electra, modernbert, got `brt`",
+            "`model_type`: expected one of bert, roberta, xlm-roberta, camembert, distilbert, electra, modernbert, gpt2, llama, mistral, \
+             qwen2, qwen3, got `brt`",
         ),
         (
             |s, t| {
