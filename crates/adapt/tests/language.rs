@@ -52,6 +52,7 @@ impl Case {
             classifier: network.classifier(),
             fresh: &loaded.fresh,
             tokenizer: None,
+            trains_pooler: false,
             seed,
         })
         .unwrap();
@@ -176,6 +177,7 @@ fn what_is_merged_computes_the_same() {
                     classifier: case.network.classifier(),
                     fresh: &[],
                     tokenizer: None,
+                    trains_pooler: false,
                     seed: Key::new(3),
                 })
                 .unwrap();
