@@ -82,8 +82,16 @@ impl Case {
         }
         let tape = &Tape::recording();
         let (parameters, hooks, batch) = (&self.parameters, &self.hooks, &batch);
-        let forward =
-            Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype: DType::F32 };
+        let forward = Forward {
+            tape,
+            parameters,
+            hooks,
+            batch,
+            dropout: None,
+            mixture: None,
+            dtype: DType::F32,
+            recompute: false,
+        };
         let silent = Tape::inference();
         let logits = self.network.logits(&Forward { tape: &silent, ..forward }).unwrap();
         let tape = Tape::recording();

@@ -39,10 +39,15 @@ impl Example {
         self.label.as_ref().map_or(&[], Label::names)
     }
 
-    /// What makes two examples the same to a reader: their texts, but for case and white space.
+    /// What makes two examples the same to a reader: their texts, and what is learnt behind them, but for case and white
+    /// space.
     pub fn key(&self) -> (String, String) {
         let words = |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ");
-        (words(&self.text), self.pair.as_deref().map(words).unwrap_or_default())
+        let second = match &self.label {
+            Some(Label::Lesson(lesson)) => words(&lesson.learnt()),
+            _ => self.pair.as_deref().map(words).unwrap_or_default(),
+        };
+        (words(&self.text), second)
     }
 }
 

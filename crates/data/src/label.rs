@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::answers::GoldAnswer;
 use crate::error::DataError;
+use crate::lessons::Lesson;
 use crate::problem_type::ProblemType;
 use crate::table::Table;
 use crate::wording::excerpt;
@@ -25,6 +26,8 @@ pub enum Label {
     Words(Vec<Word>),
     /// What is right for a question; there may be nothing.
     Answers(Vec<GoldAnswer>),
+    /// What is to be learnt of its text, or behind it.
+    Lesson(Lesson),
 }
 
 impl Label {
@@ -33,7 +36,7 @@ impl Label {
         match self {
             Label::Class(name) => std::slice::from_ref(name),
             Label::Labels(names) => names,
-            Label::Number(_) | Label::Words(_) | Label::Answers(_) => &[],
+            Label::Number(_) | Label::Words(_) | Label::Answers(_) | Label::Lesson(_) => &[],
         }
     }
 }

@@ -100,6 +100,14 @@ impl LabelMap {
         LabelMap::new(names)
     }
 
+    /// The map of a head that tells the next token: what its outputs mean is the vocabulary's matter, and there is one kind
+    /// of them.
+    pub fn of_text() -> Self {
+        let names = vec!["text".to_owned()];
+        let indices = names.iter().cloned().zip(0..).collect();
+        LabelMap { names, indices }
+    }
+
     /// The labels of `examples`, which are training's, in their order: by number where all are integers, else
     /// by bytes. That of numbers is [`LabelMap::of_number`], and that of answers [`LabelMap::of_answers`].
     ///
@@ -122,6 +130,7 @@ impl LabelMap {
                 Label::Number(_) => return Ok(LabelMap::of_number()),
                 Label::Words(_) => return LabelMap::of_tags(examples, table.path()),
                 Label::Answers(_) => return Ok(LabelMap::of_answers()),
+                Label::Lesson(_) => return Ok(LabelMap::of_text()),
                 Label::Class(name) => count_name(name),
                 Label::Labels(names) => {
                     several = true;
@@ -348,6 +357,7 @@ fn other_form(example: &Example, examples: &Examples, path: &Path, expected: &st
         Some(Label::Number(_)) => "a number",
         Some(Label::Words(_)) => "tags",
         Some(Label::Answers(_)) => "answers to a question",
+        Some(Label::Lesson(_)) => "text to learn",
         None => "nothing",
     };
     examples.error_at(example, path, format!("expected {expected} as the label, got {got}"))

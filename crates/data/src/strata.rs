@@ -28,7 +28,7 @@ impl Strata {
     ///
     /// One class a row: the class. Several labels: the row's rarest label, since frequent ones spread by themselves,
     /// and one more for rows without any. A number: its tenth, equal numbers together. Tags: the row's rarest type of
-    /// entity. Answers: whether there are any.
+    /// entity. Answers: whether there are any. Text to learn: all alike.
     ///
     /// # Errors
     /// A label that is not among `labels`.
@@ -81,6 +81,9 @@ impl Strata {
                 let of_row =
                     examples.iter().map(|example| example.map(unanswered)).collect::<Result<_, _>>()?;
                 Ok(Strata { of_row, count: 2, by: "texts whole, stratified by whether there is an answer" })
+            }
+            Some(Label::Lesson(_)) => {
+                Ok(Strata { of_row: vec![0; examples.len()], count: 1, by: "drawn evenly" })
             }
             _ => Ok(Strata {
                 of_row: labels.encode(examples, path)?,

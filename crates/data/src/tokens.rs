@@ -71,7 +71,7 @@ impl Tokens {
     }
 
     /// Adds a row: its number, its line, its tokens, and how many of them were cut off.
-    fn add(
+    pub fn add(
         &mut self,
         number: u64,
         line: u64,

@@ -22,6 +22,7 @@ mod classification;
 mod entities;
 mod multi_label;
 mod paired;
+mod perplexity;
 mod punctuation;
 mod questions;
 mod ratio;
@@ -35,6 +36,7 @@ pub use classification::{ClassScore, ClassificationReport, ConfusionMatrix};
 pub use entities::{Entity, EntityCounts, EntityReport, Prefix, Strictness, Tag, entities, strict_entities};
 pub use multi_label::{MultiLabelCounts, MultiLabelReport, best_threshold};
 pub use paired::{Paired, Tally, paired};
+pub use perplexity::{SurpriseCounts, SurpriseReport};
 pub use questions::{QuestionReport, QuestionScore, QuestionScores};
 pub use regression::{RegressionPairs, RegressionReport};
 

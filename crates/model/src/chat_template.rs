@@ -105,11 +105,6 @@ impl ChatTemplate {
         let template = self.environment.get_template(name).map_err(|e| failed(&self.path, told(&e)))?;
         template.render(Serde(context)).map_err(|e| failed(&self.path, told(&e)))
     }
-
-    /// The end of a text, as the template knows it.
-    pub fn eos_token(&self) -> Option<&str> {
-        self.special.get("eos_token").and_then(Value::as_str)
-    }
 }
 
 impl Debug for ChatTemplate {
@@ -119,7 +114,7 @@ impl Debug for ChatTemplate {
 }
 
 /// The special tokens that a template may name; a token is a text, or an object with its content.
-fn special_tokens(settings: &Map<String, Value>) -> Map<String, Value> {
+pub(crate) fn special_tokens(settings: &Map<String, Value>) -> Map<String, Value> {
     const NAMES: [&str; 7] =
         ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
     let content = |name: &str| {
@@ -159,6 +154,7 @@ fn raise_exception(message: String) -> Result<Jinja, minijinja::Error> {
 }
 
 /// As Python's `json.dumps` writes it.
+#[expect(clippy::needless_pass_by_value, reason = "filters are given their options so")]
 fn tojson(value: &Jinja, options: Kwargs) -> Result<Jinja, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     // What else there is has in transformers the value that is written here.

@@ -17,6 +17,7 @@ use tokenizers::utils::truncation::{
 use tokenizers::{Encoding, PostProcessor};
 
 use crate::ModelError;
+use crate::chat_template::special_tokens;
 use crate::formats::write_atomic;
 
 pub use pieces::{PairFrame, Pieces, TextFrame};
@@ -26,7 +27,7 @@ const SETTINGS: &str = "tokenizer_config.json";
 const VOCAB: &str = "vocab.txt";
 
 /// Everything that loaders of the Hugging Face libraries look for beside the weights: what [`copy_files`] copies.
-pub const FILES: [&str; 9] = [
+pub const FILES: [&str; 10] = [
     TOKENIZER,
     SETTINGS,
     "special_tokens_map.json",
@@ -36,6 +37,8 @@ pub const FILES: [&str; 9] = [
     "merges.txt",
     "tokenizer.model",
     "chat_template.jinja",
+    // Not the tokenizer's, but where a language model says how a text ends.
+    "generation_config.json",
 ];
 
 /// A model's tokenizer. It never pads, and cuts only at the length that is asked for.
@@ -168,6 +171,17 @@ impl Tokenizer {
     /// One more than the largest token id: the rows that a model's word embeddings must have at least.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// The token that ends a text, as `tokenizer_config.json` or `special_tokens_map.json` names it; none where they do not.
+    pub fn eos_token(&self) -> Result<Option<String>, ModelError> {
+        for name in [SETTINGS, "special_tokens_map.json"] {
+            let named = read_object(&self.path.join(name))?.unwrap_or_default();
+            if let Some(Value::String(token)) = special_tokens(&named).remove("eos_token") {
+                return Ok(Some(token));
+            }
+        }
+        Ok(None)
     }
 
     /// The token with this id, if there is one.

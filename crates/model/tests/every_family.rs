@@ -257,7 +257,8 @@ fn check_language(name: &str) {
     let hooks = Hooks::new();
     let run = |tape: &Tape, batch: &Batch, dtype| {
         let (parameters, hooks) = (&parameters, &hooks);
-        let forward = Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype };
+        let forward =
+            Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype, recompute: false };
         let hidden = opened.encoder.head_input(&forward).unwrap();
         let logits = head.forward(&forward, &hidden, &batch.layout, Activation::Identity).unwrap();
         (hidden, forward.parameter(head.weight), logits)

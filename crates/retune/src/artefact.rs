@@ -6,8 +6,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{Adapter, AdapterFile, Applied, BaseCard};
-use retune_adapt::tasks::{ColumnNames, QuestionSettings};
+use retune_adapt::tasks::{ColumnNames, LanguageSettings, QuestionSettings};
 use retune_data::ProblemType;
+use retune_model::families::HeadKind;
 use retune_model::formats::{Weights, write_atomic, write_safetensors};
 use retune_model::tokenizer;
 use retune_tensor::{ParamId, Parameters, Tensor};
@@ -122,6 +123,16 @@ impl Card {
         })
     }
 
+    /// What was learnt of text.
+    pub(crate) fn language(&self) -> LanguageSettings {
+        let usual = LanguageSettings::default();
+        let setting = |name| self.settings.get(name).and_then(Value::as_str);
+        LanguageSettings {
+            loss_on: setting("loss_on").and_then(|name| name.parse().ok()).unwrap_or(usual.loss_on),
+            chat_template: setting("chat_template").map_or(usual.chat_template, |name| name != "none"),
+        }
+    }
+
     /// How questions were read and their answers looked for.
     pub(crate) fn questions(&self) -> QuestionSettings {
         let mut questions = QuestionSettings::default();
@@ -188,7 +199,11 @@ fn save_weights(model: &TextModel, folder: &Path, wanted: impl Fn(ParamId) -> bo
     let ids: Vec<_> = all.map(|(id, parameter)| (parameter.name.clone(), id)).collect();
     save_tensors(&model.parameters, &ids, &folder.join("model.safetensors"))?;
     let mut config = model.config.clone();
-    let labels = model.labels().names();
+    // A vocabulary's words are the tokenizer's matter.
+    let labels = match model.task.head() {
+        HeadKind::Language => &[],
+        _ => model.labels().names(),
+    };
     let by_id: Map<String, Value> =
         labels.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
     let by_label: Map<String, Value> =
@@ -200,7 +215,10 @@ fn save_weights(model: &TextModel, folder: &Path, wanted: impl Fn(ParamId) -> bo
         // Everything is saved in full precision, whatever the base was stored in.
         ("dtype", json!("float32")),
     ] {
-        config.raw.insert(key.into(), value);
+        match &value {
+            Value::Object(names) if names.is_empty() => config.raw.shift_remove(key),
+            _ => config.raw.insert(key.into(), value),
+        };
     }
     match model.form.spec().problem_type {
         Some(problem_type) => config.raw.insert("problem_type".into(), json!(problem_type)),

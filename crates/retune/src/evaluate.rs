@@ -224,8 +224,9 @@ pub(crate) fn score(
     let start = Instant::now();
     let mut score = rows.targets.score(scoring);
     for batch in batches(&rows.tokens) {
-        let logits = model.logits_with(parameters, &Tape::inference(), &rows.tokens.batch(&batch)?, None)?;
-        score.add(&batch, logits.value().f32());
+        let (tape, tokens) = (Tape::inference(), rows.tokens.batch(&batch)?);
+        let output = model.output(parameters, &tape, &tokens, None)?;
+        score.add(&batch, rows.targets.scored(&output)?.f32());
     }
     let Measured { loss, metrics, labels, matrix, thresholds, tallies, mistakes } = score.measure(bootstrap);
     let name = |class: usize| model.labels().name(class).unwrap_or_default().to_string();

@@ -1,6 +1,6 @@
 //! What the settings say of labels: what one is, and when it is given.
 
-use retune_adapt::tasks::{AnswerSearch, QuestionSettings, Task, ThresholdUse, Thresholds};
+use retune_adapt::tasks::{AnswerSearch, LanguageSettings, QuestionSettings, Task, ThresholdUse, Thresholds};
 use retune_data::{Example, Examples, Label, ProblemType};
 use retune_tensor::DType;
 
@@ -63,6 +63,27 @@ impl ModelSettings {
                 ))),
             },
         }
+    }
+
+    /// What is learnt of text: as asked, else as `trained`. Errors if a word is none.
+    pub(crate) fn language(&self, trained: Option<LanguageSettings>) -> Result<LanguageSettings> {
+        let known = trained.unwrap_or_default();
+        let loss_on = self.loss_on.as_deref().map(str::parse).transpose();
+        let chat_template = match self.chat_template.as_deref() {
+            None => known.chat_template,
+            Some("own") => true,
+            Some("none") => false,
+            Some(other) => {
+                let message = format!("expected own or none, got `{other}`");
+                return Err(Error::Setting { flag: "chat-template", message });
+            }
+        };
+        Ok(LanguageSettings {
+            loss_on: loss_on
+                .map_err(|message| Error::Setting { flag: "loss-on", message })?
+                .unwrap_or(known.loss_on),
+            chat_template,
+        })
     }
 
     /// How texts are read in windows and answers looked for: as asked, else as `trained`. Errors if a number is none.

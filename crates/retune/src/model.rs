@@ -3,9 +3,11 @@ use std::path::Path;
 
 use retune_adapt::Options;
 use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
-use retune_adapt::tasks::{self, ColumnNames, EncoderWithHead, Form, FormSettings, Task, ThresholdUse};
+use retune_adapt::tasks::{
+    self, ColumnNames, EncoderWithHead, Form, FormSettings, HeadOutput, Task, ThresholdUse,
+};
 use retune_data::{Examples, LabelMap, Tokens};
-use retune_model::families::{self, Family};
+use retune_model::families::{self, Family, HeadKind};
 use retune_model::formats::HfConfig;
 use retune_model::tokenizer::Tokenizer;
 use retune_model::{Batch, Forward, Hooks};
@@ -375,6 +377,19 @@ impl TextModel {
         self.source.card.as_ref().map(|card| &card.columns)
     }
 
+    /// A pass over a batch as far as the head's last layer, with weights that the trainer may hold.
+    pub(crate) fn output<'a>(
+        &'a self,
+        parameters: &'a Parameters,
+        tape: &'a Tape,
+        batch: &'a Batch,
+        dropout: Option<Key>,
+    ) -> TensorResult<HeadOutput<'a>> {
+        let (hooks, dtype, recompute) = (&self.hooks, self.dtype, self.recompute);
+        let forward = Forward { tape, parameters, hooks, batch, dropout, mixture: None, dtype, recompute };
+        self.network.output(&forward)
+    }
+
     /// The logits of a batch, `[rows, labels]`, or `[tokens, labels]` where the head reads tokens. `dropout` keys the draws of an epoch while training.
     pub fn logits(&self, tape: &Tape, batch: &Batch, dropout: Option<Key>) -> TensorResult<Var> {
         self.logits_with(&self.parameters, tape, batch, dropout)
@@ -388,9 +403,7 @@ impl TextModel {
         batch: &Batch,
         dropout: Option<Key>,
     ) -> TensorResult<Var> {
-        let (hooks, dtype, recompute) = (&self.hooks, self.dtype, self.recompute);
-        let forward = Forward { tape, parameters, hooks, batch, dropout, mixture: None, dtype, recompute };
-        self.network.logits(&forward)
+        self.output(parameters, tape, batch, dropout)?.logits()
     }
 }
 
@@ -424,7 +437,12 @@ fn finished_form(
     let asked = settings.asked_thresholds(task, problem_type)?;
     let thresholds = labelling::thresholds(asked, tuned, usual)?;
     let questions = settings.questions(source.card.as_ref().map(Card::questions))?;
-    Ok(task.form(FormSettings { problem_type, labels: LabelMap::new(names)?, thresholds, questions })?)
+    let language = settings.language(source.card.as_ref().map(Card::language))?;
+    let labels = match task.head() {
+        HeadKind::Language => LabelMap::of_text(),
+        _ => LabelMap::new(names)?,
+    };
+    Ok(task.form(FormSettings { problem_type, labels, thresholds, questions, language })?)
 }
 
 /// Names for the classes of a head that nobody named, as transformers calls them.

@@ -151,8 +151,8 @@ fn rehearsal(
     };
     if evaluations > 0 {
         for batch in evaluate::batches(&eval_rows.tokens) {
-            let batch = eval_rows.tokens.batch(&batch)?;
-            model.logits_with(parameters, &Tape::inference(), &batch, None)?;
+            let (tape, batch) = (Tape::inference(), eval_rows.tokens.batch(&batch)?);
+            eval_rows.targets.scored(&model.output(parameters, &tape, &batch, None)?)?;
         }
         flops += evaluations * meta::take_flops();
     }

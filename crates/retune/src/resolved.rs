@@ -337,7 +337,8 @@ impl<'a> Resolved<'a> {
             _ => labelling::thresholds_to_train(asked, usual.len(), evaluates)?,
         };
         let questions = self.given.model.questions(None)?;
-        Ok(examples.task.form(FormSettings { problem_type, labels, thresholds, questions })?)
+        let language = self.given.model.language(None)?;
+        Ok(examples.task.form(FormSettings { problem_type, labels, thresholds, questions, language })?)
     }
 
     /// The thresholds that need no tuning.
@@ -407,6 +408,8 @@ impl<'a> Resolved<'a> {
             "thresholds": self.given.model.thresholds,
             "doc_stride": self.given.model.doc_stride,
             "max_answer_length": self.given.model.max_answer_length,
+            "loss_on": self.given.model.loss_on,
+            "chat_template": self.given.model.chat_template,
             "model_dropout": self.dropout.map(f32),
             "precision": self.dtype.name(),
             "seed": seed,

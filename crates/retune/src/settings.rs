@@ -61,6 +61,20 @@ pub struct ModelSettings {
         arg(long, value_name = "TOKENS", help_heading = "Model", hide_short_help = true)
     )]
     pub doc_stride: Option<usize>,
+    /// Which tokens a language model learns: answers (what the assistant says, or what comes behind a prompt), or all
+    /// [default: answers, or as the model was trained]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "answers|all", help_heading = "Model", hide_short_help = true)
+    )]
+    pub loss_on: Option<String>,
+    /// Whether prompts and completions become turns of a chat, as the model's own template writes them: own, or none, which
+    /// leaves them as they are; conversations always do [default: own where the model has one, or as it was trained]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "own|none", help_heading = "Model", hide_short_help = true)
+    )]
+    pub chat_template: Option<String>,
     /// The longest answer to a question [default: 30, or as the model was trained]
     #[cfg_attr(
         feature = "clap",

@@ -49,20 +49,19 @@ impl<'a> TaskWorkshop<'a> {
         }
     }
 
-    /// The loss of training rows, and the logits that it comes from; without a key there is no dropout.
-    pub fn loss_and_logits(
+    /// The loss of training rows; without a key there is no dropout.
+    pub fn loss_of(
         &self,
         tape: &Tape,
         parameters: &Parameters,
         rows: &[usize],
         denominator: f32,
         dropout: Option<Key>,
-    ) -> retune_tensor::Result<(Var, Var)> {
+    ) -> retune_tensor::Result<Var> {
         let batch = self.train.tokens.batch(rows);
         let batch = batch.map_err(|error| retune_tensor::Error::Input(error.to_string()))?;
-        let logits = self.model.logits_with(parameters, tape, &batch, dropout)?;
-        let loss = self.train.targets.loss(tape, &logits, rows, denominator)?;
-        Ok((loss, logits))
+        let output = self.model.output(parameters, tape, &batch, dropout)?;
+        self.train.targets.loss(&output, rows, denominator)
     }
 }
 
@@ -83,7 +82,7 @@ impl Workshop for TaskWorkshop<'_> {
         denominator: f32,
         dropout: Key,
     ) -> retune_tensor::Result<Var> {
-        let loss = self.loss_and_logits(tape, parameters, rows, denominator, Some(dropout))?.0;
+        let loss = self.loss_of(tape, parameters, rows, denominator, Some(dropout))?;
         let during = self.during.as_ref();
         let Some(penalty) = during.map(|during| during.penalty(tape, parameters)).transpose()?.flatten()
         else {

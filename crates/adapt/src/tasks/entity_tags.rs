@@ -9,13 +9,14 @@ use retune_metrics::{
     Bootstrap, ConfusionMatrix, Entity, EntityCounts, Prefix, Strictness, Tag, Tally, entities,
 };
 use retune_model::tokenizer::Tokenizer;
-use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+use retune_tensor::{Result as TensorResult, Var, ops};
 
 use super::alignment::{Alignment, given};
 use super::form::{
     About, Answer, Answered, Decode, EntityAnswer, Form, FormSpec, LabelScore, LossOptions, Measured,
     Metrics, Mistake, Score, Scoring, Targets,
 };
+use super::head::HeadOutput;
 use super::mistakes::Mistakes;
 use super::single_label::{balanced, most_probable};
 use crate::AdaptError;
@@ -248,7 +249,8 @@ impl Targets for TagTargets {
         if sum > 0.0 { sum } else { 1.0 }
     }
 
-    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+    fn loss(&self, output: &HeadOutput<'_>, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let (tape, logits) = (output.tape(), &output.logits()?);
         let (mut places, mut targets, mut first) = (Vec::new(), Vec::new(), 0);
         for row in rows {
             places.extend(self.alignment.places(*row).iter().map(|[token, _]| first + *token as usize));

@@ -13,7 +13,7 @@ use retune_data::{Example, Examples, GoldAnswer, Label, LabelMap, TextWindows, T
 use retune_metrics::Segmentation;
 use retune_model::tokenizer::Tokenizer;
 use retune_tensor::backend::Layout;
-use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+use retune_tensor::{Result as TensorResult, Var, ops};
 
 use self::score::QuestionsScored;
 use super::Thresholds;
@@ -21,6 +21,7 @@ use super::answer_spans::{Answers, Span};
 use super::form::{
     Answer, Answered, Candidate, Decode, Form, FormSpec, LossOptions, Score, Scoring, Targets,
 };
+use super::head::HeadOutput;
 use super::question_answering::QuestionSettings;
 use crate::AdaptError;
 
@@ -312,7 +313,8 @@ impl Targets for Questions {
     }
 
     /// The mean of the cross-entropies of start and end.
-    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+    fn loss(&self, output: &HeadOutput<'_>, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let (tape, logits) = (output.tape(), &output.logits()?);
         let lengths: Vec<usize> = rows.iter().map(|row| self.windows.row(*row).length).collect();
         let layout = Arc::new(Layout::new(&lengths, &vec![0; rows.len()]));
         let side = |side: usize| {

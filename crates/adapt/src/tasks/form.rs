@@ -8,9 +8,10 @@ use std::path::Path;
 use retune_data::{Examples, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, ClassScore, ConfusionMatrix, Intervals, MetricError, Tally};
 use retune_model::tokenizer::Tokenizer;
-use retune_tensor::{Result as TensorResult, Tape, Var};
+use retune_tensor::{Result as TensorResult, Tensor, Var};
 use serde::{Serialize, Serializer};
 
+use super::head::HeadOutput;
 use crate::AdaptError;
 
 /// What is known of a form before there are rows.
@@ -70,9 +71,14 @@ pub trait Targets: Debug + Send + Sync {
     /// What the sum of the losses of `rows` is divided by.
     fn denominator(&self, rows: &[usize]) -> f32;
 
-    /// The loss of `rows`, divided by `denominator`; a scalar. `logits` is what the head gives for these rows, one's
-    /// after the other's: `[rows, outputs]`, or `[tokens, outputs]` where it reads tokens.
-    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var>;
+    /// The loss of `rows`, which `output` is of, divided by `denominator`; a scalar.
+    fn loss(&self, output: &HeadOutput<'_>, rows: &[usize], denominator: f32) -> TensorResult<Var>;
+
+    /// What an evaluation is given of `rows`: the logits, one row's after the other's, `[rows, outputs]`, or
+    /// `[tokens, outputs]` where the head reads tokens, unless the form needs less of them.
+    fn scored(&self, output: &HeadOutput<'_>) -> TensorResult<Tensor> {
+        Ok(output.logits()?.value().clone())
+    }
 
     /// An evaluation of these rows, with nothing counted yet.
     fn score(&self, scoring: Scoring) -> Box<dyn Score + '_>;
@@ -94,7 +100,7 @@ pub struct Scoring {
 
 /// What an evaluation adds up, a batch at a time: the logits are never kept.
 pub trait Score {
-    /// Counts a batch, the next rows in their order; `logits` is as in [`Targets::loss`].
+    /// Counts a batch, the next rows in their order; `logits` is as [`Targets::scored`] gives them.
     fn add(&mut self, rows: &[usize], logits: &[f32]);
 
     /// What all batches came to, with intervals where a bootstrap is given.
@@ -426,6 +432,7 @@ pub(super) mod testing {
                 labels,
                 thresholds: Thresholds::Tune,
                 questions: Default::default(),
+                language: Default::default(),
             })
             .unwrap()
     }

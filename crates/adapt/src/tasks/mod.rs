@@ -4,12 +4,14 @@
 
 mod alignment;
 mod answer_spans;
+mod causal_lm;
 mod entity_tags;
 mod extractive;
 mod form;
 mod head;
 mod mistakes;
 mod multi_label;
+mod next_token;
 mod question_answering;
 mod reading;
 mod regression;
@@ -17,6 +19,7 @@ mod rows;
 mod sentence_file;
 mod single_label;
 mod table_file;
+mod taught;
 mod text_classification;
 mod token_classification;
 
@@ -28,6 +31,7 @@ use retune_data::{LabelMap, ProblemType, ReadOptions};
 use retune_model::families::HeadKind;
 
 pub use answer_spans::AnswerSearch;
+pub use causal_lm::{LanguageSettings, LossOn};
 pub use form::{
     About, Answer, Answered, Candidate, Cell, Decode, EntityAnswer, Form, FormSpec, LabelScore, LossOptions,
     Measured, Metrics, Mistake, Score, Scoring, Targets, TaskRows, serialize_counts,
@@ -36,6 +40,7 @@ pub use head::{EncoderWithHead, HeadOutput};
 pub use multi_label::{Thresholds, tunable_labels};
 pub use question_answering::QuestionSettings;
 pub use reading::{ColumnNames, Corpus, Reading, RowFile, WantedProblemType};
+pub use taught::answers_in;
 
 use crate::{AdaptError, nearest};
 
@@ -44,6 +49,7 @@ pub static TASKS: &[&dyn Task] = &[
     &text_classification::TextClassification,
     &question_answering::QuestionAnswering,
     &token_classification::TokenClassification,
+    &causal_lm::CausalLm,
 ];
 
 /// The task where nothing says which.
@@ -117,6 +123,8 @@ pub struct FormSettings {
     pub thresholds: Thresholds,
     /// Of questions over texts.
     pub questions: QuestionSettings,
+    /// Of text to learn.
+    pub language: LanguageSettings,
 }
 
 /// What thresholds decide.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use retune_data::{Examples, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, MultiLabelCounts, Tally, best_threshold};
-use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+use retune_tensor::{Result as TensorResult, Var, ops};
 
 use super::form::{
     Answer, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Score, Scoring, Targets,
 };
+use super::head::HeadOutput;
 use super::rows::{EachRow, JudgeRow, RowByRow};
 use crate::AdaptError;
 
@@ -168,7 +169,8 @@ impl Targets for LabelSets {
         (rows.len() * self.labels.len()) as f32
     }
 
-    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+    fn loss(&self, output: &HeadOutput<'_>, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let (tape, logits) = (output.tape(), &output.logits()?);
         let has = rows.iter().flat_map(|row| self.has(*row));
         let targets: Vec<f32> = has.map(|has| f32::from(u8::from(has))).collect();
         let positive_weights = self.positive_weights.as_deref();

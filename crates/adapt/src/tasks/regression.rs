@@ -4,9 +4,10 @@ use std::path::Path;
 
 use retune_data::{Example, Examples, Label, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, RegressionPairs, Tally};
-use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+use retune_tensor::{Result as TensorResult, Var, ops};
 
 use super::form::{Answer, Decode, Form, FormSpec, LossOptions, Measured, Metrics, Score, Scoring, Targets};
+use super::head::HeadOutput;
 use super::rows::{EachRow, JudgeRow, RowByRow};
 use crate::AdaptError;
 
@@ -104,7 +105,8 @@ impl Targets for Numbers {
         rows.len() as f32
     }
 
-    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+    fn loss(&self, output: &HeadOutput<'_>, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let (tape, logits) = (output.tape(), &output.logits()?);
         let targets: Vec<f32> = rows.iter().map(|row| self.numbers[*row] as f32).collect();
         ops::squared_error(tape, logits, &targets, denominator)
     }

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use retune_data::{Examples, LabelMap, ProblemType, Tokens};
 use retune_metrics::{Bootstrap, ConfusionMatrix, Tally};
-use retune_tensor::{Result as TensorResult, Tape, Var, ops};
+use retune_tensor::{Result as TensorResult, Var, ops};
 
 use super::form::{
     About, Answer, Decode, Form, FormSpec, LabelScore, LossOptions, Measured, Metrics, Mistake, Score,
     Scoring, Targets,
 };
+use super::head::HeadOutput;
 use super::rows::{EachRow, JudgeRow, RowByRow};
 use crate::AdaptError;
 
@@ -128,7 +129,8 @@ impl Targets for Classes {
         }
     }
 
-    fn loss(&self, tape: &Tape, logits: &Var, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+    fn loss(&self, output: &HeadOutput<'_>, rows: &[usize], denominator: f32) -> TensorResult<Var> {
+        let (tape, logits) = (output.tape(), &output.logits()?);
         let targets: Vec<u32> = rows.iter().map(|row| self.classes[*row]).collect();
         let options = ops::CrossEntropyOptions {
             class_weights: self.class_weights.as_deref(),

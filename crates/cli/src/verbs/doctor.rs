@@ -1,5 +1,6 @@
 use clap::ArgMatches;
 use retune::Diagnosis;
+use retune::doctor::SampleToken;
 
 use crate::failure::Failure;
 use crate::job::Job;
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) ->
 }
 
 fn text(diagnosis: &Diagnosis) -> String {
-    let Diagnosis { findings, checks, counts, starting_loss, expected_loss } = diagnosis;
+    let Diagnosis { findings, checks, counts, starting_loss, expected_loss, sample } = diagnosis;
     let row = |name: &str, value: String| vec![name.to_string(), value];
     let expected =
         expected_loss.map_or(String::new(), |loss| format!(", {loss:.3} for a head that knows nothing"));
@@ -43,7 +44,7 @@ fn text(diagnosis: &Diagnosis) -> String {
         1 => "1 finding, see above".to_string(),
         n => format!("{n} findings, see above"),
     };
-    table(&[
+    let mut rows = vec![
         row("rows to learn from", thousands(counts.supervised_rows)),
         row(
             "cut",
@@ -57,5 +58,30 @@ fn text(diagnosis: &Diagnosis) -> String {
         row("starting loss", format!("{starting_loss:.3}{expected}")),
         row("checks", format!("{}: {}", checks.len(), checks.join(", "))),
         row("found", found),
-    ])
+    ];
+    if !sample.is_empty() {
+        rows.push(row("a row, [learnt]", told(sample)));
+    }
+    table(&rows)
+}
+
+/// Tokens as the tokenizer writes them, those that are learnt in brackets; of a long row both ends.
+fn told(sample: &[SampleToken]) -> String {
+    const ENDS: usize = 150;
+    let parts = |tokens: &[SampleToken]| {
+        let runs = tokens.chunk_by(|one, next| one.learnt == next.learnt);
+        let text = |run: &[SampleToken]| {
+            let tokens: Vec<&str> = run.iter().map(|token| token.token.as_str()).collect();
+            let text = tokens.join(" ");
+            if run.first().is_some_and(|token| token.learnt) { format!("[{text}]") } else { text }
+        };
+        runs.map(text).collect::<Vec<_>>().join(" ")
+    };
+    match sample.len().checked_sub(2 * ENDS) {
+        None | Some(0) => parts(sample),
+        Some(more) => {
+            let (first, last) = (&sample[..ENDS], &sample[sample.len() - ENDS..]);
+            format!("{} ... {more} tokens ... {}", parts(first), parts(last))
+        }
+    }
 }

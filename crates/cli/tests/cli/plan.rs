@@ -1,7 +1,7 @@
 //! `plan` says what `train` then takes. Each runs in a process of its own, whose counters are its own.
 
 use crate::command::retune;
-use crate::tiny::Tiny;
+use crate::tiny::{Tiny, chats};
 
 #[test]
 fn a_plan_holds_what_each_method_holds() {
@@ -44,6 +44,31 @@ fn holds(precision: &str) {
         });
         assert!(apart.0 == within.0, "{name}: another training where updates are made in the backward");
         assert!(within.1 <= apart.1, "{name}: {} and {}", within.1, apart.1);
+    }
+}
+
+#[test]
+fn a_plan_of_a_language_model_is_what_it_takes() {
+    let tiny = Tiny::new();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    tiny.write("chats.jsonl", chats(0..40));
+    for (name, method, precision) in [
+        ("gpt2", "full", "f32"),
+        ("gpt2", "lora", "bf16"),
+        ("llama", "full", "bf16"),
+        ("llama", "lora", "f32"),
+    ] {
+        tiny.language_model(name);
+        let (model, rows, output) = (path(name), path("chats.jsonl"), path("result"));
+        let job = ["--model", &model, "--train", &rows, "--method", method, "--precision", precision];
+        let job =
+            [&job[..], &["--eval-split", "0.2", "--epochs", "1", "--batch-size", "5", "--json"]].concat();
+        let plan = retune(&[&["plan"], &job[..]].concat()).succeeded().json();
+        let run = [&["train", "--output", &output, "--overwrite"], &job[..]].concat();
+        let train = retune(&run).succeeded().json();
+        for key in ["peak_memory_bytes", "trainable_parameters", "steps", "real_tokens"] {
+            assert_eq!(plan[key], train[key], "{key} of {method} on {name}, {precision}");
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Decoder {
     pub(super) positions: Option<Embedding>,
     /// The site of the embeddings' dropout, and its rate, in families that have one.
     pub(super) embedding_dropout: Option<(&'static str, f32)>,
-    pub(super) blocks: Vec<DecoderBlock>,
+    pub(super) blocks: Vec<Arc<DecoderBlock>>,
     pub(super) dropout: DecoderDropout,
     pub(super) norm: Norm,
     pub(super) hidden_size: usize,
@@ -35,7 +35,12 @@ impl Decoder {
         let (mut hidden, layout) = self.embed(forward)?;
         let rows = DecoderRows::new(forward, layout)?;
         for (index, block) in self.blocks.iter().enumerate() {
-            hidden = block.forward(forward, self.dropout, &hidden, &rows, index)?;
+            let (block, rates, again) = (block.clone(), self.dropout, rows.clone());
+            let inputs: Vec<&Var> = [&hidden].into_iter().chain(rows.values()).collect();
+            hidden = forward.block(&inputs, move |forward, inputs| {
+                let (x, values) = inputs.split_at(1);
+                block.forward(forward, rates, &x[0], &again.with(values), index)
+            })?;
         }
         let hidden = self.norm.forward(forward, &hidden, &rows.layout)?;
         without_prompt(forward, hidden, &rows.layout)
@@ -117,11 +122,11 @@ impl Encoder for Decoder {
     }
 
     fn linears(&self) -> Vec<&Linear> {
-        self.blocks.iter().flat_map(DecoderBlock::linears).collect()
+        self.blocks.iter().flat_map(|block| block.linears()).collect()
     }
 
     fn sub_layers(&self) -> Vec<&SubLayer> {
-        self.blocks.iter().flat_map(DecoderBlock::sub_layers).collect()
+        self.blocks.iter().flat_map(|block| block.sub_layers()).collect()
     }
 
     fn head_linears(&self) -> Vec<&Linear> {

@@ -1,5 +1,7 @@
 //! GPT-2 (Radford et al. 2019): learned positions, one product for queries, keys and values, weights kept as `[in, out]`.
 
+use std::sync::Arc;
+
 use retune_tensor::backend::AttentionShape;
 
 use super::decoder_body::Decoder;
@@ -63,7 +65,7 @@ impl Family for Gpt2 {
         let words = Embedding::load(checkpoint, "transformer.wte", [config.vocab_size, hidden], None)?;
         let positions = Embedding::load(checkpoint, "transformer.wpe", [config.n_positions, hidden], None)?;
         let blocks = (0..config.n_layer)
-            .map(|index| block(checkpoint, &config, index))
+            .map(|index| block(checkpoint, &config, index).map(Arc::new))
             .collect::<std::result::Result<_, _>>()?;
         let norm = LayerNorm::load(checkpoint, "transformer.ln_f", hidden, config.layer_norm_epsilon)?;
         let head = HeadDefaults {

@@ -1,6 +1,8 @@
 //! What Llama, Mistral and Qwen have in common: their configurations differ in defaults, their blocks in biases, windows and
 //! whether heads are normed.
 
+use std::sync::Arc;
+
 use retune_tensor::backend::AttentionShape;
 
 use super::decoder_body::Decoder;
@@ -34,7 +36,7 @@ pub(super) fn load(
     let padding = config.pad_token_id.and_then(|id| u32::try_from(id).ok());
     let words = Embedding::load(checkpoint, "model.embed_tokens", [config.vocab_size, hidden], padding)?;
     let blocks = (0..config.windows.len())
-        .map(|index| block(checkpoint, config, index, head_norms))
+        .map(|index| block(checkpoint, config, index, head_norms).map(Arc::new))
         .collect::<std::result::Result<_, _>>()?;
     let norm = RmsNorm::load(checkpoint, "model.norm", hidden, config.rms_norm_eps)?;
     let head = HeadDefaults {

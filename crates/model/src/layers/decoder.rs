@@ -100,6 +100,7 @@ pub struct DecoderBlock {
 }
 
 /// Where the tokens of a pass lie, and what stands before them.
+#[derive(Clone)]
 pub struct DecoderRows {
     /// The rows, behind their prompts.
     pub layout: Arc<Layout>,
@@ -107,14 +108,14 @@ pub struct DecoderRows {
     positions: Arc<Layout>,
     prefix: Option<Prefix>,
     /// Where the rows lie among the keys, where there is a prefix.
-    own: Vec<usize>,
+    own: Arc<[usize]>,
 }
 
 impl DecoderRows {
     /// Of rows that `layout` lays out.
     pub fn new(forward: &Forward<'_>, layout: Arc<Layout>) -> Result<Self> {
         let Some(prefix) = Prefix::new(forward, &layout)? else {
-            return Ok(DecoderRows { positions: layout.clone(), layout, prefix: None, own: Vec::new() });
+            return Ok(DecoderRows { positions: layout.clone(), layout, prefix: None, own: Arc::new([]) });
         };
         // A prefix takes the first positions, as in transformers, which counts the keys that it keeps.
         let counts = forward.count(|hooks| hooks.prefix().map_or(0, VirtualTokens::count));
@@ -126,6 +127,16 @@ impl DecoderRows {
             prefix: Some(prefix),
             own,
         })
+    }
+
+    /// What of it a block is given anew where it is gone through once more.
+    pub fn values(&self) -> impl Iterator<Item = &Var> {
+        self.prefix.iter().flat_map(Prefix::values)
+    }
+
+    /// The same with other [`DecoderRows::values`], as many.
+    pub fn with(&self, values: &[Var]) -> Self {
+        DecoderRows { prefix: self.prefix.as_ref().map(|prefix| prefix.with(values)), ..self.clone() }
     }
 }
 

@@ -11,6 +11,7 @@ mod start;
 mod word_counts;
 
 pub use machine::Machine;
+use retune_model::families::HeadKind;
 use serde::Serialize;
 
 use crate::recipe::{Prepared, prepare};
@@ -61,6 +62,34 @@ pub struct Diagnosis {
     pub starting_loss: f64,
     /// What a model that answers 0 would have on the same rows; none where this one was trained for these labels.
     pub expected_loss: Option<f64>,
+    /// A row of a language model, token by token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sample: Vec<SampleToken>,
+}
+
+/// A token of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SampleToken {
+    /// As the tokenizer writes it.
+    pub token: String,
+    /// Whether it is learnt: told by those before it.
+    pub learnt: bool,
+}
+
+/// The first row, where it is one of a language model.
+fn sample(prepared: &Prepared<'_>) -> Result<Vec<SampleToken>> {
+    let (tokens, model) = (&prepared.train_rows.tokens, &prepared.model);
+    if model.task.head() != HeadKind::Language || tokens.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch = tokens.batch(&[0])?;
+    let token = |(place, (id, kind)): (usize, (&u32, &u32))| SampleToken {
+        token: model.tokenizer.id_to_token(*id).unwrap_or_default(),
+        // Nothing tells the first.
+        learnt: *kind == 1 && place > 0,
+    };
+    let all = batch.input_ids.iter().zip(batch.token_type_ids.iter()).enumerate().map(token);
+    Ok(all.collect())
 }
 
 /// What the training rows come to.
@@ -126,7 +155,8 @@ pub fn doctor_on(
         truncated_tokens: (0..tokens.len()).map(|row| tokens.cut(row)).sum(),
         tokens: tokens.total(),
     };
-    Ok(Diagnosis { findings, checks, counts, starting_loss, expected_loss })
+    let sample = sample(&prepared)?;
+    Ok(Diagnosis { findings, checks, counts, starting_loss, expected_loss, sample })
 }
 
 /// The quick checks, before a training: findings are told, or are an error where `strict`.

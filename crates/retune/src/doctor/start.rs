@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use retune_adapt::tasks::HeadOutput;
 use retune_tensor::{Gradients, Parameters, Tape, Tensor, Var};
 use retune_train::{Optimiser, Workshop};
 
@@ -25,8 +26,17 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
     let prepared = examination.prepared;
     let parameters = &prepared.model.parameters;
     let shop = prepared.workshop(parameters)?;
-    let rows = spread(prepared.train_rows.tokens.len(), enough(prepared));
-    let (loss, logits) = first_loss(&shop, parameters, &rows)?;
+    let rows = few(prepared, enough(prepared));
+    if let Some(vocabulary) = prepared.model.network.encoder().head().vocabulary {
+        // A language model's head is its own, and the rows are ones that it may know.
+        let loss = first_loss(&shop, parameters, &rows)?;
+        let nothing = (vocabulary.size as f64).ln();
+        let start = Start { loss, nothing, constant: nothing, fresh: false };
+        examination.check(STARTING_LOSS, start.findings(&prepared.model.source.folder.display().to_string()));
+        examination.check("gradients", gradients(prepared, &shop)?);
+        return Ok((loss, None));
+    }
+    let (loss, logits) = loss_and_logits(&shop, parameters, &rows)?;
     let outputs = prepared.model.labels().len();
     let fresh = prepared.model.has_fresh_head();
     let start = Start {
@@ -48,19 +58,51 @@ fn spread(len: usize, count: usize) -> Vec<usize> {
     (0..len.min(count)).map(|place| place * len / len.min(count)).collect()
 }
 
-/// The mean loss without dropout, and the logits.
-fn first_loss(shop: &TaskWorkshop<'_>, parameters: &Parameters, rows: &[usize]) -> Result<(f64, Vec<f32>)> {
-    let tape = Tape::inference();
-    let (loss, logits) = shop.loss_and_logits(&tape, parameters, rows, shop.denominator(rows), None)?;
-    Ok((loss.value().item().map_or(f64::NAN, f64::from), logits.value().f32().to_vec()))
+/// The same, of a language model as many as have few tokens: each row of it is a whole text to learn.
+fn few(prepared: &Prepared<'_>, count: usize) -> Vec<usize> {
+    const TOKENS: usize = 2048;
+    let tokens = &prepared.train_rows.tokens;
+    let mut rows = spread(tokens.len(), count);
+    if prepared.model.network.encoder().head().vocabulary.is_some() {
+        let mut sum = 0;
+        rows.retain(|row| {
+            let fits = sum == 0 || sum + tokens.length(*row) <= TOKENS;
+            sum += if fits { tokens.length(*row) } else { 0 };
+            fits
+        });
+    }
+    rows
+}
+
+fn number(loss: &Var) -> f64 {
+    loss.value().item().map_or(f64::NAN, f64::from)
+}
+
+/// The mean loss without dropout.
+fn first_loss(shop: &TaskWorkshop<'_>, parameters: &Parameters, rows: &[usize]) -> Result<f64> {
+    Ok(number(&shop.loss_of(&Tape::inference(), parameters, rows, shop.denominator(rows), None)?))
+}
+
+/// The same, and the logits.
+fn loss_and_logits(
+    shop: &TaskWorkshop<'_>,
+    parameters: &Parameters,
+    rows: &[usize],
+) -> Result<(f64, Vec<f32>)> {
+    let (tape, batch) = (Tape::inference(), shop.train.tokens.batch(rows)?);
+    let logits = shop.model.output(parameters, &tape, &batch, None)?.logits()?;
+    let values = logits.value().f32().to_vec();
+    let output = HeadOutput::of_logits(&tape, &batch, logits);
+    Ok((number(&shop.train.targets.loss(&output, rows, shop.denominator(rows))?), values))
 }
 
 /// The loss that `logits`, `[n, outputs]`, would have.
 fn loss_of(shop: &TaskWorkshop<'_>, rows: &[usize], outputs: usize, logits: &[f32]) -> Result<f64> {
     let shape = [logits.len() / outputs.max(1), outputs];
     let logits = Var::constant(Tensor::from_slice(Device::Cpu, &shape, logits)?);
-    let loss = shop.train.targets.loss(&Tape::inference(), &logits, rows, shop.denominator(rows))?;
-    Ok(loss.value().item().map_or(f64::NAN, f64::from))
+    let (tape, batch) = (Tape::inference(), shop.train.tokens.batch(rows)?);
+    let output = HeadOutput::of_logits(&tape, &batch, logits);
+    Ok(number(&shop.train.targets.loss(&output, rows, shop.denominator(rows))?))
 }
 
 /// The mean logits in the place of those of each row.
@@ -136,9 +178,9 @@ impl Start {
 /// Every group of trained parameters gets a gradient, and no other does.
 fn gradients(prepared: &Prepared<'_>, shop: &TaskWorkshop<'_>) -> Result<Vec<Finding>> {
     let parameters = &prepared.model.parameters;
-    let rows = spread(prepared.train_rows.tokens.len(), 16);
+    let rows = few(prepared, 16);
     let tape = Tape::recording();
-    let (loss, _) = shop.loss_and_logits(&tape, parameters, &rows, shop.denominator(&rows), None)?;
+    let loss = shop.loss_of(&tape, parameters, &rows, shop.denominator(&rows), None)?;
     let mut gradients = Gradients::new();
     tape.backward(&loss, &mut gradients)?;
     let place = prepared.model.source.folder.display().to_string();
@@ -192,14 +234,14 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
     const MOST: usize = 200;
     const FALLS: f64 = 0.98;
     const LEARNT: f64 = 0.7;
+    let rows = few(prepared, 8);
     let mut parameters = std::mem::take(&mut prepared.model.parameters);
     let rates = prepared.resolved.rates(&prepared.model, &parameters);
     let shop = TaskWorkshop { rates: Some(rates), ..prepared.workshop(&parameters)? };
-    let rows = spread(prepared.train_rows.tokens.len(), 8);
     let settings = &prepared.resolved.train;
     let mut optimiser =
         Optimiser::new(&parameters, settings.adamw)?.with_rates(&parameters, |name| shop.rate(name));
-    let (start, _) = first_loss(&shop, &parameters, &rows)?;
+    let start = first_loss(&shop, &parameters, &rows)?;
     let (mut last, mut before, mut steps) = (start, start, 0);
     while steps < STEPS || (steps < MOST && (steps % STEPS != 0 || last < FALLS * before)) {
         if steps % STEPS == 0 {
@@ -207,12 +249,12 @@ pub(super) fn overfit(prepared: &mut Prepared<'_>) -> Result<Vec<Finding>> {
         }
         steps += 1;
         let tape = Tape::recording();
-        let (loss, _) = shop.loss_and_logits(&tape, &parameters, &rows, shop.denominator(&rows), None)?;
+        let loss = shop.loss_of(&tape, &parameters, &rows, shop.denominator(&rows), None)?;
         let mut gradients = Gradients::new();
         tape.backward(&loss, &mut gradients)?;
         let scale = settings.max_grad_norm.map_or(1.0, |most| (most / (gradients.norm() + 1e-6)).min(1.0));
         optimiser.step(&mut parameters, &gradients, settings.learning_rate, scale as f32)?;
-        last = first_loss(&shop, &parameters, &rows)?.0;
+        last = first_loss(&shop, &parameters, &rows)?;
         if !last.is_finite() || last < LEARNT * start {
             break;
         }

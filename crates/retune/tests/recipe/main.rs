@@ -19,6 +19,7 @@ mod faults;
 mod going_on;
 mod hub;
 mod label_forms;
+mod language;
 mod no_number;
 mod output;
 mod questions;

@@ -61,6 +61,32 @@ impl Tiny {
         folder
     }
 
+    /// A random language model, `llama` or `gpt2`, whose tokens are words, with a chat template.
+    pub(crate) fn language_model(&self, name: &str) {
+        let golden = format!("../model/tests/golden/{name}-causal");
+        let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(golden), self.path(name));
+        std::fs::create_dir_all(&to).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+        let special = ["<unk>", "</s>", "<|user|>", "<|bot|>"];
+        let names = special.iter().chain(&WORDS).enumerate();
+        let vocab: Map<String, Value> = names.map(|(id, name)| ((*name).to_string(), id.into())).collect();
+        let added = special.iter().enumerate().map(|(id, content)| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": true})
+        });
+        let tokenizer = json!({
+            "version": "1.0",
+            "added_tokens": added.collect::<Vec<_>>(),
+            "pre_tokenizer": {"type": "Whitespace"},
+            "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
+        });
+        std::fs::write(to.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        std::fs::write(to.join("tokenizer_config.json"), r#"{"eos_token": "</s>"}"#).unwrap();
+        std::fs::write(to.join("chat_template.jinja"), TEMPLATE).unwrap();
+    }
+
     /// Makes every text with the token `id` one that no layer norm of `base` can take: its embedding is finite, and the
     /// sum over it is not.
     pub(crate) fn poison(&self, id: usize) {
@@ -104,6 +130,34 @@ impl Tiny {
     pub(crate) fn names(&self, name: &str) -> Vec<String> {
         self.files(name).into_keys().collect()
     }
+}
+
+const WORDS: [&str; 30] = [
+    "hi", "no", "yes", "pay", "card", "lost", "where", "is", "my", "the", "a", "order", "here", "it", "help",
+    "thanks", "bye", "today", "money", "back", "ok", "you", "we", "are", "closed", "open", "when", "now",
+    "please", "sorry",
+];
+
+const TEMPLATE: &str = "{% for message in messages %}{% if message.role == 'assistant' %}<|bot|> {{ message.content }} </s>\n\
+                        {% else %}<|user|> {{ message.content }}\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|bot|> {% endif %}";
+
+/// Answers that follow from the questions.
+pub(crate) fn chats(rows: std::ops::Range<usize>) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let (asked, answer) = match row % 3 {
+            0 => ("where is my card", "it is lost"),
+            1 => ("are you open", "no we are closed"),
+            _ => ("my order is here", "thanks bye"),
+        };
+        let greeting = WORDS[row % 4];
+        let messages = json!([
+            {"role": "user", "content": format!("{greeting} {asked}")},
+            {"role": "assistant", "content": answer},
+        ]);
+        writeln!(text, "{}", json!({ "messages": messages })).unwrap();
+    }
+    text
 }
 
 fn without_seconds(events: &str) -> String {

@@ -6,7 +6,7 @@ use retune_model::tokenizer::Tokenizer;
 use retune_tensor::{Device, Tape, Tensor, Var};
 
 use super::{Extractive, Form, LossOptions};
-use crate::tasks::{Answer, AnswerSearch, Answered, QuestionSettings, Scoring, Thresholds};
+use crate::tasks::{Answer, AnswerSearch, Answered, HeadOutput, QuestionSettings, Scoring, Thresholds};
 
 const TEXT: &str = "the card is not lost. my payment is lost, and the transfer is not.";
 const SETTINGS: QuestionSettings =
@@ -87,7 +87,9 @@ fn the_loss_is_the_mean_of_start_and_end_over_windows() {
     let loss = |rows: &[usize], denominator: f32| {
         let values: Vec<f32> = rows.iter().flat_map(|row| each[*row].clone()).collect();
         let logits = Tensor::from_slice(Device::Cpu, &[values.len() / 2, 2], &values).unwrap();
-        let loss = targets.loss(&Tape::inference(), &Var::constant(logits), rows, denominator).unwrap();
+        let (tape, batch) = (Tape::inference(), tokens.batch(rows).unwrap());
+        let output = HeadOutput::of_logits(&tape, &batch, Var::constant(logits));
+        let loss = targets.loss(&output, rows, denominator).unwrap();
         f64::from(loss.value().item().unwrap())
     };
     let whole = loss(&rows, targets.denominator(&rows));

@@ -17,7 +17,7 @@ pub(super) fn token_losses(logits: &mut [f32], targets: &[u32], losses: &mut [f3
                 #[inline(always)]
                 || {
                     let target = *target as usize;
-                    let largest = math::max(logits);
+                    let largest = math::max(logits, |x| x);
                     // Beside the largest, not added to it: the digits of a sum with large logits would be theirs.
                     let lse = math::sum(logits, |x| math::exp(x - largest)).ln();
                     *loss = (largest - logits[target]) + lse;

@@ -1,0 +1,208 @@
+//! From a lesson to a row: its tokens, and which of them are to be learnt.
+
+use std::ops::Range;
+
+use retune_data::{Example, Label, Lesson, Turns, role};
+use retune_model::ChatTemplate;
+use retune_model::tokenizer::{TextFrame, Tokenizer};
+use serde_json::{Value, json};
+
+use super::causal_lm::{LanguageSettings, LossOn};
+use super::next_token::error;
+use crate::AdaptError;
+
+/// A row as a language model learns it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Taught {
+    pub ids: Vec<u32>,
+    /// 1 for each token that is to be learnt, else 0.
+    pub learnt: Vec<u32>,
+    /// Tokens that were cut off.
+    pub cut: usize,
+}
+
+/// What makes rows of lessons.
+pub(super) struct Teacher<'a> {
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    frame: TextFrame,
+    /// The end of a text.
+    eos: Option<u32>,
+    loss_on: LossOn,
+    max_length: usize,
+}
+
+impl<'a> Teacher<'a> {
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        settings: LanguageSettings,
+        max_length: usize,
+    ) -> Result<Self, AdaptError> {
+        let template = if settings.chat_template { ChatTemplate::open(tokenizer.path())? } else { None };
+        Ok(Teacher {
+            template,
+            frame: tokenizer.text_frame()?,
+            eos: tokenizer.eos_token()?.and_then(|token| tokenizer.token_to_id(&token)),
+            loss_on: settings.loss_on,
+            tokenizer,
+            max_length,
+        })
+    }
+
+    /// The row of an example. Errors with what is wrong with its conversation.
+    pub fn teach(&self, example: &Example) -> Result<Taught, AdaptError> {
+        match (&example.label, &self.template) {
+            (Some(Label::Lesson(Lesson::Turns(turns))), Some(template)) => self.turns(template, turns),
+            (Some(Label::Lesson(Lesson::Turns(_))), None) => {
+                let message = "it is a conversation, and the model has no chat template (`chat_template.jinja`, or \
+                               `chat_template` in `tokenizer_config.json`); take an instruct model, or give prompts and \
+                               completions";
+                Err(error(example, message))
+            }
+            (Some(Label::Lesson(Lesson::Completion { user, completion })), Some(template)) => {
+                let message = |role: &str, content: &str| json!({ "role": role, "content": content });
+                let messages = vec![message("user", user), message("assistant", completion)];
+                self.turns(template, &Turns { messages, tools: None })
+            }
+            (Some(Label::Lesson(Lesson::Completion { completion, .. })), None) => {
+                let touch = example.text.ends_with(char::is_whitespace) || completion.starts_with(char::is_whitespace);
+                let prompt = if touch { example.text.clone() } else { format!("{}\n", example.text) };
+                self.plain(&format!("{prompt}{completion}"), prompt.len())
+            }
+            _ => self.plain(&example.text, 0),
+        }
+        .map_err(|failed| match failed {
+            AdaptError::Model(why) => error(example, why.to_string()),
+            other => other,
+        })
+    }
+
+    /// A text with the special tokens that the tokenizer puts around it and the end of a text, of which the bytes from `from`
+    /// on are to be learnt.
+    fn plain(&self, text: &str, from: usize) -> Result<Taught, AdaptError> {
+        let pieces = self.tokenizer.pieces(text)?;
+        let (mut ids, _) = self.frame.row(&pieces.ids);
+        let (first, count) = (self.frame.first(), pieces.ids.len());
+        let from = if self.loss_on == LossOn::All { 0 } else { from };
+        let taught = |place: usize| match place.checked_sub(first) {
+            None => from == 0,
+            // A token at the border that holds some of the completion is learnt.
+            Some(piece) => pieces.spans.get(piece).is_none_or(|[_, end]| *end as usize > from),
+        };
+        let mut learnt: Vec<u32> = (0..ids.len()).map(|place| u32::from(taught(place))).collect();
+        if let Some(eos) = self.eos.filter(|eos| ids.last() != Some(eos) || count == 0) {
+            ids.push(eos);
+            learnt.push(1);
+        }
+        Ok(self.cut(ids, learnt, 0))
+    }
+
+    /// At most as many tokens as a row may have, the first; `lost` are gone already.
+    fn cut(&self, mut ids: Vec<u32>, mut learnt: Vec<u32>, lost: usize) -> Taught {
+        let cut = ids.len().saturating_sub(self.max_length);
+        ids.truncate(self.max_length);
+        learnt.truncate(self.max_length);
+        Taught { ids, learnt, cut: cut + lost }
+    }
+
+    /// A conversation as the template writes it: as many of its turns as there is room for, to the end of an assistant's.
+    fn turns(&self, template: &ChatTemplate, turns: &Turns) -> Result<Taught, AdaptError> {
+        let Turns { messages, tools } = turns;
+        let whole = self.rendered(template, messages, tools.as_ref())?;
+        if whole.ids.len() <= self.max_length {
+            return Ok(whole);
+        }
+        let length = whole.ids.len();
+        let ends: Vec<usize> =
+            (1..messages.len()).filter(|end| is_assistant(messages.get(end - 1))).collect();
+        for end in ends.iter().rev() {
+            let part = self.rendered(template, messages.get(..*end).unwrap_or_default(), tools.as_ref())?;
+            if part.ids.len() <= self.max_length {
+                let cut = length - part.ids.len();
+                return Ok(Taught { cut, ..part });
+            }
+        }
+        // Not even the first answer has room: its beginning is learnt.
+        let first = ends.first().copied().unwrap_or(messages.len());
+        let part = self.rendered(template, messages.get(..first).unwrap_or_default(), tools.as_ref())?;
+        let lost = length - part.ids.len();
+        Ok(self.cut(part.ids, part.learnt, lost))
+    }
+
+    fn rendered(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Value],
+        tools: Option<&Value>,
+    ) -> Result<Taught, AdaptError> {
+        let text = template.render(messages, tools, false)?;
+        let spans = match self.loss_on {
+            LossOn::All => None,
+            LossOn::Answers => Some(answers_in(template, messages, tools, &text)?),
+        };
+        // The template writes the special tokens itself.
+        let pieces = self.tokenizer.pieces(&text)?;
+        let within = |[start, end]: &[u32; 2]| {
+            let (start, end) = (*start as usize, *end as usize);
+            let spans = spans.as_deref();
+            spans.is_none_or(|spans| spans.iter().any(|span| start < span.end && end > span.start))
+        };
+        let learnt = pieces.spans.iter().map(|span| u32::from(within(span))).collect();
+        Ok(Taught { ids: pieces.ids, learnt, cut: 0 })
+    }
+}
+
+fn is_assistant(message: Option<&Value>) -> bool {
+    message.and_then(role) == Some("assistant")
+}
+
+/// The bytes of what the assistant wrote in `text`, which is all of a conversation as its template writes it: from behind what an
+/// answer begins with to the end of its turn. Errors if a turn is not found again, as the template writes it otherwise.
+pub fn answers_in(
+    template: &ChatTemplate,
+    messages: &[Value],
+    tools: Option<&Value>,
+    text: &str,
+) -> Result<Vec<Range<usize>>, AdaptError> {
+    let mut spans = Vec::new();
+    for (turn, message) in messages.iter().enumerate().filter(|(_, message)| is_assistant(Some(message))) {
+        let before = messages.get(..turn).unwrap_or_default();
+        let mut starts = [true, false].into_iter().filter_map(|prompts| {
+            // Of no turns some templates make an error.
+            let begins = template.render(before, tools, prompts).ok()?;
+            text.starts_with(&begins).then_some(begins.len())
+        });
+        let upto = template.render(messages.get(..=turn).unwrap_or_default(), tools, false)?;
+        let start = starts.next().unwrap_or(0);
+        let rest = text.get(start..).unwrap_or_default();
+        let end = if text.starts_with(&upto) && start > 0 {
+            upto.len()
+        } else {
+            // Some templates write a turn otherwise when it is no longer the last, such as without its thoughts.
+            let said = message.get("content").and_then(Value::as_str).unwrap_or_default();
+            let answer = said.rsplit("</think>").next().unwrap_or_default();
+            let mut found = [said.trim(), answer.trim()]
+                .into_iter()
+                .filter(|said| !said.is_empty())
+                .filter_map(|said| Some((said, rest.find(said)?, upto.rfind(said)?)));
+            let Some((said, place, there)) = found.next() else {
+                let message = format!(
+                    "the chat template writes turn {} so that it is not found again; --loss-on all learns whole conversations",
+                    turn + 1
+                );
+                return Err(AdaptError::Option { option: "loss-on".into(), message });
+            };
+            let behind = upto.get(there + said.len()..).unwrap_or_default();
+            let end = start + place + said.len();
+            if text.get(end..).is_some_and(|rest| rest.starts_with(behind)) {
+                end + behind.len()
+            } else {
+                end
+            }
+        };
+        let written = text.get(start..end).unwrap_or_default();
+        // White space behind the turn's end is the template's.
+        spans.push(start..start + written.trim_end().len());
+    }
+    Ok(spans)
+}

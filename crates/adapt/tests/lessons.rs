@@ -1,0 +1,85 @@
+//! Chat templates and what is learnt of conversations, held to transformers (see `oracle/chat_templates.py`).
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use retune_adapt::tasks::answers_in;
+use retune_model::ChatTemplate;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+#[derive(Deserialize)]
+struct Golden {
+    templates: BTreeMap<String, String>,
+    tokens: Map<String, Value>,
+    conversations: Vec<Conversation>,
+}
+
+#[derive(Deserialize)]
+struct Conversation {
+    template: String,
+    messages: Vec<Value>,
+    tools: Option<Value>,
+    text: Option<String>,
+    prompted: Option<String>,
+    /// Characters.
+    #[serde(default)]
+    generated: Vec<[usize; 2]>,
+    refused: Option<String>,
+}
+
+fn golden() -> (BTreeMap<String, ChatTemplate>, Vec<Conversation>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat_templates.json");
+    let golden: Golden = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let open = |(name, source): (String, String)| {
+        let template = ChatTemplate::new("golden".into(), &[("default", source)], golden.tokens.clone());
+        (name, template.unwrap())
+    };
+    (golden.templates.into_iter().map(open).collect(), golden.conversations)
+}
+
+#[test]
+fn conversations_are_written_as_transformers_writes_them() {
+    let (templates, conversations) = golden();
+    assert_eq!(conversations.len(), 200);
+    for (number, conversation) in conversations.iter().enumerate() {
+        let (template, messages) = (&templates[&conversation.template], &conversation.messages);
+        let tools = conversation.tools.as_ref();
+        let place = format!("conversation {number}, `{}`", conversation.template);
+        match (&conversation.text, &conversation.refused) {
+            (Some(text), _) => {
+                assert_eq!(&template.render(messages, tools, false).unwrap(), text, "{place}");
+                let asked = template.render(&messages[..messages.len() - 1], tools, true).unwrap();
+                assert_eq!(Some(asked), conversation.prompted, "{place}");
+            }
+            (None, refused) => {
+                let error = template.render(messages, tools, false).unwrap_err().to_string();
+                assert!(error.contains(refused.as_deref().unwrap()), "{place}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_assistant_wrote_is_what_templates_mark_as_its_own() {
+    let (templates, conversations) = golden();
+    let mut compared = 0;
+    for (number, conversation) in conversations.iter().enumerate() {
+        let Some(text) = &conversation.text else { continue };
+        let (template, messages) = (&templates[&conversation.template], &conversation.messages);
+        let found = answers_in(template, messages, conversation.tools.as_ref(), text).unwrap();
+        let bytes: Vec<usize> = text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect();
+        // White space at the ends belongs to nobody.
+        let marked: Vec<&str> = conversation
+            .generated
+            .iter()
+            .map(|[start, end]| text[bytes[*start]..bytes[*end]].trim())
+            .collect();
+        let found: Vec<&str> = found.into_iter().map(|span| text[span].trim()).collect();
+        assert_eq!(found, marked, "conversation {number}, `{}`: {text}", conversation.template);
+        compared += found.len();
+    }
+    assert!(compared > 400, "{compared}");
+}
