@@ -9,7 +9,9 @@ use crate::tiny::{Tiny, chats};
 /// A folder with language models, `llama` and `gpt2`, and chats.
 fn tiny() -> Tiny {
     let tiny = Tiny::new();
-    ["llama", "gpt2"].map(|name| tiny.language_model(name));
+    for name in ["llama", "gpt2"] {
+        tiny.language_model(name);
+    }
     tiny.write("chats.jsonl", chats(0..40));
     tiny.write("test.jsonl", chats(100..116));
     tiny
