@@ -106,7 +106,11 @@ impl LinearHook for Gain {
     ) -> TensorResult<Var> {
         let plain = Activation::Identity;
         let weight = &forward.parameter(base.weight);
-        let linear = ops::Linear { weight, bias: None, low_rank: None, activation: plain };
+        let linear = ops::Linear {
+            transposed: base.transposed,
+            activation: plain,
+            ..ops::Linear::plain(weight, None)
+        };
         let y = ops::linear(forward.tape, x, layout, linear)?;
         let bias = base.bias.map(|bias| forward.parameter(bias));
         ops::scale_columns(forward.tape, &y, &forward.parameter(self.0), bias.as_ref(), activation)
