@@ -67,6 +67,22 @@ fn every_method_learns_chats_and_says_what_was_counted() {
 }
 
 #[test]
+fn blocks_computed_once_more_give_the_same_bytes() {
+    let tiny = tiny();
+    for (base, method) in [("llama", "lora"), ("gpt2", "full"), ("gpt2", "p-tuning-v2")] {
+        let run = |recompute: bool| {
+            let output = format!("{base}-{method}-{recompute}");
+            let settings = chat(&tiny, base, method, &output);
+            train(&TrainSettings { recompute: Some(recompute), ..settings }).unwrap();
+            let files = tiny.files(&output).into_iter();
+            files.filter(|(name, _)| name.ends_with(".safetensors")).collect::<Vec<_>>()
+        };
+        let (kept, again) = (run(false), run(true));
+        assert!(kept == again && !kept.is_empty(), "{base} {method}");
+    }
+}
+
+#[test]
 fn enough_steps_learn_the_answers() {
     let tiny = tiny();
     let given = TrainSettings {
