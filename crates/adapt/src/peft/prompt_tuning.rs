@@ -119,7 +119,7 @@ fn as_text(model: &Model<'_>, tokens: &Virtual, text: &str) -> Result<Tensor, Ad
     let error = |message: &str| AdaptError::Option { option: "init-text".into(), message: message.into() };
     let tokenizer = model.tokenizer.ok_or_else(|| error("there is no tokenizer to read it with"))?;
     let ids = tokenizer.encode(text, None, usize::MAX)?.input_ids;
-    if ids.is_empty() {
+    if text.trim().is_empty() || ids.is_empty() {
         return Err(error("expected some words, got none"));
     }
     let known = virtual_tokens::vocabulary(model, tokens);
