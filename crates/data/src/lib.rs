@@ -2,16 +2,19 @@
 //!
 //! The way through the crate is the order of its modules: bytes become text,
 //! text becomes a [`Table`], [`choose_columns`] says which column is what and [`ProblemType::of_column`] what its
-//! labels are, [`labelled_examples`] makes [`Example`]s, [`LabelMap`] numbers the labels, [`stratified_split`] holds rows back for evaluation and
-//! [`DataProfile`] says what is in the data before any time is spent on training.
+//! labels are, [`Examples`] makes an [`Example`] of a row when it is asked for, [`LabelMap`] numbers the labels,
+//! [`stratified_split`] holds rows back for evaluation and [`DataProfile`] says what is in the data before any time is
+//! spent on training.
 //!
 //! ```no_run
-//! use retune_data::{LabelMap, LabelReading, ReadOptions, choose_columns, labelled_examples, read_table};
+//! use std::sync::Arc;
+//!
+//! use retune_data::{Examples, LabelMap, LabelReading, ReadOptions, choose_columns, read_table};
 //!
 //! # fn main() -> Result<(), retune_data::DataError> {
-//! let table = read_table("train.csv".as_ref(), &ReadOptions::default())?;
+//! let table = Arc::new(read_table("train.csv".as_ref(), &ReadOptions::default())?);
 //! let columns = choose_columns(&table, None, None, None)?;
-//! let examples = labelled_examples(&table, &columns, &LabelReading::default())?;
+//! let examples = Examples::labelled(Arc::clone(&table), &columns, &LabelReading::default())?;
 //! let labels = LabelMap::from_examples(&examples, &table, &columns)?;
 //! let classes = labels.encode(&examples, table.path())?;
 //! # Ok(())
