@@ -10,6 +10,7 @@
 //! * Every byte of a tensor is counted ([`memory`]), on [`Device::Meta`] too, where nothing is allocated.
 
 pub mod backend;
+mod blocks;
 mod device;
 mod dtype;
 mod eight_bit;
@@ -22,6 +23,7 @@ pub mod random;
 mod tape;
 mod tensor;
 
+pub use blocks::{BlockType, Blocks};
 pub use device::Device;
 pub use dtype::{DType, Values, ValuesMut, bf16};
 pub use eight_bit::{EightBit, adamw_8bit};

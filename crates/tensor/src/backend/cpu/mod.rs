@@ -16,7 +16,7 @@ mod loss;
 mod mask;
 mod math;
 mod norm;
-mod parallel;
+pub(crate) mod parallel;
 mod pool;
 mod rms_norm;
 mod rotary;

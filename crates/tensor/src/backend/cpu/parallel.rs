@@ -29,7 +29,7 @@ pub(super) fn forced() -> Option<&'static str> {
 /// `#[inline(always)]` functions that it calls, are vectorised by the compiler. `work` must itself be `#[inline(always)]`:
 /// a large closure would else be compiled on its own, for the least of all machines.
 #[inline]
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     ARCH.dispatch(work)
 }
 
