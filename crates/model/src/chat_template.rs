@@ -2,7 +2,6 @@
 //! (`apply_chat_template`).
 
 use std::fmt::{self, Debug};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 use serde_json::{Map, Value};
 
 use crate::ModelError;
+use crate::formats::{file_of, is_gguf};
 
 const FILE: &str = "chat_template.jinja";
 const SETTINGS: &str = "tokenizer_config.json";
@@ -34,13 +34,13 @@ impl ChatTemplate {
     /// The template of a model folder: `chat_template.jinja`, or the key `chat_template` of `tokenizer_config.json`; none
     /// where it has none. Errors with the place if it is no Jinja.
     pub fn open(folder: &Path) -> Result<Option<Self>, ModelError> {
-        let settings = crate::tokenizer::read_object(&folder.join(SETTINGS))?.unwrap_or_default();
+        let settings = crate::tokenizer::read_object(folder, SETTINGS)?.unwrap_or_default();
         let special = special_tokens(&settings);
-        let path = folder.join(FILE);
-        match fs::read_to_string(&path) {
-            Ok(source) => return Self::new(path, &[("default", source)], special).map(Some),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(ModelError::io(path, "read", e)),
+        if let Some(source) = file_of(folder, FILE)? {
+            let path = if is_gguf(folder) { folder.to_path_buf() } else { folder.join(FILE) };
+            let source = String::from_utf8(source)
+                .map_err(|_| failed(&path, "expected a template in UTF-8, got other bytes".into()))?;
+            return Self::new(path, &[("default", source)], special).map(Some);
         }
         let path = folder.join(SETTINGS);
         let named: Vec<(&str, String)> = match settings.get("chat_template") {

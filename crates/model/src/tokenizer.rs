@@ -18,7 +18,7 @@ use tokenizers::{Encoding, PostProcessor};
 
 use crate::ModelError;
 use crate::chat_template::special_tokens;
-use crate::formats::write_atomic;
+use crate::formats::{file_of, is_gguf, write_atomic};
 
 pub use pieces::{PairFrame, Pieces, TextFrame};
 
@@ -65,7 +65,7 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a model folder: `tokenizer.json`, or a BERT's `vocab.txt`.
+    /// Reads the tokenizer of a model: `tokenizer.json` of its folder, or a BERT's `vocab.txt`; or that of a GGUF file.
     ///
     /// Padding and truncation stored there are switched off. As in transformers, `tokenizer_config.json` has the
     /// last word on which end is cut, for a BERT on lower case, accents and Chinese characters, and for a RoBERTa on a
@@ -73,18 +73,17 @@ impl Tokenizer {
     /// Errors if neither file is there, or if they cannot be followed exactly.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, ModelError> {
         let folder = folder.as_ref();
-        let settings = read_object(&folder.join(SETTINGS))?.unwrap_or_default();
-        let path = folder.join(TOKENIZER);
-        let mut inner = match fs::read(&path) {
-            Ok(text) => {
+        let settings = read_object(folder, SETTINGS)?.unwrap_or_default();
+        let path = if is_gguf(folder) { folder.to_path_buf() } else { folder.join(TOKENIZER) };
+        let mut inner = match file_of(folder, TOKENIZER)? {
+            Some(text) => {
                 let mut inner = parse(&text)
                     .map_err(|words| failed(&path, format!("cannot be read as a tokenizer: {words}")))?;
                 bert::apply_settings(&mut inner, &settings).map_err(|e| failed(&path, e.to_string()))?;
                 roberta::apply_settings(&mut inner, &settings);
                 inner
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => bert::from_vocab(folder, &settings)?,
-            Err(e) => return Err(ModelError::io(path, "read", e)),
+            None => bert::from_vocab(folder, &settings)?,
         };
         let direction = direction(&inner, &settings, folder)?;
         inner.with_padding(None);
@@ -176,7 +175,7 @@ impl Tokenizer {
     /// The token that ends a text, as `tokenizer_config.json` or `special_tokens_map.json` names it; none where they do not.
     pub fn eos_token(&self) -> Result<Option<String>, ModelError> {
         for name in [SETTINGS, "special_tokens_map.json"] {
-            let named = read_object(&self.path.join(name))?.unwrap_or_default();
+            let named = read_object(&self.path, name)?.unwrap_or_default();
             if let Some(Value::String(token)) = special_tokens(&named).remove("eos_token") {
                 return Ok(Some(token));
             }
@@ -195,17 +194,17 @@ impl Tokenizer {
     }
 }
 
-/// Copies what a folder has of a tokenizer's files to another folder, byte for byte, each whole or not at all.
+/// Copies what a model's folder has of a tokenizer's files to another folder, byte for byte, each whole or not at all; what a
+/// GGUF file has in their place is written as these files.
 /// Errors if a file that is there cannot be read or written. Copying a folder onto itself does nothing.
 pub fn copy_files(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), ModelError> {
     let (from, to) = (from.as_ref(), to.as_ref());
     for name in FILES {
-        let (source, target) = (from.join(name), to.join(name));
-        match fs::read(&source) {
-            Ok(content) if fs::read(&target).is_ok_and(|there| there == content) => {}
-            Ok(content) => write_atomic(target, |writer| writer.write_all(&content))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(ModelError::io(source, "read", e)),
+        let target = to.join(name);
+        match file_of(from, name)? {
+            Some(content) if fs::read(&target).is_ok_and(|there| there == content) => {}
+            Some(content) => write_atomic(target, |writer| writer.write_all(&content))?,
+            None => {}
         }
     }
     Ok(())
@@ -229,15 +228,11 @@ fn direction(
     }
 }
 
-/// A file that may be absent, but must be a JSON object if it is there.
-pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, ModelError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(ModelError::io(path, "read", e)),
-    };
+/// A file of a model that may be absent, but must be a JSON object if it is there.
+pub(crate) fn read_object(model: &Path, name: &str) -> Result<Option<Map<String, Value>>, ModelError> {
+    let Some(text) = file_of(model, name)? else { return Ok(None) };
     serde_json::from_slice(&text).map(Some).map_err(|e| ModelError::Format {
-        path: path.to_path_buf(),
+        path: model.join(name),
         place: format!("line {}, column {}", e.line(), e.column()),
         expected: "a JSON object".into(),
         got: e.to_string(),

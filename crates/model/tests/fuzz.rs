@@ -326,3 +326,29 @@ fn vocab_txt() {
         is_said(encode(folder.path()));
     });
 }
+
+#[test]
+fn gguf() {
+    let seeds = ["gguf/smollm.gguf", "gguf/llama-pieces.gguf", "gguf/gpt2.gguf"]
+        .map(|name| read(golden(name)))
+        .to_vec();
+    let dictionary = [
+        "general.alignment",
+        "general.architecture",
+        "llama.rope.scaling.type",
+        "rope_freqs.weight",
+        "blk.0.attn_q.weight",
+        "output.weight",
+        "tokenizer.ggml.token_type",
+        "tokenizer.ggml.bos_token_id",
+    ];
+    let folder = fuzz::folder();
+    let path = folder.path().join("model.gguf");
+    Target { name: "gguf", cost: 20, seeds, dictionary: &dictionary }.run(|input| {
+        std::fs::write(&path, input.bytes).unwrap();
+        is_said(read_all(&path));
+        is_said(HfConfig::open(&path).map(drop));
+        is_said(Tokenizer::open(&path).map(drop));
+        is_said(families::open(&path, HeadKind::Language, Device::Meta, Key::new(1)).map(drop));
+    });
+}

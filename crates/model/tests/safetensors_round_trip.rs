@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retune_model::formats::{BertConfig, Dtype, HfConfig, Weights, write_safetensors};
+use retune_model::formats::{BertConfig, Dtype, Encoding, HfConfig, Weights, write_safetensors};
 use safetensors::SafeTensors;
 use safetensors::tensor::{TensorView, serialize};
 
@@ -129,5 +129,5 @@ fn configurations_of_transformers_are_read() {
         assert_eq!(layers, config.num_hidden_layers);
     }
     let wide = Weights::open(golden("bert-bare-pooler-bf16")).unwrap();
-    assert!(wide.names().any(|name| wide.info(name).unwrap().dtype == Dtype::BF16));
+    assert!(wide.names().any(|name| wide.info(name).unwrap().dtype == Encoding::Plain(Dtype::BF16)));
 }

@@ -87,7 +87,7 @@ pub fn inspect(folder: &Path, base: Option<&Path>) -> Result<Inspected> {
     };
     let all = || weights.iter().flat_map(|file| file.names().map(move |name| (name, file.info(name))));
     let infos = || all().filter_map(|(name, info)| Some((name, info?)));
-    let dtypes: BTreeSet<String> = infos().map(|(_, info)| format!("{:?}", info.dtype)).collect();
+    let dtypes: BTreeSet<String> = infos().map(|(_, info)| info.dtype.to_string()).collect();
     raw.retain(|key, _| SIZES.contains(&key.as_str()));
     let tensors = infos().map(|(name, info)| (name.to_string(), info.shape.clone())).collect();
     Ok(Inspected {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use retune_adapt::peft::{self, AdapterFiles, Method};
 use retune_model::ModelError;
+use retune_model::formats::is_gguf;
 use retune_model::hub::{self, HubId, HubSettings, Watch};
 
 use crate::artefact::{Card, DataCard};
@@ -48,8 +49,8 @@ impl Located {
     /// Finds the model and, of an adapter, its base. Errors if there is no model where they should be.
     pub fn find(settings: &ModelSettings, watch: &mut dyn Watch) -> Result<Self> {
         let Some(name) = &settings.model else {
-            let message = "which model? give a folder with config.json, model.safetensors and tokenizer.json, or an id \
-                           of the hub, owner/name";
+            let message = "which model? give a folder with config.json, model.safetensors and tokenizer.json, a \
+                           GGUF file, or an id of the hub, owner/name";
             return Err(Error::Setting { flag: "model", message: message.into() });
         };
         let (folder, origin) = place(name, settings.revision.as_deref(), settings, watch)?;
@@ -58,17 +59,17 @@ impl Located {
             return Err(Error::Setting { flag: "revision", message });
         }
         if !folder.join(AdapterFiles::CONFIG).is_file() {
-            if !folder.join("config.json").is_file() {
+            if !is_model(&folder) {
                 return Err(Error::place(&folder, what_is_wrong(&folder)));
             }
-            let card = Card::open(&folder)?;
+            let card = if is_gguf(&folder) { None } else { Card::open(&folder)? };
             return Ok(Located { base: folder.clone(), folder, origin, adapter: None, card });
         }
         let adapter = peft::open_adapter(&folder)?;
         let card = Card::open(&folder)?;
         let (base, origin) =
             base(&folder, &adapter.1, card.as_ref().map(|card| &card.base), settings, watch)?;
-        if !base.join("config.json").is_file() {
+        if !is_model(&base) {
             return Err(Error::place(&base, what_is_wrong(&base)));
         }
         Ok(Located { folder, base, origin, adapter: Some(adapter), card })
@@ -94,8 +95,7 @@ fn base(
         return Err(Error::place(folder, "it names no base; give its folder with --base"));
     };
     // A path in a file may be meant from the folder of that file.
-    let local =
-        [name.clone(), folder.join(&name)].into_iter().find(|path| path.join("config.json").is_file());
+    let local = [name.clone(), folder.join(&name)].into_iter().find(|path| is_model(path));
     if let Some(local) = local {
         return Ok((local, None));
     }
@@ -138,13 +138,18 @@ fn place(
     Ok((snapshot.folder, Some(Origin { id: id.id().to_string(), commit: snapshot.commit })))
 }
 
+/// Whether a whole model is there: a folder with a configuration, or a GGUF file.
+fn is_model(path: &Path) -> bool {
+    is_gguf(path) || path.join("config.json").is_file()
+}
+
 /// What is there and called nearly so.
 fn neighbour(name: &Path) -> Option<String> {
     let folder = name.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names: Vec<String> = std::fs::read_dir(folder)
         .ok()?
         .flatten()
-        .filter(|entry| entry.path().is_dir())
+        .filter(|entry| entry.path().is_dir() || is_gguf(&entry.path()))
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     let near = retune_adapt::nearest(name.file_name()?.to_str()?, names.iter().map(String::as_str))?;
@@ -161,7 +166,7 @@ fn what_is_wrong(folder: &Path) -> String {
         return format!("there is no such folder{hint}");
     }
     if !folder.is_dir() {
-        return "expected a model's folder, got a file".into();
+        return "expected a model's folder or a GGUF file, got another file".into();
     }
     if folder.join("events.jsonl").is_file() {
         return "expected a model, got a run that was not finished; `retune train --resume --output` goes on with it"

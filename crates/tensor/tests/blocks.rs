@@ -25,7 +25,9 @@ fn each_type_is_read_to_the_bit() {
         };
         same(&blocks.dense(), &values);
         // Any part, as products read it.
-        for (first, count) in [(0, 1), (1, 7), (31, 2), (33, 300), (255, 258), (511, 513), (values.len() - 3, 3)] {
+        for (first, count) in
+            [(0, 1), (1, 7), (31, 2), (33, 300), (255, 258), (511, 513), (values.len() - 3, 3)]
+        {
             let mut out = vec![0.0; count];
             blocks.from(first).read(&mut out);
             same(&out, &values[first..first + count]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::write_atomic;
+use super::{file_of, is_gguf, write_atomic};
 use crate::ModelError;
 use crate::error::{nearest, quoted};
 
@@ -34,12 +34,17 @@ pub struct LabelNames {
 }
 
 impl HfConfig {
-    /// Reads `config.json` in `folder` (or the file itself, if that is named).
+    /// Reads `config.json` in `folder` (or the file itself, if that is named; or what a GGUF file says in its place).
     /// Errors with line and column if it is no JSON object.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, ModelError> {
         let folder = folder.as_ref();
-        let path = if folder.is_file() { folder.to_path_buf() } else { folder.join("config.json") };
-        let text = fs::read(&path).map_err(|e| ModelError::io(&path, "read", e))?;
+        let (path, text) = if is_gguf(folder) {
+            (folder.to_path_buf(), file_of(folder, "config.json")?.unwrap_or_default())
+        } else {
+            let path = if folder.is_file() { folder.to_path_buf() } else { folder.join("config.json") };
+            let text = fs::read(&path).map_err(|e| ModelError::io(&path, "read", e))?;
+            (path, text)
+        };
         let raw = serde_json::from_slice(&text).map_err(|e| ModelError::Format {
             path: path.clone(),
             place: format!("line {}, column {}", e.line(), e.column()),

@@ -89,7 +89,7 @@ pub(super) fn from_vocab(folder: &Path, settings: &Settings) -> Result<tokenizer
 
     // Newer folders tell all in the settings; in older ones the map has the last word.
     let map = match settings.get("added_tokens_decoder") {
-        None => read_object(&folder.join("special_tokens_map.json"))?.unwrap_or_default(),
+        None => read_object(folder, "special_tokens_map.json")?.unwrap_or_default(),
         Some(_) => Settings::new(),
     };
     let [unk, sep, pad, cls, mask] = [

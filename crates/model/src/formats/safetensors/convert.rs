@@ -5,7 +5,7 @@ use half::slice::HalfFloatSliceExt;
 use safetensors::Dtype;
 
 /// Errors with the reason if the type is none of F32, F16, BF16, F64.
-pub(super) fn check(dtype: Dtype) -> Result<(), String> {
+pub(in crate::formats) fn check(dtype: Dtype) -> Result<(), String> {
     match dtype {
         Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64 => Ok(()),
         other => Err(refusal(other)),
@@ -14,7 +14,7 @@ pub(super) fn check(dtype: Dtype) -> Result<(), String> {
 
 /// Converts `bytes`, elements of `dtype`, into `out`, which has one place for each.
 /// Errors with the reason if the type is none of F32, F16, BF16, F64.
-pub(super) fn to_f32(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
+pub(in crate::formats) fn to_f32(dtype: Dtype, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
     match dtype {
         Dtype::F32 => each(bytes, out, f32::from_le_bytes),
         Dtype::BF16 => each(bytes, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),

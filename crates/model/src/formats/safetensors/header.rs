@@ -25,12 +25,12 @@ const LENGTH_BYTES: usize = 8;
 pub(super) const METADATA_KEY: &str = "__metadata__";
 
 /// What a checked header says: the tensors tile the bytes after it without gap or overlap.
-pub(super) struct Header {
-    pub(super) metadata: BTreeMap<String, String>,
+pub(in crate::formats) struct Header {
+    pub(in crate::formats) metadata: BTreeMap<String, String>,
     /// In the order of their bytes; offsets count from `data_start`.
-    pub(super) tensors: Vec<(String, TensorInfo)>,
+    pub(in crate::formats) tensors: Vec<(String, TensorInfo)>,
     /// Where in the file the tensors' bytes begin.
-    pub(super) data_start: usize,
+    pub(in crate::formats) data_start: usize,
 }
 
 /// The header of a file of `size` bytes with what stands before it; or, if none can be told, a few bytes to tell why.

@@ -18,20 +18,20 @@ const INDEX: &str = "model.safetensors.index.json";
 const PICKLES: [&str; 6] = [".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".pkl"];
 
 /// Which files hold the weights.
-pub(super) enum Location {
+pub(in crate::formats) enum Location {
     Single(PathBuf),
     Sharded(Index),
 }
 
 /// A checkpoint's index: which tensor lies in which file beside it.
-pub(super) struct Index {
-    pub(super) path: PathBuf,
+pub(in crate::formats) struct Index {
+    pub(in crate::formats) path: PathBuf,
     /// Tensor to file name.
-    pub(super) weight_map: BTreeMap<String, String>,
+    pub(in crate::formats) weight_map: BTreeMap<String, String>,
 }
 
 /// Finds the weights in a folder, or takes the file that was named.
-pub(super) fn locate(path: &Path) -> Result<Location, ModelError> {
+pub(in crate::formats) fn locate(path: &Path) -> Result<Location, ModelError> {
     let kind = fs::metadata(path).map_err(|e| ModelError::io(path, "open", e))?;
     if !kind.is_dir() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -143,7 +143,7 @@ impl Index {
     }
 
     /// The shards' names, each once, in order.
-    pub(super) fn shards(&self) -> Vec<&str> {
+    pub(in crate::formats) fn shards(&self) -> Vec<&str> {
         let mut shards: Vec<&str> = self.weight_map.values().map(String::as_str).collect();
         shards.sort_unstable();
         shards.dedup();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 /// Fills `bytes` with those of `file` from `start` on, without moving a place that threads would share.
-pub(super) fn read_at(file: &File, bytes: &mut [u8], start: usize) -> io::Result<()> {
+pub(in crate::formats) fn read_at(file: &File, bytes: &mut [u8], start: usize) -> io::Result<()> {
     fill(bytes, start, |rest, start| {
         #[cfg(unix)]
         return std::os::unix::fs::FileExt::read_at(file, rest, start);
