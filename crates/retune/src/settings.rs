@@ -14,8 +14,8 @@ use crate::inputs::{Rename, one_or_more};
 #[serde(rename_all = "kebab-case", default)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct ModelSettings {
-    /// The pretrained model: a folder with config.json, weights and a tokenizer; a result of an earlier run; or, where there
-    /// is no such folder, a model's id on the hub, owner/name, which is fetched into the cache once
+    /// The pretrained model: a folder with config.json, weights and a tokenizer; a GGUF file; a result of an earlier
+    /// run; or, where there is no such folder, a model's id on the hub, owner/name, which is fetched into the cache once
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR|ID", help_heading = "Model"))]
     pub model: Option<PathBuf>,
     /// The branch, tag or commit of a model on the hub [default: main]

@@ -16,6 +16,7 @@ mod doctor;
 mod entities;
 mod families;
 mod faults;
+mod gguf;
 mod going_on;
 mod hub;
 mod label_forms;

@@ -172,7 +172,7 @@ fn scaling(gguf: &Gguf, key: &impl Fn(&str) -> String) -> Result<Option<Value>, 
     let factor = gguf.number(&key("rope.scaling.factor"))?.or(gguf.number(&key("rope.scale_linear"))?);
     match (gguf.text(&name)?, factor) {
         (None | Some("none"), None) => Ok(None),
-        (None | Some("none"), Some(factor)) if factor == 1.0 => Ok(None),
+        (None | Some("none"), Some(1.0)) => Ok(None),
         (None | Some("linear"), Some(factor)) => {
             Ok(Some(json!({"rope_type": "linear", "factor": short(factor)})))
         }

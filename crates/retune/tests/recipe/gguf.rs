@@ -1,0 +1,66 @@
+//! A GGUF file as a base: trained on, evaluated, planned and inspected from the file itself.
+
+use std::fs;
+use std::path::Path;
+
+use retune::{Card, TrainSettings, doctor, inspect, plan};
+
+use crate::run::{Ear, model, score, settings, train};
+use crate::tiny::{Tiny, chats};
+
+/// A folder with a language model in one file, and chats.
+fn tiny() -> Tiny {
+    let tiny = Tiny::new();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/gguf/smollm.gguf");
+    fs::copy(file, tiny.path("base.gguf")).unwrap();
+    tiny.write("chats.jsonl", chats(0..40));
+    tiny.write("test.jsonl", chats(100..116));
+    tiny
+}
+
+fn chat(tiny: &Tiny, method: &str) -> TrainSettings {
+    TrainSettings {
+        model: model(tiny.path("base.gguf")),
+        train: Some(vec![tiny.path("chats.jsonl")]),
+        eval: Some(vec![tiny.path("test.jsonl")]),
+        max_length: Some(96),
+        ..settings(tiny, method, method)
+    }
+}
+
+#[test]
+fn a_file_is_a_base_and_results_say_which() {
+    let tiny = tiny();
+    let untrained = score(&model(tiny.path("base.gguf")), &tiny, "test.jsonl").unwrap();
+    for method in ["lora", "dora", "full"] {
+        let given = chat(&tiny, method);
+        let (report, _) = train(&given).unwrap();
+        let trained = score(&model(tiny.path(method)), &tiny, "test.jsonl").unwrap();
+        let [said, measured] = [report.metrics.unwrap()["loss"], trained.metrics.values["loss"]];
+        assert_eq!(said.to_bits(), measured.to_bits(), "{method}");
+        assert!(measured.is_finite() && measured.to_bits() != untrained.metrics.values["loss"].to_bits());
+        let card = Card::open(&tiny.path(method)).unwrap().unwrap();
+        assert!(card.base.path.ends_with("base.gguf"), "{:?}", card.base);
+        let whole = tiny.path(method).join("model.safetensors").is_file();
+        assert_eq!(whole, method == "full");
+        for name in
+            ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"]
+        {
+            assert!(tiny.path(method).join(name).is_file(), "{method}: {name}");
+        }
+    }
+    let inspected = inspect(&tiny.path("base.gguf"), None).unwrap();
+    assert_eq!((inspected.what, inspected.model_type.as_str()), ("model", "llama"));
+    assert_eq!(inspected.dtypes, ["F32", "Q4_0", "Q8_0"]);
+    doctor(&chat(&tiny, "lora"), &mut Ear::default()).unwrap();
+    plan(&chat(&tiny, "lora"), None, &mut Ear::default()).unwrap();
+    // Another file in its place is another base.
+    let mut bytes = fs::read(tiny.path("base.gguf")).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(tiny.path("base.gguf"), bytes).unwrap();
+    let error = score(&model(tiny.path("lora")), &tiny, "test.jsonl").unwrap_err().to_string();
+    assert!(error.contains("its weights are not those that"), "{error}");
+    // A whole result needs no base.
+    score(&model(tiny.path("full")), &tiny, "test.jsonl").unwrap();
+}
