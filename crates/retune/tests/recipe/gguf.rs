@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use retune::{Card, TrainSettings, doctor, inspect, plan};
+use retune::inspect::inspect;
+use retune::{Card, TrainSettings, doctor, plan};
 
 use crate::run::{Ear, model, score, settings, train};
 use crate::tiny::{Tiny, chats};
