@@ -91,6 +91,7 @@ impl Case {
             mixture: None,
             dtype: DType::F32,
             recompute: false,
+            cache: None,
         };
         let silent = Tape::inference();
         let logits = self.network.logits(&Forward { tape: &silent, ..forward }).unwrap();

@@ -57,6 +57,7 @@ fn separate(case: &Case, batch: &Batch) -> Vec<Vec<f32>> {
         mixture: None,
         dtype: DType::F32,
         recompute: false,
+        cache: None,
     };
     let logits = case.classifier.logits(&forward).unwrap();
     logits.value().f32().chunks(logits.value().columns()).map(<[f32]>::to_vec).collect()

@@ -71,6 +71,7 @@ impl Head {
             mixture: None,
             dtype: DType::F32,
             recompute: false,
+            cache: None,
         };
         self.network.logits(&forward).unwrap()
     }

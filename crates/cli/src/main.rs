@@ -31,6 +31,8 @@ examples:
   retune plan --model DIR --train tickets.csv                      what would it cost?
   retune evaluate --model result --data test.csv                   how good is it?
   retune predict --model result --input new.csv --output out.csv   labels for new rows
+  retune generate --model smollm2 --prompt \"Once upon a time\"       text from a decoder
+  retune chat --model smollm2                                      a conversation with one
   retune merge --model lora-result --output merged                 an adapter and its base as one model
   retune methods                                                   what can be trained of a model"
 )]
@@ -49,6 +51,8 @@ enum Verb {
     Doctor(Box<verbs::doctor::Args>),
     Evaluate(Box<verbs::evaluate::Args>),
     Predict(Box<verbs::predict::Args>),
+    Generate(Box<verbs::generate::Args>),
+    Chat(Box<verbs::chat::Args>),
     Merge(Box<verbs::merge::Args>),
     Combine(Box<verbs::combine::Args>),
     Inspect(verbs::inspect::Args),
@@ -72,6 +76,8 @@ fn main() -> ExitCode {
         Verb::Doctor(args) => verbs::doctor::run(&args, matches.subcommand_matches("doctor"), &output),
         Verb::Evaluate(args) => verbs::evaluate::run(&args, &output),
         Verb::Predict(args) => verbs::predict::run(&args, &output),
+        Verb::Generate(args) => verbs::generate::run(&args, &output),
+        Verb::Chat(args) => verbs::chat::run(&args, &output),
         Verb::Merge(args) => verbs::merge::run(&args, &output),
         Verb::Combine(args) => verbs::combine::run(&args, &output),
         Verb::Inspect(args) => verbs::inspect::run(&args, &output),

@@ -26,6 +26,22 @@ impl Output {
         let _ = writeln!(io::stderr(), "{line}");
     }
 
+    /// Some more of a text, at once; where JSON was asked for it comes with the result.
+    pub(crate) fn piece(&self, text: &str) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()
+    }
+
+    /// What stands before a line that a person is to type.
+    pub(crate) fn mark(&self, mark: &str) {
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{mark}").and_then(|()| stderr.flush());
+    }
+
     /// The result of a verb: as JSON, or as the text that `text` makes, on stdout.
     pub(crate) fn result(
         &self,

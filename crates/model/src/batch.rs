@@ -51,11 +51,12 @@ impl Batch {
     /// Some of the rows, one after another.
     pub fn of_rows(&self, rows: &[usize]) -> Batch {
         let ends = self.layout.cu_seqlens();
-        Batch::new(rows.iter().map(|row| BatchRow {
+        let some = Batch::new(rows.iter().map(|row| BatchRow {
             id: self.layout.row_ids()[*row],
             input_ids: &self.input_ids[ends[*row]..ends[row + 1]],
             token_type_ids: &self.token_type_ids[ends[*row]..ends[row + 1]],
-        }))
+        }));
+        Batch { layout: Arc::new(self.layout.of_rows(rows)), ..some }
     }
 
     /// How many rows.

@@ -2,7 +2,7 @@ use retune_tensor::backend::Dropout;
 use retune_tensor::random::Key;
 use retune_tensor::{DType, ParamId, Parameters, Result, Tape, Var, ops};
 
-use crate::{Batch, Hooks, Mixture};
+use crate::{Batch, Hooks, KvCache, Mixture};
 
 /// All that a forward pass reads. A model's layers hold ids and sizes; what flows comes from here.
 #[derive(Clone, Copy)]
@@ -23,6 +23,8 @@ pub struct Forward<'a> {
     pub dtype: DType,
     /// Whether blocks keep nothing but their inputs, and are gone through once more on the way back.
     pub recompute: bool,
+    /// What of the rows a decoder knows already, and where it keeps what it sees. It is for answers.
+    pub cache: Option<&'a KvCache>,
 }
 
 impl Forward<'_> {
@@ -43,15 +45,18 @@ impl Forward<'_> {
         inputs: &[&Var],
         block: impl Fn(&Forward<'_>, &[Var]) -> Result<Var> + 'static,
     ) -> Result<Var> {
-        if !self.recompute || self.mixture.is_some() {
+        if !self.recompute || self.mixture.is_some() || self.cache.is_some() {
             return block(self, &inputs.iter().map(|input| (*input).clone()).collect::<Vec<_>>());
         }
         let Forward { dropout, dtype, .. } = *self;
         let (hooks, batch) = (self.hooks.clone(), self.batch.clone());
         self.tape.recompute(self.parameters, inputs, move |tape, parameters, inputs| {
             let (hooks, batch, mixture) = (&hooks, &batch, None);
-            let recompute = false;
-            block(&Forward { tape, parameters, hooks, batch, dropout, mixture, dtype, recompute }, inputs)
+            let (recompute, cache) = (false, None);
+            block(
+                &Forward { tape, parameters, hooks, batch, dropout, mixture, dtype, recompute, cache },
+                inputs,
+            )
         })
     }
 

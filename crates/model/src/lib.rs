@@ -6,6 +6,7 @@
 //! batch may mix rows of several adapters: see [`Mixture`].
 
 mod batch;
+mod cache;
 mod chat_template;
 mod checkpoint;
 mod error;
@@ -15,13 +16,16 @@ mod forward;
 pub mod hub;
 pub mod layers;
 mod mixed;
+mod sampling;
 pub mod sites;
 pub mod tokenizer;
 
 pub use batch::{Batch, BatchRow};
+pub use cache::KvCache;
 pub use chat_template::ChatTemplate;
 pub use checkpoint::{Aliases, Checkpoint, Init, Loaded};
 pub use error::{ModelError, TensorProblem};
 pub use forward::Forward;
 pub use mixed::{Adapted, Mixture, share_base};
+pub use sampling::Sampling;
 pub use sites::{Hooks, LinearHook, Merged, SubLayerHook, VirtualTokens};

@@ -97,6 +97,7 @@ impl<'a> Forward<'a> {
             mixture: Some(mixture),
             dtype,
             recompute: false,
+            cache: None,
         }
     }
 

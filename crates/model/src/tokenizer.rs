@@ -3,6 +3,7 @@
 mod bert;
 mod pieces;
 mod roberta;
+mod words;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,7 @@ use crate::chat_template::special_tokens;
 use crate::formats::{file_of, is_gguf, write_atomic};
 
 pub use pieces::{PairFrame, Pieces, TextFrame};
+pub use words::Words;
 
 const TOKENIZER: &str = "tokenizer.json";
 const SETTINGS: &str = "tokenizer_config.json";

@@ -91,6 +91,7 @@ impl Case {
             mixture: None,
             dtype: DType::F32,
             recompute: false,
+            cache: None,
         };
         let silent = Tape::inference();
         let hidden = self.encoder.encode(&Forward { tape: &silent, ..forward }).unwrap();
@@ -257,8 +258,17 @@ fn check_language(name: &str) {
     let hooks = Hooks::new();
     let run = |tape: &Tape, batch: &Batch, dtype| {
         let (parameters, hooks) = (&parameters, &hooks);
-        let forward =
-            Forward { tape, parameters, hooks, batch, dropout: None, mixture: None, dtype, recompute: false };
+        let forward = Forward {
+            tape,
+            parameters,
+            hooks,
+            batch,
+            dropout: None,
+            mixture: None,
+            dtype,
+            recompute: false,
+            cache: None,
+        };
         let hidden = opened.encoder.head_input(&forward).unwrap();
         let logits = head.forward(&forward, &hidden, &batch.layout, Activation::Identity).unwrap();
         (hidden, forward.parameter(head.weight), logits)

@@ -15,6 +15,7 @@ pub mod evaluate;
 mod every;
 #[cfg(test)]
 mod fuzz;
+pub mod generate;
 mod inputs;
 pub mod inspect;
 mod labelling;
@@ -42,6 +43,7 @@ mod workshop;
 pub use artefact::{Card, DataCard, Receipt};
 pub use doctor::{Diagnosis, Finding, Machine, doctor, doctor_on};
 pub use error::{Error, Result};
+pub use generate::{Chat, GenerateSettings, Generator};
 pub use inputs::Rename;
 pub use listener::Listener;
 pub use located::{Origin, fetch};

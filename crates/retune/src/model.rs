@@ -88,8 +88,13 @@ impl TextModel {
     /// Opens a finished model, to evaluate it or to predict: a result of a run, a fine-tuned folder of transformers, an
     /// adapter of `peft`. Errors if it has no head, or one without labels.
     pub fn open(settings: &ModelSettings) -> Result<Self> {
+        Self::open_as(settings, tasks::USUAL)
+    }
+
+    /// The same, for the task `usual` where nobody said what it was trained to do.
+    pub(crate) fn open_as(settings: &ModelSettings, usual: &'static dyn Task) -> Result<Self> {
         let source = Source::find(settings)?;
-        let task = source.task()?.unwrap_or(tasks::USUAL);
+        let task = source.task()?.unwrap_or(usual);
         let form = finished_form(settings, &source, task)?;
         let options = Options::default();
         // A finished model is changed by nothing; which method does not change it is all the same.
@@ -386,7 +391,8 @@ impl TextModel {
         dropout: Option<Key>,
     ) -> TensorResult<HeadOutput<'a>> {
         let (hooks, dtype, recompute) = (&self.hooks, self.dtype, self.recompute);
-        let forward = Forward { tape, parameters, hooks, batch, dropout, mixture: None, dtype, recompute };
+        let (mixture, cache) = (None, None);
+        let forward = Forward { tape, parameters, hooks, batch, dropout, mixture, dtype, recompute, cache };
         self.network.output(&forward)
     }
 

@@ -86,8 +86,10 @@ pub fn file(
 }
 
 /// Where predictions go: a file, which is replaced whole, or something that can only be written to.
-pub(crate) enum Place {
+pub enum Place {
+    /// A file.
     File(PathBuf),
+    /// A pipe or a device.
     Stream(PathBuf),
 }
 
@@ -136,6 +138,7 @@ impl Place {
         }
     }
 
+    /// Writes all of what `content` writes, or nothing where it is a file. Errors with the place.
     pub fn write(&self, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
         match self {
             Place::File(path) => Ok(write_atomic(path, content)?),

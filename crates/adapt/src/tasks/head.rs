@@ -120,6 +120,25 @@ impl<'a> HeadOutput<'a> {
         }
     }
 
+    /// The logits of the last token of each row alone, in f32: `[rows, outputs]`. Errors where a head reads no tokens, or only
+    /// logits are known.
+    pub fn logits_of_last(&self) -> Result<Tensor> {
+        let batch = self.batch;
+        let ends = batch.layout.cu_seqlens().windows(2);
+        let last: Vec<usize> = ends.map(|ends| ends[1].saturating_sub(1)).collect();
+        match &self.from {
+            From::Read { network, forward, read } if network.encoder.head().kind.reads_tokens() => {
+                let read = forward.for_head(&ops::select_rows(self.tape, read, &last)?)?;
+                Ok(network.last(forward, &read, &batch.pooled)?.value().clone())
+            }
+            _ => Err(Error::Shape {
+                op: "logits_of_last",
+                expected: "hidden states of tokens".into(),
+                got: "something else".into(),
+            }),
+        }
+    }
+
     /// The cross-entropy of `targets`, each told by one of `tokens`, numbers among all of the batch: a scalar, the sum
     /// divided by `denominator`. The logits of all never exist.
     pub fn vocabulary_loss(&self, tokens: &[usize], targets: &[u32], denominator: f32) -> Result<Var> {

@@ -40,7 +40,7 @@ pub use head::{EncoderWithHead, HeadOutput};
 pub use multi_label::{Thresholds, tunable_labels};
 pub use question_answering::QuestionSettings;
 pub use reading::{ColumnNames, Corpus, Reading, RowFile, WantedProblemType};
-pub use taught::answers_in;
+pub use taught::{Asked, Teacher, answers_in};
 
 use crate::{AdaptError, nearest};
 

@@ -11,6 +11,9 @@ use super::causal_lm::{LanguageSettings, LossOn};
 use super::next_token::error;
 use crate::AdaptError;
 
+const NO_TEMPLATE: &str = "it is a conversation, and the model has no chat template (`chat_template.jinja`, or `chat_template` in \
+                           `tokenizer_config.json`); take an instruct model, or give prompts and completions";
+
 /// A row as a language model learns it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Taught {
@@ -21,8 +24,19 @@ pub(super) struct Taught {
     pub cut: usize,
 }
 
-/// What makes rows of lessons.
-pub(super) struct Teacher<'a> {
+/// What a model is asked, and what is known of the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The tokens before the answer.
+    pub ids: Vec<u32>,
+    /// The text of these, as it was given.
+    pub prompt: String,
+    /// The right answer, where there is one.
+    pub answer: Option<String>,
+}
+
+/// What makes rows of lessons, and asks for their answers.
+pub struct Teacher<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
     frame: TextFrame,
@@ -33,6 +47,7 @@ pub(super) struct Teacher<'a> {
 }
 
 impl<'a> Teacher<'a> {
+    /// Of rows of at most `max_length` tokens. Errors if the model's template cannot be read.
     pub fn new(
         tokenizer: &'a Tokenizer,
         settings: LanguageSettings,
@@ -49,24 +64,70 @@ impl<'a> Teacher<'a> {
         })
     }
 
+    /// Whether the model has a chat template, and it is to be used.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// A conversation as far as its last answer, and that, as [`Teacher::teach`] would show it. Errors as the template does, or
+    /// without one.
+    pub fn ask_turns(&self, turns: &Turns) -> Result<Asked, AdaptError> {
+        let Turns { messages, tools } = turns;
+        let Some(template) = &self.template else {
+            return Err(AdaptError::Option { option: "chat".into(), message: NO_TEMPLATE.into() });
+        };
+        let (asked, answer) = match messages.split_last() {
+            Some((last, before)) if is_assistant(Some(last)) => (before, Some(last)),
+            _ => (messages.as_slice(), None),
+        };
+        let text = template.render(asked, tools.as_ref(), true)?;
+        let said = |message: &Value| message.get("content").and_then(Value::as_str).map(str::to_string);
+        let prompt = asked.last().and_then(said).unwrap_or_default();
+        Ok(Asked { ids: self.tokenizer.pieces(&text)?.ids, prompt, answer: answer.and_then(said) })
+    }
+
+    /// A text that goes on, behind the special tokens that begin one.
+    pub fn ask_text(&self, text: &str) -> Result<Asked, AdaptError> {
+        let pieces = self.tokenizer.pieces(text)?;
+        let (mut ids, _) = self.frame.row(&pieces.ids);
+        ids.truncate(self.frame.first() + pieces.ids.len());
+        Ok(Asked { ids, prompt: text.to_string(), answer: None })
+    }
+
+    /// An example as far as its answer. Errors with its line.
+    pub fn ask(&self, example: &Example) -> Result<Asked, AdaptError> {
+        let asked = match (&example.label, &self.template) {
+            (Some(Label::Lesson(Lesson::Turns(turns))), _) => self.ask_turns(turns),
+            (Some(Label::Lesson(Lesson::Completion { user, completion })), Some(_)) => {
+                let answer = Some(completion.clone());
+                let messages = vec![json!({ "role": "user", "content": user })];
+                self.ask_turns(&Turns { messages, tools: None }).map(|asked| Asked { answer, ..asked })
+            }
+            (Some(Label::Lesson(Lesson::Completion { completion, .. })), None) => {
+                let asked = self.ask_text(&before_completion(&example.text, completion));
+                asked.map(|asked| Asked { answer: Some(completion.clone()), ..asked })
+            }
+            _ => self.ask_text(&example.text),
+        };
+        asked.map_err(|failed| match failed {
+            AdaptError::Model(why) => error(example, why.to_string()),
+            AdaptError::Option { option, message } if option == "chat" => error(example, message),
+            other => other,
+        })
+    }
+
     /// The row of an example. Errors with what is wrong with its conversation.
-    pub fn teach(&self, example: &Example) -> Result<Taught, AdaptError> {
+    pub(super) fn teach(&self, example: &Example) -> Result<Taught, AdaptError> {
         match (&example.label, &self.template) {
             (Some(Label::Lesson(Lesson::Turns(turns))), Some(template)) => self.turns(template, turns),
-            (Some(Label::Lesson(Lesson::Turns(_))), None) => {
-                let message = "it is a conversation, and the model has no chat template (`chat_template.jinja`, or \
-                               `chat_template` in `tokenizer_config.json`); take an instruct model, or give prompts and \
-                               completions";
-                Err(error(example, message))
-            }
+            (Some(Label::Lesson(Lesson::Turns(_))), None) => Err(error(example, NO_TEMPLATE)),
             (Some(Label::Lesson(Lesson::Completion { user, completion })), Some(template)) => {
                 let message = |role: &str, content: &str| json!({ "role": role, "content": content });
                 let messages = vec![message("user", user), message("assistant", completion)];
                 self.turns(template, &Turns { messages, tools: None })
             }
             (Some(Label::Lesson(Lesson::Completion { completion, .. })), None) => {
-                let touch = example.text.ends_with(char::is_whitespace) || completion.starts_with(char::is_whitespace);
-                let prompt = if touch { example.text.clone() } else { format!("{}\n", example.text) };
+                let prompt = before_completion(&example.text, completion);
                 self.plain(&format!("{prompt}{completion}"), prompt.len())
             }
             _ => self.plain(&example.text, 0),
@@ -150,6 +211,12 @@ impl<'a> Teacher<'a> {
         let learnt = pieces.spans.iter().map(|span| u32::from(within(span))).collect();
         Ok(Taught { ids: pieces.ids, learnt, cut: 0 })
     }
+}
+
+/// A prompt as its completion follows it: with a line's end between them, unless there is white space.
+fn before_completion(prompt: &str, completion: &str) -> String {
+    let touch = prompt.ends_with(char::is_whitespace) || completion.starts_with(char::is_whitespace);
+    if touch { prompt.to_string() } else { format!("{prompt}\n") }
 }
 
 fn is_assistant(message: Option<&Value>) -> bool {

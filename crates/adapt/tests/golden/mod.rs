@@ -132,6 +132,7 @@ impl Case {
             mixture: None,
             dtype: DType::F32,
             recompute: false,
+            cache: None,
         };
         self.classifier.logits(&forward).unwrap()
     }

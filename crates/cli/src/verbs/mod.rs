@@ -1,9 +1,11 @@
 //! One file a verb.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 pub(crate) mod combine;
 pub(crate) mod doctor;
 pub(crate) mod evaluate;
+pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod merge;
 pub(crate) mod methods;

@@ -42,6 +42,9 @@ impl Decoder {
                 block.forward(forward, rates, &x[0], &again.with(values), index)
             })?;
         }
+        if let Some(cache) = forward.cache {
+            cache.advance(rows.keys());
+        }
         let hidden = self.norm.forward(forward, &hidden, &rows.layout)?;
         without_prompt(forward, hidden, &rows.layout)
     }
@@ -61,7 +64,7 @@ impl Decoder {
     fn embed_alike(&self, forward: &Forward<'_>) -> Result<(Var, Arc<Layout>)> {
         let (tape, batch) = (forward.tape, forward.batch);
         let words = (&self.words, &batch.input_ids);
-        let prompt = forward.hooks.prompt();
+        let prompt = forward.hooks.prompt().filter(|_| !forward.goes_on());
         let layout = match prompt {
             None => batch.layout.clone(),
             Some(prompt) => Arc::new(batch.layout.behind(prompt.count())),
@@ -96,11 +99,12 @@ impl Decoder {
     }
 }
 
-/// Positions of tokens that `layout` lays out; a prefix takes the first of them.
+/// Positions of tokens that `layout` lays out; a prefix takes the first of them, and is known where rows go on.
 fn position_ids(forward: &Forward<'_>, layout: &Layout) -> Arc<[u32]> {
+    let prefix = forward.hooks.prefix().filter(|_| !forward.goes_on());
     // Both are below the positions that the model has.
-    let before = forward.hooks.prefix().map_or(0, VirtualTokens::count) as u32;
-    layout.cu_seqlens().windows(2).flat_map(|ends| (before..).take(ends[1] - ends[0])).collect()
+    let before = prefix.map_or(0, VirtualTokens::count) as u32;
+    layout.positions().map(|position| before + position).collect()
 }
 
 impl Encoder for Decoder {

@@ -152,6 +152,27 @@ impl HfConfig {
         names.iter().enumerate().find_map(wrong)
     }
 
+    /// The tokens that end a text, `eos_token_id`: one or several, of `generation_config.json` where there is one that says so,
+    /// as in transformers.
+    pub fn end_tokens(&self) -> Result<Vec<u32>, ModelError> {
+        let beside = self.path.with_file_name("generation_config.json");
+        let generation = match self.path.ends_with("config.json") && beside.is_file() {
+            true => Some(Self::open(&beside)?),
+            false => None,
+        };
+        let generation = generation
+            .filter(|generation| generation.raw.get("eos_token_id").is_some_and(|value| !value.is_null()));
+        let told = generation.as_ref().unwrap_or(self);
+        let ids = told.typed("eos_token_id", "a token's number, or a list of such", |value| {
+            let id = |value: &Value| u32::try_from(value.as_u64()?).ok();
+            match value {
+                Value::Array(ids) => ids.iter().map(id).collect(),
+                one => Some(vec![id(one)?]),
+            }
+        });
+        Ok(ids?.unwrap_or_default())
+    }
+
     /// An object, if the key is there and not null.
     pub fn optional_map(&self, key: &str) -> Result<Option<&Map<String, Value>>, ModelError> {
         self.typed(key, "an object", Value::as_object)

@@ -114,7 +114,8 @@ pub struct DecoderRows {
 impl DecoderRows {
     /// Of rows that `layout` lays out.
     pub fn new(forward: &Forward<'_>, layout: Arc<Layout>) -> Result<Self> {
-        let Some(prefix) = Prefix::new(forward, &layout)? else {
+        let prefix = if forward.goes_on() { None } else { Prefix::new(forward, &layout)? };
+        let Some(prefix) = prefix else {
             return Ok(DecoderRows { positions: layout.clone(), layout, prefix: None, own: Arc::new([]) });
         };
         // A prefix takes the first positions, as in transformers, which counts the keys that it keeps.
@@ -127,6 +128,11 @@ impl DecoderRows {
             prefix: Some(prefix),
             own,
         })
+    }
+
+    /// How keys and values lie.
+    pub(crate) fn keys(&self) -> &Arc<Layout> {
+        self.prefix.as_ref().map_or(&self.layout, |prefix| &prefix.keys)
     }
 
     /// What of it a block is given anew where it is gone through once more.
@@ -154,16 +160,28 @@ impl DecoderBlock {
         let normal = self.attention_norm.forward(forward, x, layout)?;
         let [query, key, value] = self.query_key_value(forward, &normal, rows)?;
         let dropout = forward.dropout(&self.name, rates.attention);
-        let context = match &rows.prefix {
-            None => ops::attention(tape, [&query, &key, &value], layout, self.attention, dropout)?,
-            Some(prefix) => {
-                let key = prefix.before(forward, &key, layout, 2 * index)?;
-                let value = prefix.before(forward, &value, layout, 2 * index + 1)?;
+        let [key, value] = match &rows.prefix {
+            None => [key, value],
+            Some(prefix) => [
+                prefix.before(forward, &key, layout, 2 * index)?,
+                prefix.before(forward, &value, layout, 2 * index + 1)?,
+            ],
+        };
+        let keys = rows.keys();
+        let attend = || match &rows.prefix {
+            None => ops::attention(tape, [&query, &key, &value], layout, self.attention, dropout),
+            Some(_) => {
                 // Every key has a query then, and nobody reads what the prefix's find.
-                let (keys, width) = (&prefix.keys, query.value().columns());
+                let width = query.value().columns();
                 let query = ops::place_rows(tape, &[(&query, &rows.own)], [keys.tokens(), width])?;
                 let all = ops::attention(tape, [&query, &key, &value], keys, self.attention, dropout)?;
-                ops::select_rows(tape, &all, &rows.own)?
+                ops::select_rows(tape, &all, &rows.own)
+            }
+        };
+        let context = match forward.cache {
+            None => attend()?,
+            Some(cache) => {
+                cache.attend(index, [&query, &key, &value], [layout, keys], self.attention, attend)?
             }
         };
         let attended = self.attention_output.forward(forward, &context, layout, plain)?;

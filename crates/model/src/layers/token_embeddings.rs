@@ -4,7 +4,7 @@ use retune_tensor::backend::Layout;
 use retune_tensor::{ParamId, Result, Var, ops};
 
 use super::{Embedding, LayerNorm};
-use crate::{Checkpoint, Forward, ModelError, VirtualTokens};
+use crate::{Checkpoint, Forward, Hooks, ModelError, VirtualTokens};
 
 /// What goes into a post-norm encoder: the sum of a token's word, position and, where there are such, type embeddings,
 /// normed and dropped.
@@ -151,7 +151,9 @@ fn rows(cu_seqlens: &[usize], add: impl Fn(std::ops::Range<usize>, &mut Vec<u32>
 
 /// How many tokens of a prompt each row has before its own.
 pub fn prompts(forward: &Forward<'_>) -> Vec<usize> {
-    forward.count(|hooks| hooks.prompt().map_or(0, VirtualTokens::count))
+    // Behind what is known there is no other.
+    let count = |hooks: &Hooks| hooks.prompt().map_or(0, VirtualTokens::count);
+    forward.count(|hooks| if forward.goes_on() { 0 } else { count(hooks) })
 }
 
 /// The rows of `hidden` that are the text's own, where `layout` lays them out behind prompts.

@@ -253,6 +253,7 @@ impl Task {
             mixture: None,
             dtype: self.dtype,
             recompute: self.recompute,
+            cache: None,
         };
         if self.classifier.encoder().head().kind == HeadKind::Language {
             // Each token tells the next of its row.

@@ -173,6 +173,17 @@ pub struct AttentionInputs<'a> {
     pub dropout: Option<Dropout>,
 }
 
+/// What a cache has of a row: its keys and values, each `[length, kv_heads * head_size]` and perhaps room behind.
+#[derive(Debug, Clone, Copy)]
+pub struct CachedRow<'a> {
+    /// What is asked.
+    pub key: Values<'a>,
+    /// What is answered.
+    pub value: Values<'a>,
+    /// How many there are; the last of them are those of the tokens that ask.
+    pub length: usize,
+}
+
 /// Cross-entropy of logits against one class a row.
 #[derive(Clone, Copy)]
 pub struct CrossEntropy<'a> {

@@ -53,12 +53,20 @@ impl Layout {
         later
     }
 
-    /// Some of the rows, one after another.
+    /// Some of the rows, one after another, each at the positions that it has.
     pub fn of_rows(&self, rows: &[usize]) -> Layout {
-        let lengths: Vec<usize> =
-            rows.iter().map(|row| self.cu_seqlens[row + 1] - self.cu_seqlens[*row]).collect();
-        let ids: Vec<u64> = rows.iter().map(|row| self.row_ids[*row]).collect();
-        Layout::new(&lengths, &ids)
+        let mut some = Layout::new(&[], &[]);
+        for row in rows {
+            some.counters.extend(&self.counters[self.cu_seqlens[*row]..self.cu_seqlens[row + 1]]);
+            some.cu_seqlens.push(some.counters.len());
+            some.row_ids.push(self.row_ids[*row]);
+        }
+        some
+    }
+
+    /// The position of each token.
+    pub fn positions(&self) -> impl Iterator<Item = u32> + '_ {
+        self.counters.iter().map(|[position, ..]| *position)
     }
 
     /// The offsets of the rows, and the end of the last.

@@ -8,8 +8,9 @@ pub mod profile;
 
 use inputs::attention_product;
 pub use inputs::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Matrix, Product, RmsNorm, Rotary,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, BinaryCrossEntropy, CachedRow,
+    Cayley, CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Matrix, Product, RmsNorm,
+    Rotary,
 };
 pub use layout::Layout;
 
@@ -162,6 +163,16 @@ pub trait Backend: Sync {
         inputs: AttentionInputs<'_>,
         saved: AttentionSaved<'_>,
         gradients: [ValuesMut<'_>; 3],
+    );
+    /// `out = softmax(scale query key^T) value` of the last tokens of each row, causal: `queries` lays these out, one of `rows`
+    /// for each of its.
+    fn attention_cached(
+        &self,
+        shape: AttentionShape,
+        query: Values<'_>,
+        queries: &Layout,
+        rows: &[CachedRow<'_>],
+        out: ValuesMut<'_>,
     );
     /// The loss (a sum over rows, divided by the denominator) in `loss`, and its gradient by the logits.
     fn cross_entropy(

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::cpu::CPU;
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Matrix, Product, RmsNorm,
-    Rotary,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
+    CachedRow, Cayley, CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Matrix,
+    Product, RmsNorm, Rotary,
 };
 use crate::dtype::{Values, ValuesMut};
 
@@ -304,6 +304,21 @@ impl Backend for Profiled {
             2 * (inputs.query.bytes() + inputs.key.bytes() + inputs.value.bytes() + saved.gradient.bytes());
         timed("attention_backward", None, flops, values, || {
             CPU.attention_backward(shape, inputs, saved, gradients);
+        });
+    }
+    fn attention_cached(
+        &self,
+        shape: AttentionShape,
+        query: Values<'_>,
+        queries: &Layout,
+        rows: &[CachedRow<'_>],
+        out: ValuesMut<'_>,
+    ) {
+        let width = shape.kv_heads * shape.head_size;
+        let cached = |row: &CachedRow<'_>| 2 * row.length * width * query.dtype().bytes();
+        let values = query.bytes() + out.bytes() + rows.iter().map(cached).sum::<usize>();
+        timed("attention_cached", None, 0, values, || {
+            CPU.attention_cached(shape, query, queries, rows, out);
         });
     }
     fn cross_entropy(

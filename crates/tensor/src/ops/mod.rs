@@ -2,6 +2,7 @@
 
 mod add;
 mod attention;
+mod attention_cached;
 mod binary_cross_entropy;
 mod cast;
 mod cayley;
@@ -38,6 +39,7 @@ mod weighted_sum;
 
 pub use add::add;
 pub use attention::{attention, attention_of_first, attention_over};
+pub use attention_cached::{KeyValues, attention_cached};
 pub use binary_cross_entropy::{BinaryCrossEntropyOptions, binary_cross_entropy};
 pub use cast::cast;
 pub use cayley::cayley;

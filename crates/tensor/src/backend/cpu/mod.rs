@@ -5,6 +5,7 @@
 mod adamw;
 mod adamw_8bit;
 pub(super) mod attention;
+mod cached_attention;
 pub mod ceiling;
 mod elementwise;
 mod embedding;
@@ -26,8 +27,9 @@ mod token_loss;
 mod transpose;
 
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, RmsNorm, Rotary,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
+    CachedRow, Cayley, CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product,
+    RmsNorm, Rotary,
 };
 use crate::dtype::{Element, Values, ValuesMut, with_values, with_values_mut};
 
@@ -244,6 +246,16 @@ impl Backend for Cpu {
             let gradients = [query, Element::of_mut(key), Element::of_mut(value)];
             attention::backward(shape, inputs, saved, gradients);
         });
+    }
+    fn attention_cached(
+        &self,
+        shape: AttentionShape,
+        query: Values<'_>,
+        queries: &Layout,
+        rows: &[CachedRow<'_>],
+        out: ValuesMut<'_>,
+    ) {
+        with_values_mut!(out, out => cached_attention::forward(shape, Element::of(query), queries, rows, out));
     }
     fn cross_entropy(
         &self,

@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::{
-    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy, Cayley,
-    CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product, RmsNorm, Rotary,
-    attention_product,
+    Activation, AdamW, AttentionInputs, AttentionSaved, AttentionShape, Backend, BinaryCrossEntropy,
+    CachedRow, Cayley, CrossEntropy, Dropout, Ends, KroneckerSum, LayerNorm, LayerNormSaved, Layout, Product,
+    RmsNorm, Rotary, attention_product,
 };
 use crate::dtype::{Values, ValuesMut};
 
@@ -112,6 +112,15 @@ impl Backend for Meta {
         seen_attention(shape, &inputs);
         // The scores again, and a product for each of the four gradients.
         count(5 * attention_product(shape, &inputs));
+    }
+    fn attention_cached(
+        &self,
+        _: AttentionShape,
+        _: Values<'_>,
+        _: &Layout,
+        _: &[CachedRow<'_>],
+        _: ValuesMut<'_>,
+    ) {
     }
     fn cross_entropy(&self, _: &[f32], _: usize, _: &CrossEntropy<'_>, _: &mut [f32], _: Option<&mut [f32]>) {
     }
