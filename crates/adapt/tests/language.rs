@@ -11,9 +11,9 @@ use retune_adapt::peft::{self, Applied, METHODS, Model};
 use retune_adapt::tasks::EncoderWithHead;
 use retune_model::families::{self, HeadKind};
 use retune_model::formats::Weights;
-use retune_model::{Batch, BatchRow, Forward, Hooks};
+use retune_model::{Adapted, Batch, BatchRow, Forward, Hooks, KvCache, Mixture, Sampling};
 use retune_tensor::random::Key;
-use retune_tensor::{DType, Device, Gradients, Parameters, Tape};
+use retune_tensor::{DType, Device, Gradients, Parameters, Tape, Tensor};
 use serde::Deserialize;
 
 /// One of each kind of block.
@@ -194,6 +194,177 @@ fn what_is_merged_computes_the_same() {
             let apart = relative(&after, &before);
             assert!(apart < 1e-4, "{} on {name}: {apart}", method.name());
             assert!(relative(&before, &Case::base(name).run().0) > 1e-3, "{} on {name}", method.name());
+        }
+    }
+}
+
+impl Case {
+    /// The logits of what comes behind each row of `batch`, which `cache` may know the beginnings of.
+    fn next(&self, batch: &Batch, cache: Option<&KvCache>, dtype: DType) -> Tensor {
+        let tape = &Tape::inference();
+        let (parameters, hooks, recompute) = (&self.parameters, &self.hooks, false);
+        let (dropout, mixture) = (None, None);
+        let forward = Forward { tape, parameters, hooks, batch, dropout, mixture, dtype, recompute, cache };
+        self.network.output(&forward).unwrap().logits_of_last().unwrap()
+    }
+
+    /// The longer of its rows, as far as there is room.
+    fn long_rows(&self) -> Vec<&[u32]> {
+        let room = self.network.encoder().max_length() - self.hooks.virtual_tokens();
+        let rows = self.rows.input_ids.iter().filter(|row| row.len() > 4);
+        rows.map(|row| &row[..row.len().min(room)]).collect()
+    }
+}
+
+fn batch_of<'a>(rows: impl IntoIterator<Item = &'a [u32]>) -> Batch {
+    Batch::new((0..).zip(rows).map(row_of))
+}
+
+fn row_of((id, input_ids): (u64, &[u32])) -> BatchRow<'_> {
+    BatchRow { id, input_ids, token_type_ids: &[] }
+}
+
+/// Where the rows of a batch are cut: in uneven beginnings, two tokens, and the last.
+fn cuts(row: usize, length: usize) -> [std::ops::Range<usize>; 3] {
+    let first = length - 3 - row % 2;
+    [0..first, first..length - 1, length - 1..length]
+}
+
+#[test]
+fn rows_that_go_on_are_whole_rows() {
+    for name in MODELS {
+        for method in METHODS {
+            if method.name() == "bitfit" && name != "gpt2-causal" && !name.ends_with("biased") {
+                continue;
+            }
+            let mut case = Case::open(name, |model| method.apply(model, &options(&given(*method))));
+            let stream = &mut Key::new(7).with_name(method.name()).stream();
+            for (_, parameter) in case.parameters.iter_mut().filter(|(_, parameter)| parameter.trainable) {
+                parameter.value.f32_mut().unwrap().iter_mut().for_each(|x| *x += 0.1 * stream.normal());
+            }
+            let rows = case.long_rows();
+            let dtypes = [(DType::F32, 2e-5), (DType::Bf16, 0.1)];
+            let both = ["lora", "p-tuning-v2", "prompt-tuning"].contains(&method.name());
+            for (dtype, within) in dtypes.into_iter().take(if both { 2 } else { 1 }) {
+                let whole = case.next(&batch_of(rows.iter().copied()), None, dtype);
+                let cache = KvCache::new(rows.len());
+                let mut last = None;
+                for pass in 0..3 {
+                    let parts = (0..)
+                        .zip(&rows)
+                        .map(|(id, row)| (id, &row[cuts(id as usize, row.len())[pass].clone()]));
+                    last = Some(case.next(&cache.batch(parts.map(row_of)), Some(&cache), dtype));
+                }
+                let apart = relative(last.unwrap().f32(), whole.f32());
+                assert!(apart < within, "{} on {name} in {dtype}: {apart}", method.name());
+                let known: Vec<usize> =
+                    rows.iter().map(|row| row.len() + case.hooks.virtual_tokens()).collect();
+                assert_eq!(cache.lengths(), known);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_goes_on_as_it_would_alone_and_what_is_forgotten_is_read_again() {
+    for name in MODELS {
+        let case = Case::base(name);
+        let rows = case.long_rows();
+        let run = |rows: &[(u64, &[u32])], kept: &[usize]| {
+            let cache = KvCache::new(rows.len());
+            let cut = |(id, row): &(u64, &[u32])| cuts(*id as usize, row.len());
+            let part = |row: &(u64, &'_ [u32]), pass: usize| (row.0, row.1[cut(row)[pass].clone()].to_vec());
+            let first: Vec<_> = rows.iter().map(|row| part(row, 0)).collect();
+            case.next(
+                &cache.batch(first.iter().map(|(id, ids)| row_of((*id, ids)))),
+                Some(&cache),
+                DType::F32,
+            );
+            cache.keep(kept);
+            let second: Vec<_> = kept.iter().map(|place| part(&rows[*place], 1)).collect();
+            let batch = || cache.batch(second.iter().map(|(id, ids)| row_of((*id, ids))));
+            let once = case.next(&batch(), Some(&cache), DType::F32);
+            for (row, place) in kept.iter().enumerate() {
+                cache.forget(row, cut(&rows[*place])[0].len());
+            }
+            assert_eq!(case.next(&batch(), Some(&cache), DType::F32).f32(), once.f32(), "{name}");
+            once.f32().to_vec()
+        };
+        let numbered: Vec<(u64, &[u32])> = (0..).zip(rows.iter().copied()).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let together = run(&numbered, &all);
+        let columns = together.len() / rows.len();
+        assert!(rows.len() > 2);
+        for (place, row) in numbered.iter().enumerate() {
+            assert_eq!(run(&[*row], &[0]), together[place * columns..][..columns], "{name}: row {place}");
+        }
+        assert_eq!(run(&numbered, &all[1..]), together[columns..], "{name}: without the first");
+    }
+}
+
+#[derive(Deserialize)]
+struct Generated {
+    prompts: Vec<Vec<u32>>,
+    greedy: Vec<Vec<u32>>,
+}
+
+#[test]
+fn the_likeliest_tokens_are_those_of_transformers() {
+    for name in MODELS {
+        let golden = std::fs::read_to_string(folder(name).join("generate.json")).unwrap();
+        let Generated { prompts, greedy } = serde_json::from_str(&golden).unwrap();
+        let case = Case::base(name);
+        let cache = KvCache::new(prompts.len());
+        let mut next = prompts.clone();
+        let mut made = vec![Vec::new(); prompts.len()];
+        for _ in 0..greedy[0].len() {
+            let batch = cache.batch((0..).zip(&next).map(|(id, ids)| row_of((id, ids))));
+            let logits = case.next(&batch, Some(&cache), DType::F32);
+            for (row, logits) in logits.f32().chunks_exact(logits.columns()).enumerate() {
+                let token = Sampling::default().next(logits, &[], Key::new(0)).unwrap();
+                made[row].push(token);
+                next[row] = vec![token];
+            }
+        }
+        assert_eq!(made, greedy, "{name}");
+    }
+}
+
+#[test]
+fn rows_of_several_adapters_go_on_in_one_batch() {
+    for name in ["gpt2-causal", "mistral-causal"] {
+        let methods = ["lora", "p-tuning-v2", "prompt-tuning"].map(|method| peft::find(method).unwrap());
+        let cases =
+            methods.map(|method| Case::open(name, |model| method.apply(model, &options(&given(method)))));
+        let room = cases.iter().map(|case| case.long_rows()[1].len()).min().unwrap();
+        let rows: Vec<&[u32]> = cases[0].long_rows().iter().map(|row| &row[..row.len().min(room)]).collect();
+        let adapted =
+            cases.each_ref().map(|case| Adapted { parameters: &case.parameters, hooks: &case.hooks });
+        let which = [2, 0, 1];
+        let hidden = |which: &[usize], rows: &[(u64, &[u32])]| {
+            let cache = KvCache::new(rows.len());
+            let mut last = Vec::new();
+            for pass in 0..3 {
+                let parts =
+                    rows.iter().map(|(id, row)| (*id, &row[cuts(*id as usize, row.len())[pass].clone()]));
+                let batch = cache.batch(parts.map(row_of));
+                let mixture = Mixture::new(&adapted, which, &batch).unwrap();
+                let tape = Tape::inference();
+                let forward =
+                    Forward { cache: Some(&cache), ..Forward::mixed(&tape, &mixture, &batch, DType::F32) };
+                last = cases[0].network.encoder().head_input(&forward).unwrap().value().f32().to_vec();
+            }
+            last
+        };
+        let numbered: Vec<(u64, &[u32])> = (0..).zip(rows.iter().copied()).collect();
+        let together = hidden(&which, &numbered);
+        let columns = together.len() / rows.len();
+        for (place, row) in numbered.iter().enumerate() {
+            assert_eq!(
+                hidden(&which[place..=place], &[*row]),
+                together[place * columns..][..columns],
+                "{name}: {place}"
+            );
         }
     }
 }

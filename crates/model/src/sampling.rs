@@ -154,6 +154,33 @@ mod tests {
     }
 
     #[test]
+    fn scores_are_those_of_transformers() {
+        let text = include_str!("../tests/golden/sampling.json");
+        let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+        let cases = golden["cases"].as_array().unwrap();
+        for case in cases {
+            let number = |name: &str, usual: f64| case["settings"][name].as_f64().unwrap_or(usual) as f32;
+            let sampling = Sampling {
+                repetition_penalty: number("repetition_penalty", 1.0),
+                temperature: number("temperature", 0.0),
+                top_k: number("top_k", 0.0) as usize,
+                top_p: number("top_p", 1.0),
+                min_p: number("min_p", 0.0),
+            };
+            let list = |name: &str| case[name].as_array().unwrap().clone();
+            let seen: Vec<u32> = list("seen").iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            let number = |value: &serde_json::Value| value.as_f64().map_or(f32::NEG_INFINITY, |x| x as f32);
+            let mut scores: Vec<f32> = list("logits").iter().map(number).collect();
+            sampling.scores(&mut scores, &seen);
+            for (got, want) in scores.iter().zip(list("scores").iter().map(number)) {
+                let same = got.to_bits() == want.to_bits() || (got - want).abs() < 1e-5 * want.abs();
+                assert!(same, "{}: {got}, expected {want}", case["settings"]);
+            }
+        }
+        assert_eq!(cases.len(), 13);
+    }
+
+    #[test]
     fn the_likeliest_is_taken_and_what_is_no_number_is_told() {
         let greedy = Sampling::default();
         let key = Key::new(1);

@@ -33,6 +33,8 @@ pub struct Asked {
     pub prompt: String,
     /// The right answer, where there is one.
     pub answer: Option<String>,
+    /// Whether what comes is a turn of its own, and no text that goes on.
+    pub turn: bool,
 }
 
 /// What makes rows of lessons, and asks for their answers.
@@ -83,7 +85,12 @@ impl<'a> Teacher<'a> {
         let text = template.render(asked, tools.as_ref(), true)?;
         let said = |message: &Value| message.get("content").and_then(Value::as_str).map(str::to_string);
         let prompt = asked.last().and_then(said).unwrap_or_default();
-        Ok(Asked { ids: self.tokenizer.pieces(&text)?.ids, prompt, answer: answer.and_then(said) })
+        Ok(Asked {
+            ids: self.tokenizer.pieces(&text)?.ids,
+            prompt,
+            answer: answer.and_then(said),
+            turn: true,
+        })
     }
 
     /// A text that goes on, behind the special tokens that begin one.
@@ -91,7 +98,7 @@ impl<'a> Teacher<'a> {
         let pieces = self.tokenizer.pieces(text)?;
         let (mut ids, _) = self.frame.row(&pieces.ids);
         ids.truncate(self.frame.first() + pieces.ids.len());
-        Ok(Asked { ids, prompt: text.to_string(), answer: None })
+        Ok(Asked { ids, prompt: text.to_string(), answer: None, turn: false })
     }
 
     /// An example as far as its answer. Errors with its line.

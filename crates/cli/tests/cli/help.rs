@@ -2,8 +2,10 @@
 
 use crate::command::retune;
 
-const VERBS: [&str; 9] =
-    ["train", "plan", "doctor", "evaluate", "predict", "merge", "combine", "inspect", "methods"];
+const VERBS: [&str; 11] = [
+    "train", "plan", "doctor", "evaluate", "predict", "generate", "chat", "merge", "combine", "inspect",
+    "methods",
+];
 
 #[test]
 fn every_help_has_examples() {

@@ -11,6 +11,7 @@ mod compose;
 mod doctor;
 #[cfg(unix)]
 mod faults;
+mod generate;
 mod help;
 mod json;
 mod layers;

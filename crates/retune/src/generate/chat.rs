@@ -101,7 +101,7 @@ impl Chat {
             self.cache.forget(0, virtual_tokens + same);
         }
         let run = Run::new(&self.generator, &self.settings)?;
-        let mut rows = [run.row(self.turns, asked.ids.clone())?];
+        let mut rows = [run.row(self.turns, &asked)?];
         let took = run.go_on(&mut rows, &self.cache, &[same], &mut |_, text| say(text))?;
         let [row] = rows;
         // The last token was drawn and not seen.

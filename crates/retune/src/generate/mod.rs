@@ -177,9 +177,8 @@ impl Generator {
         let (mut all, mut took) = (Vec::new(), Took::default());
         for (first, chunk) in (0..).step_by(rows.max(1)).zip(prompts.chunks(rows.max(1))) {
             let asked = chunk.iter().zip(first..);
-            let mut rows: Vec<Row<'_>> = asked
-                .map(|(asked, place)| run.row(place as u64, asked.ids.clone()))
-                .collect::<Result<_>>()?;
+            let mut rows: Vec<Row<'_>> =
+                asked.map(|(asked, place)| run.row(place as u64, asked)).collect::<Result<_>>()?;
             let cache = KvCache::new(rows.len());
             took.add(
                 run.go_on(&mut rows, &cache, &vec![0; chunk.len()], &mut |row, text| say(first + row, text))?,
@@ -241,7 +240,8 @@ impl<'a> Run<'a> {
     }
 
     /// A row behind the tokens of a prompt. Errors if these leave no room, or one is unknown.
-    fn row(&self, id: u64, ids: Vec<u32>) -> Result<Row<'a>> {
+    fn row(&self, id: u64, asked: &Asked) -> Result<Row<'a>> {
+        let ids = &asked.ids;
         let longest = self.model.longest();
         let vocab = self.model.config.optional_usize("vocab_size")?.unwrap_or(usize::MAX);
         let place = |message| Err(Error::place(&self.model.source.base, message));
@@ -267,8 +267,9 @@ impl<'a> Run<'a> {
         Ok(Row {
             id,
             prompt: ids.len(),
-            words: tokenizer.words(&ids),
-            ids,
+            // A turn begins with nothing before it.
+            words: tokenizer.words(if asked.turn { &[] } else { ids }),
+            ids: ids.clone(),
             stops: Stops::new(self.stop),
             text: String::new(),
             finish: None,
