@@ -130,6 +130,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     if let Some(to) = &args.output {
         output.say(&format!("{} answers, written to {}", thousands(count), to.display()));
     }
+    output.say("next:");
+    let model = args.adapter.as_ref().or(args.model.model.as_ref());
+    output.say(&format!(
+        "  retune chat --model {}",
+        model.map(|model| model.display().to_string()).unwrap_or_default()
+    ));
     Ok(())
 }
 

@@ -111,7 +111,7 @@ fn what_cannot_be_is_refused() {
     let ask =
         |more: &[&str]| retune(&[&["generate", "--model", &base, "--prompt", "my card"], more].concat());
     for (given, words) in [
-        (["--temperature", "-1"], "--temperature: expected a number from 0 on, got -1"),
+        (["--temperature", "nan"], "--temperature: expected a number from 0 on, got NaN"),
         (["--top-p", "0"], "--top-p: expected more than 0 and at most 1, got 0"),
         (["--min-p", "2"], "--min-p: expected 0 to 1, got 2"),
         (["--repetition-penalty", "0"], "--repetition-penalty: expected a number above 0, got 0"),
@@ -147,17 +147,13 @@ fn a_conversation_is_a_line_a_turn() {
                   /adapter on\n/reset\nhi where is my card\n/quit\nnever\n";
     let said = chat(&lora, script, &[]).succeeded();
     let lines: Vec<&str> = said.stdout.lines().collect();
-    assert_eq!(
-        (lines[0], lines[1], lines[3]),
-        ("it is lost", "no we are closed", "it is lost"),
-        "{}",
-        said.stdout
-    );
+    assert_eq!((lines[0], lines[3]), ("it is lost", "it is lost"), "{}", said.stdout);
+    assert!(lines[1].starts_with("no we "), "{}", said.stdout);
     assert_ne!(lines[2], "it is lost");
     assert_eq!(lines.len(), 4);
     assert!(said.stderr.contains("the adapter is off") && !said.stderr.contains("> "), "{}", said.stderr);
     let document = chat(&lora, script, &["--json"]).succeeded().json();
-    assert_eq!(document["turns"][1]["text"], "no we are closed");
+    assert_eq!(document["turns"][1]["text"], lines[1]);
     assert_eq!(document["turns"].as_array().unwrap().len(), 4);
 
     // Later turns go on from what is known, and say what they would with everything read anew.
