@@ -71,7 +71,7 @@ impl<'a> Teacher<'a> {
         self.template.is_some()
     }
 
-    /// A conversation as far as its last answer, and that, as [`Teacher::teach`] would show it. Errors as the template does, or
+    /// A conversation as far as its last answer, and that, as a training shows it. Errors as the template does, or
     /// without one.
     pub fn ask_turns(&self, turns: &Turns) -> Result<Asked, AdaptError> {
         let Turns { messages, tools } = turns;
