@@ -22,7 +22,6 @@ from same_training import decay_groups, fill
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -102,7 +101,8 @@ def reference_losses(model, tokenizer, rows, batch, max_length, rate):
 def compare(options, work, base, targets, rows, batch, max_length, rates, tolerance):
     work.mkdir(parents=True, exist_ok=True)
     (work / "rows.jsonl").write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows))
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    # AutoTokenizer would take Qwen2's own class, by the configuration beside it.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
     lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0, target_modules=targets)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), lora)
     fill([p for name, p in model.named_parameters() if ".lora_" in name], numpy.random.default_rng(1), 0.03)
