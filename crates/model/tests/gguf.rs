@@ -78,6 +78,7 @@ fn hidden_states_are_those_of_the_dequantised_weights() {
             mixture: None,
             dtype: DType::F32,
             recompute: false,
+            cache: None,
         };
         let got = opened.encoder.encode(&forward).unwrap();
         let want = Weights::open(golden(&format!("{name}.safetensors"))).unwrap().read_f32("hidden").unwrap();
