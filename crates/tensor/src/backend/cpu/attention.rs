@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::{Left, Packed, Panels, Room, has_pairs, pack};
+use super::gemm::{Left, Out, Packed, Panels, Room, has_pairs, pack};
 use super::math::{self, dot, sum};
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{AttentionInputs, AttentionSaved, AttentionShape, Layout, Matrix};
@@ -278,7 +278,8 @@ fn multiply<P: Packed>(
 ) {
     assert!(out.len() >= shape[0] * shape[1], "attention: a product larger than its room");
     let stride = shape[1];
-    let panels = Panels { left, right, right_tile, depth, out: out.as_mut_ptr(), stride, shape, adds };
+    let out = Out::Sums { place: out.as_mut_ptr(), adds };
+    let panels = Panels { left, right, right_tile, depth, out, stride, shape };
     #[expect(unsafe_code, reason = "the product's function is made for shared outputs")]
     // SAFETY: the output is borrowed uniquely and as large as the shape.
     unsafe {

@@ -5,16 +5,17 @@
 //! the speed.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_add_ps,
-    _mm512_cvtepu16_epi32, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_epi32, _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_slli_epi32, _mm512_storeu_si512,
+    __m256bh, __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_or_si512, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512,
 };
 use std::hint::black_box;
 use std::sync::LazyLock;
 
 use super::kernel::{Panels, Vectors};
 use crate::backend::cpu::parallel::forced;
+use crate::dtype::bf16;
 
 /// Proof that this machine has AVX-512, and that nobody asked to do without.
 #[derive(Clone, Copy)]
@@ -184,5 +185,21 @@ impl Vectors for Pairs {
     fn add(self, left: __m512, right: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_add_ps(left, right) }
+    }
+
+    /// One instruction, to which numbers below the smallest normal one are 0, as they are to the products.
+    #[inline(always)]
+    unsafe fn round(self, sums: __m512, place: *mut bf16) {
+        // SAFETY: the caller's, and see above.
+        unsafe { place.cast::<__m256bh>().write_unaligned(_mm512_cvtneps_pbh(sums)) };
+    }
+
+    #[inline(always)]
+    unsafe fn widen(self, place: *const bf16) -> __m512 {
+        // SAFETY: the caller's, and see above.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(place.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
     }
 }

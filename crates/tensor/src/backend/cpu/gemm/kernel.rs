@@ -15,6 +15,10 @@ use crate::dtype::{DType, Element, Values, bf16};
 /// Columns of a tile, in vectors.
 const VECTORS: usize = 2;
 
+/// Depths that the right operand is asked for ahead: it lies in a farther cache, and the processor foresees less of it than
+/// the loop needs.
+const AHEAD: usize = 8;
+
 /// Rows and columns of a tile here: as many sums as leave registers for the operands.
 pub(super) static TILE: LazyLock<[usize; 2]> = LazyLock::new(|| dispatch(Tile));
 
@@ -87,6 +91,27 @@ impl<'a, P: Packed> Left<'a, P> {
     }
 }
 
+/// Where a result goes.
+#[derive(Clone, Copy)]
+pub(in crate::backend::cpu) enum Out<'a> {
+    /// As sums.
+    Sums {
+        /// Where the first one goes.
+        place: *mut f32,
+        /// Whether they are added to what is there.
+        adds: bool,
+    },
+    /// Rounded while it is in registers.
+    Rounded {
+        /// Where the first value goes.
+        place: *mut bf16,
+        /// Is added to each row, from the first column on.
+        bias: Option<&'a [f32]>,
+        /// Whether what is there is added then.
+        adds: bool,
+    },
+}
+
 /// Some rows of the left operand, times some columns of the right one.
 pub(in crate::backend::cpu) struct Panels<'a, P> {
     /// The rows.
@@ -97,21 +122,19 @@ pub(in crate::backend::cpu) struct Panels<'a, P> {
     pub right_tile: usize,
     /// What is summed over, in packed units.
     pub depth: usize,
-    /// Where the result's first value goes.
-    pub out: *mut f32,
+    /// Where the result goes.
+    pub out: Out<'a>,
     /// How far apart its rows are.
     pub stride: usize,
     /// Rows and columns of the result, which its last tiles may reach beyond.
     pub shape: [usize; 2],
-    /// Whether it is added to what is there.
-    pub adds: bool,
 }
 
 impl<P: Packed> Panels<'_, P> {
     /// Computes it.
     ///
     /// # Safety
-    /// `out` must be good for writing `shape` at `stride`, and no one else may touch these places meanwhile.
+    /// `out` must be good for reading and writing `shape` at `stride`, and no one else may touch these places meanwhile.
     #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
     pub(in crate::backend::cpu) unsafe fn multiply(self) {
         let [rows, columns] = self.shape;
@@ -125,6 +148,9 @@ impl<P: Packed> Panels<'_, P> {
                 && self.right.len() >= (columns.div_ceil(wide) - 1) * self.right_tile + wide * self.depth,
             "gemm: packed operands that do not fit"
         );
+        if let Out::Rounded { bias: Some(bias), .. } = self.out {
+            assert!(bias.len() >= columns, "gemm: a bias that does not fit");
+        }
         P::multiply(self);
     }
 }
@@ -151,6 +177,34 @@ pub(super) trait Vectors: Copy {
     fn multiply_add(self, left: Self::Packed, right: Self::Right, sums: Self::Sums) -> Self::Sums;
     /// `left + right`
     fn add(self, left: Self::Sums, right: Self::Sums) -> Self::Sums;
+    /// The nearest bf16 of each.
+    ///
+    /// # Safety
+    /// The place must be good for writing `LANES`.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "a row of a tile is no chunk of a slice")]
+    unsafe fn round(self, sums: Self::Sums, place: *mut bf16) {
+        let sums: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&sums));
+        for (lane, sum) in sums.iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { place.add(lane).write(bf16::put(*sum)) };
+        }
+    }
+    /// The f32 that bf16 are.
+    ///
+    /// # Safety
+    /// The place must be good for reading `LANES`.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "a row of a tile is no chunk of a slice")]
+    unsafe fn widen(self, place: *const bf16) -> Self::Sums {
+        let mut sums = self.zero();
+        let values: &mut [f32] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut sums));
+        for (lane, value) in values.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *value = unsafe { place.add(lane).read() }.get();
+        }
+        sums
+    }
 }
 
 /// f32, by the vectors of whatever the machine has.
@@ -334,27 +388,24 @@ impl<P: Packed> Panels<'_, P> {
             let broad = wide.min(columns - across * wide);
             for down in 0..tall_tiles {
                 let tall = ROWS.min(rows - down * ROWS);
-                let out = self.out.wrapping_add(down * ROWS * self.stride + across * wide);
-                // The sums take long enough for the output to come from a far cache meanwhile.
-                for row in 0..tall {
-                    prefetch(out.wrapping_add(row * self.stride));
-                }
+                let tile = [down * ROWS, across * wide, tall, broad];
+                self.fetch(tile);
                 // Each kind writes its own sums, which thus stay in registers.
                 // SAFETY: `multiply` has asserted that each operand is as long as its tiles, and its caller answers for
                 // the output; rows beyond the last are the last again.
                 unsafe {
                     match self.left {
-                        Left::Columns { tile, depth, .. } => {
+                        Left::Columns { tile: step, depth, .. } => {
                             let sums =
-                                sums_of_columns::<V, ROWS>(vectors, left.add(down * tile), depth, right);
-                            self.write(vectors, &sums, [tall, broad], out);
+                                sums_of_columns::<V, ROWS>(vectors, left.add(down * step), depth, right);
+                            self.write(vectors, &sums, tile);
                         }
                         Left::Rows(_, stride) => {
                             let rows = std::array::from_fn(|row| {
                                 left.add((down * ROWS + row.min(tall - 1)) * stride)
                             });
                             let sums = sums_of_rows::<V, ROWS>(vectors, rows, right);
-                            self.write(vectors, &sums, [tall, broad], out);
+                            self.write(vectors, &sums, tile);
                         }
                     }
                 }
@@ -362,7 +413,19 @@ impl<P: Packed> Panels<'_, P> {
         }
     }
 
-    /// Writes a tile's sums, or as many of them as `shape` says, to `out`.
+    /// Asks for where a tile goes: the sums take long enough for it to come from a far cache meanwhile.
+    #[inline(always)]
+    fn fetch(&self, [top, left, tall, _]: [usize; 4]) {
+        for row in top..top + tall {
+            let first = row * self.stride + left;
+            match self.out {
+                Out::Sums { place, .. } => prefetch(place.wrapping_add(first)),
+                Out::Rounded { place, .. } => prefetch(place.wrapping_add(first)),
+            }
+        }
+    }
+
+    /// Writes a tile's sums, or as many of them as there are rows and columns from its first ones on.
     ///
     /// # Safety
     /// `out` must be good for that.
@@ -373,34 +436,95 @@ impl<P: Packed> Panels<'_, P> {
         &self,
         vectors: V,
         sums: &[[V::Sums; VECTORS]; ROWS],
-        [tall, broad]: [usize; 2],
-        out: *mut f32,
+        [top, left, tall, broad]: [usize; 4],
     ) {
-        if tall == ROWS && broad == VECTORS * V::LANES {
-            for row in 0..ROWS {
-                for vector in 0..VECTORS {
-                    let place = out.wrapping_add(row * self.stride + vector * V::LANES);
-                    let place = place.cast::<V::Sums>();
-                    let mut sum = sums[row][vector];
-                    // SAFETY: the caller's.
-                    unsafe {
-                        if self.adds {
-                            sum = vectors.add(place.read_unaligned(), sum);
+        let wide = VECTORS * V::LANES;
+        let first = top * self.stride + left;
+        match self.out {
+            Out::Sums { place, adds } if tall == ROWS && broad == wide => {
+                for row in 0..ROWS {
+                    for vector in 0..VECTORS {
+                        let place = place.wrapping_add(first + row * self.stride + vector * V::LANES);
+                        let place = place.cast::<V::Sums>();
+                        let mut sum = sums[row][vector];
+                        // SAFETY: the caller's.
+                        unsafe {
+                            if adds {
+                                sum = vectors.add(place.read_unaligned(), sum);
+                            }
+                            place.write_unaligned(sum);
                         }
-                        place.write_unaligned(sum);
                     }
                 }
             }
-        } else {
-            for row in 0..tall {
-                // SAFETY: cut to the shape, which the caller answers for.
-                let out =
-                    unsafe { std::slice::from_raw_parts_mut(out.wrapping_add(row * self.stride), broad) };
-                let sums: &[f32] = bytemuck::cast_slice(&sums[row]);
-                for column in 0..broad {
-                    out[column] = if self.adds { out[column] + sums[column] } else { sums[column] };
+            Out::Sums { place, adds } => {
+                for row in 0..tall {
+                    let place = place.wrapping_add(first + row * self.stride);
+                    // SAFETY: cut to the shape, which the caller answers for.
+                    let out = unsafe { std::slice::from_raw_parts_mut(place, broad) };
+                    let sums: &[f32] = bytemuck::cast_slice(&sums[row]);
+                    for column in 0..broad {
+                        out[column] = if adds { out[column] + sums[column] } else { sums[column] };
+                    }
                 }
             }
+            Out::Rounded { place, bias, adds } => {
+                let bias = bias.map(|bias| bias[left..].as_ptr());
+                for row in 0..tall {
+                    let place = place.wrapping_add(first + row * self.stride);
+                    // SAFETY: the caller's; of a tile that ends early, in a whole one's place.
+                    unsafe {
+                        if broad == wide {
+                            round_row(vectors, &sums[row], bias, adds, place);
+                            continue;
+                        }
+                        let (mut there, mut added) = ([bf16::ZERO; WIDEST], [0.0; WIDEST]);
+                        let out = std::slice::from_raw_parts_mut(place, broad);
+                        there[..broad].copy_from_slice(out);
+                        if let Some(bias) = bias {
+                            added[..broad].copy_from_slice(std::slice::from_raw_parts(bias, broad));
+                        }
+                        let bias = bias.map(|_| added.as_ptr());
+                        round_row(vectors, &sums[row], bias, adds, there.as_mut_ptr());
+                        out.copy_from_slice(&there[..broad]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Columns of the widest tile.
+const WIDEST: usize = 64;
+
+/// A whole row of a tile, rounded after the bias and what is there have been added.
+///
+/// # Safety
+/// A row of a tile must be there at `bias` and `place`.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a row of a tile is no chunk of a slice")]
+#[expect(clippy::needless_range_loop, reason = "see above")]
+unsafe fn round_row<V: Vectors>(
+    vectors: V,
+    sums: &[V::Sums; VECTORS],
+    bias: Option<*const f32>,
+    adds: bool,
+    place: *mut bf16,
+) {
+    const { assert!(VECTORS * V::LANES <= WIDEST, "a tile wider than the room for one that ends early") };
+    for vector in 0..VECTORS {
+        let mut sum = sums[vector];
+        // SAFETY: the caller's.
+        unsafe {
+            let place = place.add(vector * V::LANES);
+            if let Some(bias) = bias {
+                let bias = bias.add(vector * V::LANES).cast::<V::Sums>();
+                sum = vectors.add(sum, bias.read_unaligned());
+            }
+            if adds {
+                sum = vectors.add(sum, vectors.widen(place));
+            }
+            vectors.round(sum, place);
         }
     }
 }
@@ -426,6 +550,8 @@ unsafe fn sums_of_columns<V: Vectors, const ROWS: usize>(
     for _ in 0..depth {
         // SAFETY: the vectors are there by the slice's length, the values by the caller's promise.
         unsafe {
+            prefetch(right.wrapping_add(AHEAD * wide));
+            prefetch(right.wrapping_add(AHEAD * wide + V::LANES));
             let first = vectors.load(right);
             let second = vectors.load(right.add(V::LANES));
             for row in 0..ROWS {
@@ -458,6 +584,8 @@ unsafe fn sums_of_rows<V: Vectors, const ROWS: usize>(
     for place in 0..depth {
         // SAFETY: the vectors are there by the slice's length, the values by the caller's promise.
         unsafe {
+            prefetch(right.wrapping_add(AHEAD * wide));
+            prefetch(right.wrapping_add(AHEAD * wide + V::LANES));
             let first = vectors.load(right);
             let second = vectors.load(right.add(V::LANES));
             for row in 0..ROWS {
@@ -472,7 +600,7 @@ unsafe fn sums_of_rows<V: Vectors, const ROWS: usize>(
 }
 
 #[inline(always)]
-fn prefetch(place: *mut f32) {
+fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "the instruction has no safe name")]
     // SAFETY: a prefetch reads nothing and faults nowhere; SSE is part of x86-64.
@@ -530,10 +658,9 @@ mod tests {
                 right: &rights,
                 right_tile: wide * (depth + 1),
                 depth,
-                out: out.as_mut_ptr(),
+                out: Out::Sums { place: out.as_mut_ptr(), adds: true },
                 stride: columns,
                 shape: [rows, columns],
-                adds: true,
             };
             assert_eq!(dispatch(Tall(panels)), wide);
             for (index, got) in out.iter().enumerate() {

@@ -18,12 +18,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub(super) use self::kernel::{Left, Panels};
+pub(super) use self::kernel::{Left, Out, Panels};
 pub(super) use self::pack::{Packed, Room, pack};
 use super::elementwise::activate;
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{Activation, Ends, Matrix, Product};
-use crate::dtype::{DType, Element, ValuesMut};
+use crate::dtype::{DType, Element, ValuesMut, bf16};
 
 /// The depth of a round, in packed units: a tile of each operand of this depth fits in the nearest two caches.
 const DEPTH: usize = 768;
@@ -32,7 +32,7 @@ const DEPTH: usize = 768;
 const PAIRS_DEPTH: usize = 1536;
 
 /// Units of the left operand that a task packs: they stay in the second cache.
-const LEFT: usize = 56 * 1024;
+const LEFT: usize = 100 * 1024;
 
 /// Columns that the ends are applied to at once.
 const COLUMNS: usize = 256;
@@ -46,9 +46,7 @@ thread_local! {
     /// The packed right operand of the product that this thread asked for. It is taken out meanwhile: while this thread
     /// waits for others, it may be given a task that asks for a product.
     static RIGHT: RefCell<Room> = RefCell::default();
-    /// Sums of a task that are rounded once they are whole.
-    static SUMS: RefCell<Room> = RefCell::default();
-    /// The same of a whole product of several rounds; taken out likewise.
+    /// Sums of a product of several rounds that are rounded once they are whole; taken out likewise.
     static ALL_SUMS: RefCell<Room> = RefCell::default();
 }
 
@@ -205,10 +203,11 @@ fn multiply<P: Packed, E: Element>(
     let last = rounds.len() - 1;
     let (mut room, mut all_sums) = (RIGHT.take(), ALL_SUMS.take());
     // Where sums are collected: in the output if it is f32, in a place of the product's or of each task's own if not.
-    let waiting = if E::DTYPE != DType::F32 && last > 0 { m * n } else { 0 };
-    let waiting = Disjoint::new(all_sums.take::<f32>(waiting));
+    let waits = E::DTYPE != DType::F32 && last > 0;
+    let waiting = Disjoint::new(all_sums.take::<f32>(if waits { m * n } else { 0 }));
     let Ends { bias, activation, before_activation } = ends;
     let before = before_activation.map(|before| Disjoint::new(E::of_mut(before)));
+    assert!(!accumulate || before.is_none(), "gemm: what is activated is not added to what is there");
     let finish = Finish { out: Disjoint::new(out), columns: n, accumulate, bias, activation, before };
     for (index, round) in rounds.iter().enumerate() {
         let right = room.take::<P>(n.next_multiple_of(wide) * round.depth);
@@ -219,51 +218,55 @@ fn multiply<P: Packed, E: Element>(
             let [top, bottom] = [index_down, index_down + 1].map(|task| (task * tiles / down * tall).min(m));
             let (rows, columns) = (bottom - top, width.min(n - left));
             ROWS.with_borrow_mut(|room| {
-                SUMS.with_borrow_mut(|own| {
-                    let in_place = round.left_in_place::<P>(top, rows);
-                    let packed_left = in_place.unwrap_or_else(|| {
-                        let packed = room.take::<P>(rows.next_multiple_of(tall) * round.depth);
-                        round.pack_left(packed, top, rows);
-                        Left::packed(packed, round.depth)
-                    });
-                    for column in (left..left + columns).step_by(COLUMNS) {
-                        let columns = COLUMNS.min(left + columns - column);
-                        let start = top * n + column;
-                        let range = start..start + (rows - 1) * n + columns;
-                        let (sums, stride) = if E::DTYPE == DType::F32 {
-                            (finish.out.pointer(range).cast::<f32>(), n)
-                        } else if last > 0 {
-                            (waiting.pointer(range), n)
-                        } else {
-                            (own.take::<f32>(rows * columns).as_mut_ptr(), columns)
-                        };
-                        let panels = Panels {
-                            left: packed_left,
-                            right: &right[column * round.depth..],
-                            right_tile: wide * round.depth,
-                            depth: round.depth,
-                            out: sums,
-                            stride,
-                            shape: [rows, columns],
-                            adds: index > 0 || (accumulate && E::DTYPE == DType::F32),
-                        };
-                        #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-                        // SAFETY: the pointer is good for the shape by its assertion or its length, and this task alone
-                        // has this block.
-                        unsafe {
-                            panels.multiply();
-                            if index == last {
-                                finish.block(top..top + rows, column..column + columns, sums, stride);
-                            }
+                let in_place = round.left_in_place::<P>(top, rows);
+                let packed_left = in_place.unwrap_or_else(|| {
+                    let packed = room.take::<P>(rows.next_multiple_of(tall) * round.depth);
+                    round.pack_left(packed, top, rows);
+                    Left::packed(packed, round.depth)
+                });
+                for column in (left..left + columns).step_by(COLUMNS) {
+                    let columns = COLUMNS.min(left + columns - column);
+                    let start = top * n + column;
+                    let range = start..start + (rows - 1) * n + columns;
+                    let out = if waits {
+                        Out::Sums { place: waiting.pointer(range), adds: index > 0 }
+                    } else if E::DTYPE == DType::F32 {
+                        let place = finish.out.pointer(range).cast::<f32>();
+                        Out::Sums { place, adds: index > 0 || accumulate }
+                    } else {
+                        // What is kept is what is activated.
+                        let place = finish.before.as_ref().unwrap_or(&finish.out).pointer(range);
+                        let bias = bias.map(|bias| &bias[column..]);
+                        Out::Rounded { place: place.cast::<bf16>(), bias, adds: accumulate }
+                    };
+                    let panels = Panels {
+                        left: packed_left,
+                        right: &right[column * round.depth..],
+                        right_tile: wide * round.depth,
+                        depth: round.depth,
+                        out,
+                        stride: n,
+                        shape: [rows, columns],
+                    };
+                    let block = (top..top + rows, column..column + columns);
+                    #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
+                    // SAFETY: the pointer is good for the shape by its assertion, and this task alone has this block.
+                    unsafe {
+                        panels.multiply();
+                        match out {
+                            Out::Sums { place, .. } if index == last => finish.sums(block, place),
+                            Out::Rounded { .. } => finish.rounded(block),
+                            Out::Sums { .. } => {}
                         }
                     }
-                });
+                }
             });
         });
     }
     RIGHT.set(room);
     ALL_SUMS.set(all_sums);
 }
+
 /// What is done to sums once they are whole.
 struct Finish<'a, E> {
     out: Disjoint<'a, E>,
@@ -277,12 +280,42 @@ struct Finish<'a, E> {
 }
 
 impl<E: Element> Finish<'_, E> {
-    /// Takes `rows` and `columns` of the product from `sums`, whose rows are `stride` apart; f32 stays where it is.
+    /// What is left to do where a block of the product was rounded: to activate it.
+    ///
+    /// # Safety
+    /// No one else may touch this block of the outputs meanwhile.
+    #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
+    unsafe fn rounded(&self, (rows, columns): (Range<usize>, Range<usize>)) {
+        if self.activation == Activation::Identity {
+            return;
+        }
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut values = [0.0; COLUMNS];
+                let values = &mut values[..columns.len()];
+                for row in rows {
+                    let range = row * self.columns + columns.start..row * self.columns + columns.end;
+                    // SAFETY: the caller's.
+                    let out = unsafe { self.out.slice(range.clone()) };
+                    match &self.before {
+                        // SAFETY: likewise.
+                        Some(before) => widen(unsafe { before.slice(range) }, values),
+                        None => widen(out, values),
+                    }
+                    activate(self.activation, values);
+                    out.iter_mut().zip(values.iter()).for_each(|(out, x)| *out = E::put(*x));
+                }
+            },
+        );
+    }
+
+    /// The same where there are sums, rows of the output apart; f32 stays where it is.
     ///
     /// # Safety
     /// `sums` must be good for that, and no one else may touch this block of it or of the outputs meanwhile.
     #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-    unsafe fn block(&self, rows: Range<usize>, columns: Range<usize>, sums: *mut f32, stride: usize) {
+    unsafe fn sums(&self, (rows, columns): (Range<usize>, Range<usize>), sums: *mut f32) {
         let rounds = E::DTYPE != DType::F32;
         vectorised(
             #[inline(always)]
@@ -291,7 +324,7 @@ impl<E: Element> Finish<'_, E> {
                     let range = row * self.columns + columns.start..row * self.columns + columns.end;
                     // SAFETY: the caller's.
                     let values = unsafe {
-                        std::slice::from_raw_parts_mut(sums.wrapping_add(index * stride), columns.len())
+                        std::slice::from_raw_parts_mut(sums.wrapping_add(index * self.columns), columns.len())
                     };
                     if let Some(bias) = self.bias {
                         values.iter_mut().zip(&bias[columns.start..]).for_each(|(x, bias)| *x += bias);
@@ -320,6 +353,11 @@ impl<E: Element> Finish<'_, E> {
             },
         );
     }
+}
+
+#[inline(always)]
+fn widen<E: Element>(from: &[E], to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.get());
 }
 
 impl Round<'_> {

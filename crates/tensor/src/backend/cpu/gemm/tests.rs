@@ -118,6 +118,13 @@ fn pairs_of_every_layout_and_type_are_the_plain_sum() {
             multiply::<f32, f32>(&mut widened, &products, false, ends());
             let mut rounded = before.clone();
             multiply::<u32, bf16>(&mut rounded, &products, true, ends());
+            // What is activated is kept, rounded, if it is asked for.
+            let (mut activated, mut alone, mut kept) = (before.clone(), before.clone(), before.clone());
+            let gelu = || Ends { activation: Activation::Gelu, ..ends() };
+            let keeps = Ends { before_activation: Some(kept.as_mut_slice().into()), ..gelu() };
+            multiply::<u32, bf16>(&mut activated, &products, false, keeps);
+            multiply::<u32, bf16>(&mut alone, &products, false, gelu());
+            assert_eq!(activated, alone);
             for index in (0..m * n).step_by(if m * n > 1000 { 41 } else { 1 }) {
                 let (row, column) = (index / n, index % n);
                 let sum: f64 = (0..depth).map(|k| at(a, row, k) * at(b, k, column)).sum();
@@ -127,6 +134,11 @@ fn pairs_of_every_layout_and_type_are_the_plain_sum() {
                     let apart = (f64::from(got) - want).abs();
                     assert!(apart < 4e-3 + 3e-5 * want.abs(), "[{row}, {column}]: {got}, expected {want}");
                 }
+                let mut gelu = [kept[index].to_f32()];
+                activate(Activation::Gelu, &mut gelu);
+                assert_eq!(activated[index], bf16::from_f32(gelu[0]), "[{row}, {column}]");
+                let (got, sum) = (kept[index].to_f64(), want);
+                assert!((got - sum).abs() <= sum.abs() / 256.0 + 4e-3, "{got}, expected {sum}");
                 let (got, want) = (rounded[index].to_f64(), want + before[index].to_f64());
                 assert!((got - want).abs() <= want.abs() / 256.0 + 4e-3, "{got}, expected {want}");
             }
