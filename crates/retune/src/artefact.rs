@@ -95,7 +95,8 @@ impl Card {
     pub const VERSION: u32 = 1;
 
     /// What is known of the result before it is there: taken before the training, as the files may change meanwhile.
-    pub(crate) fn of(prepared: &Prepared<'_>) -> Result<Self> {
+    /// `base_hash` is that of the base's weights.
+    pub(crate) fn of(prepared: &Prepared<'_>, base_hash: String) -> Result<Self> {
         let Prepared { task, resolved, examples, model, max_length, .. } = prepared;
         let rows = |named: &[PathBuf], rows| {
             let (mut files, sha256) = inputs::hash(named)?;
@@ -103,7 +104,6 @@ impl Card {
             let path = if files.len() == 1 { files.remove(0) } else { inputs::together(named) };
             Ok::<_, Error>(DataCard { path, files, revision: None, sha256, rows: Some(rows) })
         };
-        let base = &model.source.base;
         let (path, revision) = named(&model.source);
         Ok(Card {
             format_version: Self::VERSION,
@@ -115,7 +115,7 @@ impl Card {
             thresholds: resolved.set_thresholds(examples)?,
             max_length: *max_length,
             columns: examples.columns.clone(),
-            base: DataCard { path, files: Vec::new(), revision, sha256: hash_weights(base)?, rows: None },
+            base: DataCard { path, files: Vec::new(), revision, sha256: base_hash, rows: None },
             train: rows(resolved.train(), examples.train.len())?,
             eval: resolved.eval().map(|named| rows(named, examples.eval.len())).transpose()?,
             settings: resolved.as_json(*max_length),

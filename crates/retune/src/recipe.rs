@@ -209,10 +209,15 @@ pub fn train(settings: &TrainSettings, listener: &mut dyn Listener) -> Result<Re
     // 1. Prepare the pretrained model; 2. load the task's data; 3. adjust the model's structure.
     let source = Source::fetch(&settings.model, listener)?;
     run_folder::check_apart(&output, &source)?;
+    // Meanwhile: large weights take a while, and nothing else needs them to be known before the first step.
+    let base = source.base.clone();
+    let base_hash = std::thread::spawn(move || artefact::hash_weights(&base));
     let prepared = prepare(settings, source, Device::Cpu, listener)?;
     let run_settings = prepared.resolved.train_settings(!prepared.examples.eval.is_empty())?;
     doctor::first_look(&prepared, settings.strict == Some(true), listener)?;
-    let mut card = Card::of(&prepared)?;
+    let base_hash =
+        base_hash.join().unwrap_or_else(|_| artefact::hash_weights(&prepared.model.source.base))?;
+    let mut card = Card::of(&prepared, base_hash)?;
     let begun = resume::record(settings, &output)?;
     begun.iter().try_for_each(|record| record.check(&card, &output))?;
 

@@ -12,10 +12,13 @@ use crate::recipe::Prepared;
 use crate::workshop::TaskWorkshop;
 use crate::{Device, Result};
 
-/// Rows for the first loss: of a head that was trained, enough of each label that its most frequent answer means something.
+/// Rows whose gradients are looked at.
+const FEW: usize = 16;
+
+/// Rows for the first loss: of a head that was trained, enough of each label that its most frequent answer means something;
+/// a new one knows nothing of any, and every training waits for this.
 fn enough(prepared: &Prepared<'_>) -> usize {
-    let labels = if prepared.model.has_fresh_head() { 0 } else { prepared.model.labels().len() };
-    (5 * labels).clamp(64, 512)
+    if prepared.model.has_fresh_head() { FEW } else { (5 * prepared.model.labels().len()).clamp(64, 512) }
 }
 
 /// The check that needs training steps.
@@ -33,12 +36,15 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
         let nothing = (vocabulary.size as f64).ln();
         let start = Start { loss, nothing, constant: nothing, fresh: false };
         examination.check(STARTING_LOSS, start.findings(&prepared.model.source.folder.display().to_string()));
-        examination.check("gradients", gradients(prepared, &shop)?);
+        examination.check(GRADIENTS, gradients(prepared, &shop)?);
         return Ok((loss, None));
     }
-    let (loss, logits) = loss_and_logits(&shop, parameters, &rows)?;
     let outputs = prepared.model.labels().len();
     let fresh = prepared.model.has_fresh_head();
+    // A new head's rows are those whose gradients are looked at, so one pass is for both.
+    let tape = if fresh { Tape::recording() } else { Tape::inference() };
+    let (mean, logits) = loss_and_logits(&shop, &tape, parameters, &rows)?;
+    let loss = number(&mean);
     let start = Start {
         loss,
         nothing: loss_of(&shop, &rows, outputs, &vec![0.0; logits.len()])?,
@@ -49,7 +55,8 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<(f64, Opt
     if !fresh {
         examination.check("swapped-labels", labels::swapped(prepared, &rows, &logits)?);
     }
-    examination.check("gradients", gradients(prepared, &shop)?);
+    let found = if fresh { reached_by(prepared, &shop, tape, &mean)? } else { gradients(prepared, &shop)? };
+    examination.check(GRADIENTS, found);
     Ok((loss, fresh.then_some(start.nothing)))
 }
 
@@ -86,14 +93,15 @@ fn first_loss(shop: &TaskWorkshop<'_>, parameters: &Parameters, rows: &[usize]) 
 /// The same, and the logits.
 fn loss_and_logits(
     shop: &TaskWorkshop<'_>,
+    tape: &Tape,
     parameters: &Parameters,
     rows: &[usize],
-) -> Result<(f64, Vec<f32>)> {
-    let (tape, batch) = (Tape::inference(), shop.train.tokens.batch(rows)?);
-    let logits = shop.model.output(parameters, &tape, &batch, None)?.logits()?;
+) -> Result<(Var, Vec<f32>)> {
+    let batch = shop.train.tokens.batch(rows)?;
+    let logits = shop.model.output(parameters, tape, &batch, None)?.logits()?;
     let values = logits.value().f32().to_vec();
-    let output = HeadOutput::of_logits(&tape, &batch, logits);
-    Ok((number(&shop.train.targets.loss(&output, rows, shop.denominator(rows))?), values))
+    let output = HeadOutput::of_logits(tape, &batch, logits);
+    Ok((shop.train.targets.loss(&output, rows, shop.denominator(rows))?, values))
 }
 
 /// The loss that `logits`, `[n, outputs]`, would have.
@@ -117,6 +125,7 @@ fn means(logits: &[f32], labels: usize) -> Vec<f32> {
 }
 
 const STARTING_LOSS: &str = "starting-loss";
+const GRADIENTS: &str = "gradients";
 
 /// The first loss, and what it is held to. All are losses of the same rows, so class weights, several labels and
 /// the size of numbers are in all of them.
@@ -177,12 +186,22 @@ impl Start {
 
 /// Every group of trained parameters gets a gradient, and no other does.
 fn gradients(prepared: &Prepared<'_>, shop: &TaskWorkshop<'_>) -> Result<Vec<Finding>> {
-    let parameters = &prepared.model.parameters;
-    let rows = few(prepared, 16);
+    let rows = few(prepared, FEW);
     let tape = Tape::recording();
-    let loss = shop.loss_of(&tape, parameters, &rows, shop.denominator(&rows), None)?;
+    let loss = shop.loss_of(&tape, &prepared.model.parameters, &rows, shop.denominator(&rows), None)?;
+    reached_by(prepared, shop, tape, &loss)
+}
+
+/// The same of a loss that is there, recorded by `tape`.
+fn reached_by(
+    prepared: &Prepared<'_>,
+    shop: &TaskWorkshop<'_>,
+    tape: Tape,
+    loss: &Var,
+) -> Result<Vec<Finding>> {
+    let parameters = &prepared.model.parameters;
     let mut gradients = Gradients::new();
-    tape.backward(&loss, &mut gradients)?;
+    tape.backward(loss, &mut gradients)?;
     let place = prepared.model.source.folder.display().to_string();
     Ok(reached(parameters, &gradients, |name| shop.group(name), &place))
 }
@@ -205,7 +224,7 @@ fn reached<'p>(
     if let Some(first) = dead.first() {
         let more = if dead.len() > 1 { format!(" and {} more", dead.len() - 1) } else { String::new() };
         all.extend(found(
-            "gradients",
+            GRADIENTS,
             format!("no gradient reaches {first}{more}: training will never change it"),
             place,
             Vec::new(),
@@ -216,7 +235,7 @@ fn reached<'p>(
     let frozen = gradients.iter().find(|(id, _)| !parameters.get(*id).trainable);
     if let Some((id, _)) = frozen {
         all.extend(found(
-            "gradients",
+            GRADIENTS,
             format!("{} is frozen and gets a gradient", parameters.get(id).name),
             "the engine",
             Vec::new(),
