@@ -1,12 +1,13 @@
 //! Products of which one side is so narrow that packing the other would cost more than multiplying: those of low rank.
 //! They read the wide operand once, as it lies, about as fast as it could be copied.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::backend::cpu::elementwise::sum_in_parts;
-use crate::backend::cpu::parallel::{rows_per_block, vectorised};
+use crate::backend::cpu::parallel::{dispatch, rows_per_block, vectorised};
 use crate::backend::{Matrix, Product};
-use crate::dtype::{Element, with_values};
+use crate::dtype::{DType, Element, with_values};
 
 /// The widest narrow side.
 const NARROW: usize = 16;
@@ -16,6 +17,9 @@ const WIDE: usize = 128;
 
 /// Rows of the wide operand whose products are added at once.
 const TOGETHER: usize = 4;
+
+/// Rows and columns whose sums stay in registers together: this many of each.
+const TILE: usize = 4;
 
 /// `out (+)= product`, if it is such a product. The kind depends on the weights' sizes and on how operands lie, never on how
 /// many rows there are, so that a row has the same bits in any batch.
@@ -69,57 +73,106 @@ fn gather(matrix: Matrix<'_>, scale: f32) -> Vec<f32> {
     all
 }
 
-/// `out[i, j] (+)= rows[i] . columns[j]`, each sum in sixteen lanes.
+/// The values as f32: where they lie, or widened into `room`.
+fn widened<'a, E: Element>(values: &'a [E], room: &'a mut Vec<f32>) -> &'a [f32] {
+    if let Ok(values) = bytemuck::try_cast_slice(values)
+        && E::DTYPE == DType::F32
+    {
+        return values;
+    }
+    room.resize(values.len(), 0.0);
+    vectorised(
+        #[inline(always)]
+        || {
+            for (to, value) in room.iter_mut().zip(values) {
+                *to = value.get();
+            }
+        },
+    );
+    room
+}
+
+/// `out[i, j] (+)= rows[i] . columns[j]`
 fn dots<E: Element>(rows: &[E], columns: &[f32], [k, n]: [usize; 2], out: &mut [f32], accumulate: bool) {
     let each = rows_per_block(k);
     out.par_chunks_mut(each * n).zip(rows.par_chunks(each * k)).for_each(|(out, rows)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (out, row) in out.chunks_exact_mut(n).zip(rows.chunks_exact(k)) {
-                    for (out, columns) in out.chunks_mut(4).zip(columns.chunks(4 * k)) {
-                        // Whole groups know their size, and the row is read once for four columns.
-                        let sums = match out.len() {
-                            4 => lanes::<E, 4>(row, columns),
-                            3 => lanes::<E, 3>(row, columns),
-                            2 => lanes::<E, 2>(row, columns),
-                            _ => lanes::<E, 1>(row, columns),
-                        };
-                        for (out, sum) in out.iter_mut().zip(sums) {
-                            *out = if accumulate { *out + sum } else { sum };
-                        }
-                    }
-                }
-            },
-        );
+        let mut room = Vec::new();
+        for (out, rows) in out.chunks_mut(TILE * n).zip(rows.chunks(TILE * k)) {
+            let rows = widened(rows, &mut room);
+            dispatch(Dots { rows, columns, shape: [k, n], out, accumulate });
+        }
     });
 }
 
-/// The products of a row with `COUNT` columns, one after another; only so many of the result are meant.
-#[inline(always)]
-fn lanes<E: Element, const COUNT: usize>(row: &[E], columns: &[f32]) -> [f32; 4] {
-    let k = row.len();
-    let mut sums = [[0.0f32; 16]; COUNT];
-    let (whole, rest) = row.as_chunks::<16>();
-    for (place, chunk) in whole.iter().enumerate() {
-        for column in 0..COUNT {
-            let factors = &columns[column * k + place * 16..][..16];
-            for lane in 0..16 {
-                sums[column][lane] += chunk[lane].get() * factors[lane];
+/// At most [`TILE`] rows. The order of a sum is the same whichever rows and columns are beside it.
+struct Dots<'a> {
+    rows: &'a [f32],
+    columns: &'a [f32],
+    shape: [usize; 2],
+    out: &'a mut [f32],
+    accumulate: bool,
+}
+
+impl WithSimd for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Dots { rows, columns, shape: [k, n], out, accumulate } = self;
+        let mut put = |row: usize, column: usize, sum: f32| {
+            let out = &mut out[row * n + column];
+            *out = if accumulate { *out + sum } else { sum };
+        };
+        let count = rows.len() / k;
+        for first in (0..n).step_by(TILE) {
+            let wide = TILE.min(n - first);
+            if [count, wide] == [TILE; 2] {
+                let sums = dots_of::<S, TILE>(simd, rows, &columns[first * k..][..TILE * k]);
+                for (row, sums) in sums.iter().enumerate() {
+                    for (column, sum) in sums.iter().enumerate() {
+                        put(row, first + column, *sum);
+                    }
+                }
+                continue;
+            }
+            for row in 0..count {
+                for column in first..first + wide {
+                    let [[sum]] = dots_of::<S, 1>(simd, &rows[row * k..][..k], &columns[column * k..][..k]);
+                    put(row, column, sum);
+                }
             }
         }
     }
-    let mut all = [0.0; 4];
-    for column in 0..COUNT {
-        let mut sum = 0.0;
-        for lane in sums[column] {
-            sum += lane;
+}
+
+/// Of each of `COUNT` rows with each of as many columns, which lie as rows too. Plain loops are sure to be unrolled.
+#[inline(always)]
+fn dots_of<S: Simd, const COUNT: usize>(simd: S, rows: &[f32], columns: &[f32]) -> [[f32; COUNT]; COUNT] {
+    let k = rows.len() / COUNT;
+    let mut all = [[0.0; COUNT]; COUNT];
+    let vectors = k / S::F32_LANES;
+    let (mut left, mut right) = ([&[][..]; COUNT], [&[][..]; COUNT]);
+    for index in 0..COUNT {
+        left[index] = &S::as_simd_f32s(&rows[index * k..][..k]).0[..vectors];
+        right[index] = &S::as_simd_f32s(&columns[index * k..][..k]).0[..vectors];
+    }
+    let mut sums = [[simd.splat_f32s(0.0); COUNT]; COUNT];
+    for place in 0..vectors {
+        for row in 0..COUNT {
+            for column in 0..COUNT {
+                sums[row][column] =
+                    simd.mul_add_e_f32s(left[row][place], right[column][place], sums[row][column]);
+            }
         }
-        let factors = &columns[column * k + whole.len() * 16..][..rest.len()];
-        for (x, factor) in rest.iter().zip(factors) {
-            sum += x.get() * factor;
+    }
+    for row in 0..COUNT {
+        for column in 0..COUNT {
+            let mut sum = simd.reduce_sum_f32s(sums[row][column]);
+            for place in vectors * S::F32_LANES..k {
+                sum += rows[row * k + place] * columns[column * k + place];
+            }
+            all[row][column] = sum;
         }
-        all[column] = sum;
     }
     all
 }
