@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use retune::evaluate::{Comparison, Evaluation};
-use retune::{FileSettings, ModelSettings};
+use retune::{FileSettings, GenerateSettings, ModelSettings};
 
 use crate::failure::Failure;
 use crate::output::{Output, duration, table, thousands};
@@ -14,6 +14,7 @@ use crate::verbs;
 examples:
   retune evaluate --model result --data test.csv
   retune evaluate --model result --data test.csv --compare other-result    is the difference more than chance?
+  retune evaluate --model chat-result --data test.jsonl --exact-match \"#### (\\\\S+)\"    what do its answers say?
   retune evaluate --model result --data test.csv --json")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -26,6 +27,13 @@ pub(crate) struct Args {
     /// Another model, for the same rows: how far apart the two are, and whether that may be chance
     #[arg(long, value_name = "DIR")]
     compare: Option<PathBuf>,
+    /// Generate an answer for each row of a language model, and tell how often this pattern finds in it what it finds in the right one;
+    /// of its first group, if it has one: "#### (\S+)" for GSM8K. It takes far longer than the loss
+    #[arg(long, value_name = "PATTERN", conflicts_with = "compare")]
+    exact_match: Option<String>,
+    /// The longest such answer [default: 256]
+    #[arg(long, visible_alias = "max-tokens", value_name = "TOKENS", requires = "exact_match")]
+    max_new_tokens: Option<usize>,
     /// Longer texts are cut to this many tokens [default: as in training]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
@@ -44,8 +52,13 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
         retune::fetch(&other, &mut Progress::new(output))
     });
     let other = other.transpose()?;
-    let evaluation =
+    let mut evaluation =
         retune::evaluate::evaluate(&local, other.as_ref(), &args.data, &args.file, args.max_length)?;
+    if let Some(pattern) = &args.exact_match {
+        let answer = GenerateSettings { max_new_tokens: args.max_new_tokens, ..GenerateSettings::default() };
+        let (data, file) = (&args.data, &args.file);
+        retune::generate::exact_match(&local, data, file, pattern, &answer, &mut evaluation)?;
+    }
     evaluation.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
     output.result(&evaluation, || text(&evaluation))?;
     output.say("next:");
@@ -79,6 +92,8 @@ fn text(evaluation: &Evaluation) -> String {
     let row = |words: &str, value: f64, more: String| vec![words.to_string(), format!("{value:.4}"), more];
     let shown = retune::shown(&metrics.values).into_iter();
     let mut rows: Vec<_> = shown.map(|(name, words, value)| row(words, value, within(name))).collect();
+    let generated = metrics.values.get("exact_match").filter(|_| metrics.values.contains_key("perplexity"));
+    rows.extend(generated.map(|share| row("exact match", *share, within("exact_match"))));
     rows.push(row("loss", evaluation.loss, String::new()));
     let mut text = table(&rows);
     let seconds = duration(evaluation.seconds);

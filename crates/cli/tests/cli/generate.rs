@@ -103,6 +103,35 @@ fn prompts_go_on_the_same_way_wherever_they_come_from() {
 }
 
 #[test]
+fn generated_answers_are_held_to_the_right_ones() {
+    let tiny = tiny();
+    let path = |name: &str| tiny.path(name).display().to_string();
+    let lora = path("lora");
+    tiny.write("test.jsonl", chats(100..109));
+    let data = path("test.jsonl");
+    let generate = ["generate", "--model", &lora, "--input", &data, "--max-new-tokens", "6", "--json"];
+    let answers = retune(&generate).succeeded().json();
+    let answers = answers["generations"].as_array().unwrap();
+    let last =
+        |one: &Value, key: &str| one[key].as_str().unwrap().split(' ').next_back().unwrap().to_string();
+    let same = answers.iter().filter(|one| last(one, "text") == last(one, "expected")).count();
+    let evaluate = |pattern: &str| {
+        let given = ["--exact-match", pattern, "--max-new-tokens", "6", "--json"];
+        retune(&[&["evaluate", "--model", &lora, "--data", &data], &given[..]].concat())
+    };
+    let document = evaluate(r"(\w+)$").succeeded().json();
+    let share = document["metrics"]["exact_match"].as_f64().unwrap();
+    assert!((share - same as f64 / 9.0).abs() < 1e-9 && same > 2, "{share}: {same} of {answers:?}");
+    assert!(document["metrics"]["intervals"].to_string().contains("exact_match"), "{document}");
+    assert!(document["metrics"]["perplexity"].is_number());
+    // A pattern without a group is all of what it finds.
+    let any = evaluate(r"\w+ ").succeeded();
+    assert!(any.json()["metrics"]["exact_match"].as_f64().unwrap() > 0.0);
+    evaluate("(").refused("--exact-match: expected a pattern");
+    evaluate("#### (.+)").refused("row 1: expected a right answer in which `#### (.+)` is found, got `");
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let tiny = Tiny::new();
     tiny.language_model("llama");

@@ -2,6 +2,7 @@
 
 mod asking;
 mod chat;
+mod exact_match;
 mod settings;
 mod stops;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 
 pub use self::asking::{Asking, Prompt};
 pub use self::chat::Chat;
+pub use self::exact_match::exact_match;
 pub use self::settings::GenerateSettings;
 use self::stops::Stops;
 use crate::predict::Place;
