@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use retune_adapt::AdaptError;
 use retune_adapt::tasks::{self, ColumnNames, LossOptions, Task, TaskRows, WantedProblemType};
 use retune_data::{
     DataProfile, Keys, LabelMap, ProblemType, Strata, named_files, stratified_sample, stratified_split,
@@ -182,7 +183,11 @@ pub(crate) fn rows(
     max_length: usize,
     options: LossOptions,
 ) -> Result<TaskRows> {
-    let tokens = model.tokens(examples, max_length)?;
+    let tokens = model.tokens(examples, max_length).map_err(|error| match error {
+        // Rows know their lines; which file these are of is known here.
+        Error::Adapt(AdaptError::Data(error)) if error.path.is_none() => error.in_file(path).into(),
+        other => other,
+    })?;
     let targets = model.form.targets(examples, &tokens, path, options)?;
     Ok(TaskRows { tokens, targets })
 }

@@ -177,7 +177,10 @@ fn what_cannot_be_learnt_is_refused_with_its_place() {
     };
     told(&given, "--loss-on: expected answers or all, got `answer`");
     std::fs::remove_file(tiny.path("llama/chat_template.jinja")).unwrap();
-    told(&chat(&tiny, "llama", "lora", "never"), "it is a conversation, and the model has no chat template");
+    told(
+        &chat(&tiny, "llama", "lora", "never"),
+        "chats.jsonl: line 1: it is a conversation, and the model has no chat template",
+    );
     // An encoder tells no next token.
     told(
         &chat(&tiny, "base", "lora", "never"),
