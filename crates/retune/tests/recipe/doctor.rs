@@ -234,14 +234,15 @@ fn several_labels_and_numbers_have_their_own_reference() {
     weighted.model.problem_type = Some("multi-label".into());
     let diagnosis = examined(&weighted);
     assert_eq!(of("starting-loss", &diagnosis), Vec::<&Finding>::new());
-    // Of `a` 22 of 64 rows, of `b` 43: what is positive weighs 42 / 22 and 21 / 43.
-    let expected = 2f64.ln() * (42.0 + 42.0 + 21.0 + 21.0) / 128.0;
+    // Of `a` 22 of 64 rows, of `b` 43: what is positive weighs 42 / 22 and 21 / 43. Of the 16 rows that are looked at, every
+    // fourth, 6 are `a` and 11 are `b`.
+    let expected = 2f64.ln() * (6.0 * 42.0 / 22.0 + 10.0 + 11.0 * 21.0 / 43.0 + 5.0) / 32.0;
     assert!((diagnosis.expected_loss.unwrap() - expected).abs() < 1e-5, "{:?}", diagnosis.expected_loss);
 
     tiny.write("train.csv", numbers);
     let diagnosis = examined(&alone(&tiny, "base"));
     assert_eq!(of("starting-loss", &diagnosis), Vec::<&Finding>::new());
-    let expected = (22.0 * 30.5f64.powi(2) + 21.0 * 31.25f64.powi(2) + 21.0 * 29.0f64.powi(2)) / 64.0;
+    let expected = (6.0 * 30.5f64.powi(2) + 5.0 * 31.25f64.powi(2) + 5.0 * 29.0f64.powi(2)) / 16.0;
     assert!(
         (diagnosis.expected_loss.unwrap() / expected - 1.0).abs() < 1e-6,
         "{:?}",
