@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use retune_tensor::random::Key;
-use retune_tensor::{Device, ParamId, Parameters, Tensor};
+use retune_tensor::{DType, Device, ParamId, Parameters, Tensor};
 
 use crate::formats::{TensorInfo, Weights};
 use crate::{ModelError, TensorProblem};
@@ -57,6 +57,7 @@ pub struct Checkpoint {
     weights: Option<Weights>,
     device: Device,
     aliases: Aliases,
+    as_it_lies: bool,
     seed: Key,
     parameters: Parameters,
     problems: Vec<TensorProblem>,
@@ -81,6 +82,11 @@ impl Checkpoint {
         Ok(Self::new(Some(Weights::open(folder)?), device, aliases, seed))
     }
 
+    /// Keeps matrices as they lie in the file, in blocks, halves or bf16, where they can be: to be frozen, or widened later.
+    pub fn as_it_lies(self, as_it_lies: bool) -> Self {
+        Checkpoint { as_it_lies, ..self }
+    }
+
     /// Weights of any shape that a layer asks for, none of them trained: to measure, not to use.
     pub fn random(device: Device, seed: Key) -> Self {
         Self::new(None, device, |_| Vec::new(), seed)
@@ -91,6 +97,7 @@ impl Checkpoint {
             weights,
             device,
             aliases,
+            as_it_lies: false,
             seed,
             parameters: Parameters::new(),
             problems: Vec::new(),
@@ -157,9 +164,19 @@ impl Checkpoint {
         if let Err(problem) = weights.check(stored, shape) {
             return self.problem(problem, name);
         }
-        let mut value = Tensor::empty(self.device, shape)?;
+        let kept = weights.kept_as(stored).filter(|_| self.as_it_lies && shape.len() > 1);
+        let mut value = match kept {
+            Some(blocks @ DType::Blocks(_)) => Tensor::empty_as(self.device, blocks, shape)?,
+            _ => Tensor::empty(self.device, shape)?,
+        };
         if self.device != Device::Meta {
-            weights.read_f32_into(stored, value.f32_mut()?)?;
+            match value.dtype() {
+                DType::Blocks(_) => weights.read_blocks_into(stored, value.bytes_mut()?)?,
+                _ => weights.read_f32_into(stored, value.f32_mut()?)?,
+            }
+        }
+        if let Some(dtype) = kept {
+            value = value.to(dtype)?;
         }
         Ok(self.parameters.add(name, value)?)
     }

@@ -4,6 +4,7 @@
 //! A result is opened again with [`TextModel::open`], and then [`evaluate`]d or used to [`predict`].
 
 mod artefact;
+mod base_precision;
 pub mod bench;
 mod checkpoints;
 mod choices;
@@ -41,6 +42,7 @@ mod tensorboard;
 mod workshop;
 
 pub use artefact::{Card, DataCard, Receipt};
+pub use base_precision::BasePrecision;
 pub use doctor::{Diagnosis, Finding, Machine, doctor, doctor_on};
 pub use error::{Error, Result};
 pub use generate::{Chat, GenerateSettings, Generator};

@@ -39,7 +39,8 @@ pub fn merge(
     file: &FileSettings,
 ) -> Result<Merged> {
     // What is added to a weight in fewer digits would be lost in part.
-    let settings = ModelSettings { precision: Some("f32".into()), ..settings.clone() };
+    let whole = Some("f32".to_string());
+    let settings = ModelSettings { precision: whole.clone(), base_precision: whole, ..settings.clone() };
     let mut model = TextModel::open(&settings)?;
     if model.source.adapter.is_none() {
         let message = "it is a whole model: there is no adapter to merge";

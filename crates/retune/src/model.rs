@@ -14,6 +14,7 @@ use retune_model::{Batch, Forward, Hooks};
 use retune_tensor::random::Key;
 use retune_tensor::{DType, Device, ParamId, Parameters, Result as TensorResult, Tape, Var};
 
+use crate::base_precision::{self, BasePrecision};
 use crate::{Card, Error, FileSettings, ModelSettings, Result, Source, labelling};
 
 /// A model with a task, whole: tokenizer, encoder, head, weights, labels.
@@ -76,8 +77,10 @@ pub(crate) struct Adjustment<'a> {
     pub dropout: Option<f32>,
     /// Draws new weights.
     pub seed: u64,
-    /// What flows through its blocks, and what frozen matrices are kept as where no result will hold them.
+    /// What flows through its blocks.
     pub dtype: DType,
+    /// What frozen matrices are kept as where no result will hold them.
+    pub base_precision: BasePrecision,
     /// Whether its blocks keep nothing while training but what goes into them.
     pub recompute: bool,
     /// Whether nothing will be trained and saved.
@@ -96,6 +99,7 @@ impl TextModel {
         let source = Source::find(settings)?;
         let task = source.task()?.unwrap_or(usual);
         let form = finished_form(settings, &source, task)?;
+        let base_precision = settings.asked_base_precision(&source.base)?;
         let options = Options::default();
         // A finished model is changed by nothing; which method does not change it is all the same.
         let method = match &source.adapter {
@@ -116,6 +120,7 @@ impl TextModel {
                 dropout: None,
                 seed: 0,
                 dtype: settings.asked_precision()?,
+                base_precision,
                 recompute: false,
                 finished: true,
             },
@@ -134,7 +139,13 @@ impl TextModel {
         let Adjustment { device, method, options, train_also, task, form, keep_head, dropout, seed, .. } =
             adjustment;
         let key = Key::new(seed).with_name("weights");
-        let mut opened = families::open(&source.base, task.head(), device, key)?;
+        let mut opened = families::open_as(
+            &source.base,
+            task.head(),
+            device,
+            key,
+            adjustment.base_precision == BasePrecision::AsIs,
+        )?;
         if let Some(dropout) = dropout {
             opened.encoder.set_dropout(dropout);
         }
@@ -173,8 +184,12 @@ impl TextModel {
             Applied::Model => None,
             Applied::Adapter(adapter) => Some(adapter.tensors.iter().map(|(_, id)| *id).collect()),
         };
-        if let Some(kept) = kept {
-            parameters.keep_frozen_as(adjustment.dtype, &kept)?;
+        match kept {
+            Some(kept) => {
+                let layers: Vec<_> = network.encoder().linears().iter().map(|linear| linear.weight).collect();
+                adjustment.base_precision.keep(&mut parameters, &layers, &kept, adjustment.dtype)?;
+            }
+            None => parameters.widen(|_| true)?,
         }
         // What the base lacked is then the adapter's own.
         let fresh = if source.adapter.is_some() { Vec::new() } else { loaded.fresh };
@@ -302,6 +317,7 @@ impl TextModel {
         if let Some(first) = unused.first() {
             said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
         }
+        said.extend(base_precision::said(&self.parameters));
         said.extend(self.unknown_keys_said());
         said
     }

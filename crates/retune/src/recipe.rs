@@ -142,6 +142,7 @@ fn adjust(
         dropout: resolved.dropout,
         seed: resolved.train.seed,
         dtype: resolved.dtype,
+        base_precision: resolved.base_precision,
         recompute: resolved.recompute,
         finished: false,
     };

@@ -13,6 +13,7 @@ use retune_train::{
 };
 use serde_json::{Value, json};
 
+use crate::base_precision::BasePrecision;
 use crate::dataset::{self, Examples};
 use crate::every::{eval_every, save_every};
 use crate::labelling::AskedThresholds;
@@ -31,6 +32,8 @@ pub(crate) struct Resolved<'a> {
     pub dropout: Option<f32>,
     /// What flows through the model.
     pub dtype: DType,
+    /// What its frozen matrices are kept as.
+    pub base_precision: BasePrecision,
     /// Whether blocks are computed once more on the way back.
     pub recompute: bool,
     pub batching: Batching,
@@ -140,6 +143,7 @@ impl<'a> Resolved<'a> {
             train_pooler: given.train_pooler.unwrap_or(source.adapter.is_none()),
             dropout: given.model_dropout.map(|dropout| dropout as f32),
             dtype: given.model.asked_precision()?,
+            base_precision: given.model.asked_base_precision(&source.base)?,
             recompute: given.recompute.unwrap_or(false),
             batching,
             accumulation: at_least_1("accumulation", given.accumulation.unwrap_or(1))?,
@@ -412,6 +416,7 @@ impl<'a> Resolved<'a> {
             "chat_template": self.given.model.chat_template,
             "model_dropout": self.dropout.map(f32),
             "precision": self.dtype.name(),
+            "base_precision": self.base_precision.name(),
             "seed": seed,
             "shuffle": self.shuffle,
             "eval_split": self.given.eval_split,

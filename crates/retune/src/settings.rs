@@ -54,6 +54,14 @@ pub struct ModelSettings {
         arg(long, value_name = "f32|bf16", help_heading = "Model", hide_short_help = true)
     )]
     pub precision: Option<String>,
+    /// What the frozen matrices of the base are kept as, where the result does not hold them: f32, bf16, int8 (8 bits, a factor
+    /// a row), nf4 (4 bits, QLoRA), or as-is, the blocks of its file; products read them a part at a time [default: as-is for
+    /// a GGUF file, else as --precision]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "f32|bf16|int8|nf4|as-is", help_heading = "Model", hide_short_help = true)
+    )]
+    pub base_precision: Option<String>,
     /// How many tokens of a text two windows share, where a question is asked about more than a row holds [default: 128, or
     /// as the model was trained]
     #[cfg_attr(

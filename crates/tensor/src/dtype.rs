@@ -2,6 +2,8 @@
 
 pub use half::bf16;
 
+use crate::blocks::{BlockType, Blocks};
+
 /// What a tensor's values are stored as. Whatever is computed of them is computed in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DType {
@@ -10,22 +12,26 @@ pub enum DType {
     F32,
     /// The upper half of an f32: its range, and 8 bits of its precision.
     Bf16,
+    /// Blocks of a few bits a value: frozen matrices alone, which products and look-ups read.
+    Blocks(BlockType),
 }
 
 impl DType {
-    /// Bytes a value.
-    pub fn bytes(self) -> usize {
+    /// Bytes of `len` values in rows of `columns`; none where no machine could count them.
+    pub fn bytes(self, len: usize, columns: usize) -> Option<usize> {
         match self {
-            DType::F32 => size_of::<f32>(),
-            DType::Bf16 => size_of::<bf16>(),
+            DType::F32 => len.checked_mul(size_of::<f32>()),
+            DType::Bf16 => len.checked_mul(size_of::<bf16>()),
+            DType::Blocks(kind) => len.checked_mul(size_of::<f32>()).map(|_| kind.bytes(len, columns)),
         }
     }
 
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16`, or the name of the blocks.
     pub fn name(self) -> &'static str {
         match self {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
+            DType::Blocks(kind) => kind.name(),
         }
     }
 }
@@ -48,13 +54,15 @@ impl std::str::FromStr for DType {
     }
 }
 
-/// The values of a tensor of either type.
+/// The values of a tensor of whichever type.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Values<'a> {
     /// f32
     F32(&'a [f32]),
     /// bf16
     Bf16(&'a [bf16]),
+    /// Blocks
+    Blocks(Blocks<'a>),
 }
 
 /// The same, to be written.
@@ -72,6 +80,7 @@ impl<'a> Values<'a> {
         match self {
             Values::F32(values) => values.len(),
             Values::Bf16(values) => values.len(),
+            Values::Blocks(values) => values.len(),
         }
     }
 
@@ -85,6 +94,7 @@ impl<'a> Values<'a> {
         match self {
             Values::F32(_) => DType::F32,
             Values::Bf16(_) => DType::Bf16,
+            Values::Blocks(values) => DType::Blocks(values.kind()),
         }
     }
 
@@ -93,6 +103,7 @@ impl<'a> Values<'a> {
         match self {
             Values::F32(values) => Values::F32(values.get(first..).unwrap_or_default()),
             Values::Bf16(values) => Values::Bf16(values.get(first..).unwrap_or_default()),
+            Values::Blocks(values) => Values::Blocks(values.from(first)),
         }
     }
 }
@@ -212,7 +223,7 @@ impl Element for f32 {
     fn of(values: Values<'_>) -> &[f32] {
         match values {
             Values::F32(values) => values,
-            Values::Bf16(_) => &[],
+            Values::Bf16(_) | Values::Blocks(_) => &[],
         }
     }
 
@@ -246,7 +257,7 @@ impl Element for bf16 {
     fn of(values: Values<'_>) -> &[bf16] {
         match values {
             Values::Bf16(values) => values,
-            Values::F32(_) => &[],
+            Values::F32(_) | Values::Blocks(_) => &[],
         }
     }
 
@@ -266,12 +277,18 @@ pub(crate) fn round(value: f32) -> u32 {
     if bits & 0x7FFF_FFFF > 0x7F80_0000 { (bits >> 16) | 0x40 } else { rounded }
 }
 
-/// Runs `$body` with `$name` bound to the slice of whichever type there is.
+/// Runs `$body` with `$name` bound to the slice of whichever type there is. Blocks are read whole first: what reads large ones
+/// often has a way of its own.
 macro_rules! with_values {
     ($values:expr, $name:ident => $body:expr) => {
         match $values {
             $crate::dtype::Values::F32($name) => $body,
             $crate::dtype::Values::Bf16($name) => $body,
+            $crate::dtype::Values::Blocks(blocks) => {
+                let dense = blocks.dense();
+                let $name = dense.as_slice();
+                $body
+            }
         }
     };
 }

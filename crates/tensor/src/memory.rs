@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 
+use crate::blocks::Blocks;
 use crate::dtype::{DType, Values, ValuesMut};
 use crate::{Device, Error, Result};
 
@@ -238,6 +239,8 @@ pub(crate) struct Block {
     dtype: DType,
     /// The values it holds.
     len: usize,
+    /// Those of a row.
+    columns: usize,
 }
 
 #[derive(Debug)]
@@ -257,12 +260,17 @@ unsafe impl Send for Place {}
 unsafe impl Sync for Place {}
 
 impl Block {
-    /// Room for `len` values. What is in them is unspecified but initialised (whatever the range held before), zero
+    /// Room for `len` values in rows of `columns`. What is in them is unspecified but initialised (whatever the range held before), zero
     /// where `zeroed`; in debug builds NaN, so that a test sees a value that was never written.
-    pub(crate) fn new(device: Device, dtype: DType, len: usize, zeroed: bool) -> Result<Self> {
+    pub(crate) fn new(
+        device: Device,
+        dtype: DType,
+        [len, columns]: [usize; 2],
+        zeroed: bool,
+    ) -> Result<Self> {
         let mut ledger = lock();
         let live = ledger.usage[slot(device)].current;
-        let wanted = len.checked_mul(dtype.bytes()).filter(|bytes| *bytes <= isize::MAX as usize / 2);
+        let wanted = dtype.bytes(len, columns).filter(|bytes| *bytes <= isize::MAX as usize / 2);
         let Some(wanted) = wanted else {
             let source = std::io::ErrorKind::OutOfMemory.into();
             return Err(Error::OutOfMemory { bytes: usize::MAX, live, source });
@@ -277,7 +285,7 @@ impl Block {
         };
         ledger.count(device, bytes);
         drop(ledger);
-        let mut block = Block { store, device, bytes, dtype, len };
+        let mut block = Block { store, device, bytes, dtype, len, columns };
         if zeroed {
             block.bytes_mut().fill(0);
         } else if cfg!(debug_assertions) {
@@ -300,18 +308,26 @@ impl Block {
         match self.dtype {
             DType::F32 => Values::F32(bytemuck::cast_slice(self.bytes())),
             DType::Bf16 => Values::Bf16(bytemuck::cast_slice(self.bytes())),
+            DType::Blocks(kind) => Values::Blocks(Blocks::new(kind, self.bytes(), self.len, self.columns)),
         }
     }
 
-    pub(crate) fn values_mut(&mut self) -> ValuesMut<'_> {
+    /// The same to be written; none of blocks, whose bytes are written as such.
+    pub(crate) fn values_mut(&mut self) -> Option<ValuesMut<'_>> {
         match self.dtype {
-            DType::F32 => ValuesMut::F32(bytemuck::cast_slice_mut(self.bytes_mut())),
-            DType::Bf16 => ValuesMut::Bf16(bytemuck::cast_slice_mut(self.bytes_mut())),
+            DType::F32 => Some(ValuesMut::F32(bytemuck::cast_slice_mut(self.bytes_mut()))),
+            DType::Bf16 => Some(ValuesMut::Bf16(bytemuck::cast_slice_mut(self.bytes_mut()))),
+            DType::Blocks(_) => None,
         }
+    }
+
+    /// What was asked for: fits, or there would be no block.
+    fn length(&self) -> usize {
+        self.dtype.bytes(self.len, self.columns).unwrap_or_default()
     }
 
     fn bytes(&self) -> &[u8] {
-        let length = self.len * self.dtype.bytes();
+        let length = self.length();
         match &self.store {
             Store::Heap(words) => &bytemuck::cast_slice(words)[..length],
             #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
@@ -323,8 +339,8 @@ impl Block {
         }
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        let length = self.len * self.dtype.bytes();
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let length = self.length();
         match &mut self.store {
             Store::Heap(words) => &mut bytemuck::cast_slice_mut(words)[..length],
             #[expect(unsafe_code, reason = "a block owns its range of a map, which is plain memory")]
@@ -362,9 +378,9 @@ mod tests {
     #[test]
     fn every_byte_is_counted() {
         let start = usage(Device::Cpu).current;
-        let large = Block::new(Device::Cpu, DType::F32, 1_000_001, true).unwrap();
+        let large = Block::new(Device::Cpu, DType::F32, [1_000_001; 2], true).unwrap();
         assert_eq!(usage(Device::Cpu).current - start, 4_000_064);
-        let half = Block::new(Device::Cpu, DType::Bf16, 1_000_001, true).unwrap();
+        let half = Block::new(Device::Cpu, DType::Bf16, [1_000_001; 2], true).unwrap();
         assert_eq!(usage(Device::Cpu).current - start, 6_000_128);
         drop((large, half));
         assert_eq!(usage(Device::Cpu).current, start);
@@ -389,15 +405,17 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_zero_where_zeros_are_asked_for() {
-        let mut block = Block::new(Device::Cpu, DType::F32, 900_000, false).unwrap();
+        let mut block = Block::new(Device::Cpu, DType::F32, [900_000; 2], false).unwrap();
         block.bytes_mut().fill(3);
         drop(block);
-        assert!(Block::new(Device::Cpu, DType::F32, 900_000, true).unwrap().bytes().iter().all(|x| *x == 0));
+        assert!(
+            Block::new(Device::Cpu, DType::F32, [900_000; 2], true).unwrap().bytes().iter().all(|x| *x == 0)
+        );
     }
 
     #[test]
     fn meta_counts_without_holding() {
-        let block = Block::new(Device::Meta, DType::F32, 1 << 40, true).unwrap();
+        let block = Block::new(Device::Meta, DType::F32, [1 << 40; 2], true).unwrap();
         assert_eq!(usage(Device::Meta).current, 4 << 40);
         assert!(block.bytes().is_empty());
         drop(block);
@@ -406,7 +424,7 @@ mod tests {
 
     #[test]
     fn an_absurd_size_is_an_error() {
-        let error = Block::new(Device::Cpu, DType::F32, usize::MAX / 4, true).unwrap_err().to_string();
+        let error = Block::new(Device::Cpu, DType::F32, [usize::MAX / 4; 2], true).unwrap_err().to_string();
         assert!(error.contains("out of memory"), "{error}");
     }
 }

@@ -73,11 +73,23 @@ impl Parameters {
         self.iter().filter(|(_, item)| item.trainable)
     }
 
+    /// Makes what lies in blocks f32 where training changes it, and where `wanted`. Errors if there is no memory.
+    pub fn widen(&mut self, wanted: impl Fn(ParamId) -> bool) -> Result<()> {
+        for (index, item) in self.items.iter_mut().enumerate() {
+            if matches!(item.value.dtype(), DType::Blocks(_)) && (item.trainable || wanted(ParamId(index))) {
+                item.value = item.value.to(DType::F32)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps the matrices that training does not change as `dtype`, but for those of `except`; vectors are small, and stay
-    /// f32. Errors if there is no memory.
+    /// f32. What lies in blocks stays so, unless they are to be other blocks. Errors if there is no memory.
     pub fn keep_frozen_as(&mut self, dtype: DType, except: &[ParamId]) -> Result<()> {
         for (index, item) in self.items.iter_mut().enumerate() {
-            if !item.trainable && item.value.shape().len() > 1 && !except.contains(&ParamId(index)) {
+            let blocks = matches!((item.value.dtype(), dtype), (DType::Blocks(_), DType::F32 | DType::Bf16));
+            let frozen = !item.trainable && !except.contains(&ParamId(index));
+            if frozen && !blocks && item.value.shape().len() > 1 {
                 item.value = item.value.to(dtype)?;
             }
         }

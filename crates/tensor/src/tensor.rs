@@ -33,14 +33,26 @@ impl Tensor {
     }
 
     fn allocate(device: Device, dtype: DType, shape: &[usize], zeroed: bool) -> Result<Self> {
-        let len = count(shape).unwrap_or(usize::MAX);
-        Ok(Tensor { block: Arc::new(Block::new(device, dtype, len, zeroed)?), shape: shape.to_vec() })
+        let size = [count(shape).unwrap_or(usize::MAX), shape.last().copied().unwrap_or(1)];
+        Ok(Tensor { block: Arc::new(Block::new(device, dtype, size, zeroed)?), shape: shape.to_vec() })
     }
 
-    /// The same values as another type, each the nearest there is; the tensor itself where it has that type.
+    /// The same values as another type, each the nearest there is; the tensor itself where it has that type. Errors if they are
+    /// to be blocks that are not made here.
     pub fn to(&self, dtype: DType) -> Result<Self> {
         if self.dtype() == dtype {
             return Ok(self.clone());
+        }
+        if let DType::Blocks(kind) = dtype {
+            if !kind.is_made() {
+                return Err(Error::shape("tensor", "blocks that are made here: nf4 or int8", kind));
+            }
+            let dense = self.to(DType::F32)?;
+            let mut blocks = Self::empty_as(self.device(), dtype, &self.shape)?;
+            if self.device() != Device::Meta {
+                kind.quantise(dense.f32(), self.columns(), blocks.bytes_mut()?);
+            }
+            return Ok(blocks);
         }
         let mut other = Self::empty_as(self.device(), dtype, &self.shape)?;
         self.device().backend().copy(self.values(), other.values_mut()?);
@@ -98,7 +110,7 @@ impl Tensor {
     pub fn f32(&self) -> &[f32] {
         match self.values() {
             Values::F32(values) => values,
-            Values::Bf16(_) => &[],
+            Values::Bf16(_) | Values::Blocks(_) => &[],
         }
     }
 
@@ -115,9 +127,16 @@ impl Tensor {
         self.block.values()
     }
 
-    /// The values to write. Errors if another handle shares them.
+    /// The values to write. Errors if another handle shares them, or they lie in blocks.
     pub fn values_mut(&mut self) -> Result<ValuesMut<'_>> {
-        Arc::get_mut(&mut self.block).map(Block::values_mut).ok_or(Error::Shared { op: "tensor" })
+        let dtype = self.dtype();
+        let block = Arc::get_mut(&mut self.block).ok_or(Error::Shared { op: "tensor" })?;
+        block.values_mut().ok_or_else(|| Error::shape("tensor", "values that are written one by one", dtype))
+    }
+
+    /// The bytes of blocks to write: none on [`Device::Meta`]. Errors if another handle shares them.
+    pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        Arc::get_mut(&mut self.block).map(Block::bytes_mut).ok_or(Error::Shared { op: "tensor" })
     }
 
     /// Whether this is the only handle, so that the values may be written in place.

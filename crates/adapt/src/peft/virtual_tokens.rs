@@ -6,7 +6,7 @@ use std::sync::Arc;
 use retune_model::layers::VirtualTokenSizes;
 use retune_model::{Init, VirtualTokens};
 use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{Device, ParamId, Parameters, Result, Tape, Tensor, Var, ops};
+use retune_tensor::{DType, Device, ParamId, Parameters, Result, Tape, Tensor, Var, ops};
 use serde_json::{Value, json};
 
 use super::{Adapter, AdapterFiles, Applied, Model};
@@ -244,7 +244,8 @@ pub(super) fn words(
 ) -> std::result::Result<Tensor, AdaptError> {
     let mut rows = Tensor::zeros(model.device(), &[tokens.count, tokens.columns])?;
     if model.device() != Device::Meta {
-        let table = model.parameters.get(tokens.sizes.words).value.f32();
+        let table = model.parameters.get(tokens.sizes.words).value.to(DType::F32)?;
+        let table = table.f32();
         for (row, id) in rows.f32_mut()?.chunks_exact_mut(tokens.columns).zip(ids) {
             if let Some(word) = table.get(id * tokens.columns..(id + 1) * tokens.columns) {
                 row.copy_from_slice(word);

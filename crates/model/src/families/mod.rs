@@ -170,10 +170,21 @@ pub fn open(
     device: Device,
     seed: Key,
 ) -> std::result::Result<Opened, ModelError> {
+    open_as(folder, kind, device, seed, false)
+}
+
+/// The same; matrices stay as they lie in the file if `as_it_lies` (see [`Checkpoint::as_it_lies`]).
+pub fn open_as(
+    folder: &Path,
+    kind: HeadKind,
+    device: Device,
+    seed: Key,
+    as_it_lies: bool,
+) -> std::result::Result<Opened, ModelError> {
     let config = HfConfig::open(folder)?;
     let family = find(&config)?;
     check_head(&config, family, kind)?;
-    let mut checkpoint = Checkpoint::open(folder, device, family.aliases(), seed)?;
+    let mut checkpoint = Checkpoint::open(folder, device, family.aliases(), seed)?.as_it_lies(as_it_lies);
     let encoder = family.build(&config, &mut checkpoint, kind)?;
     Ok(Opened { config, family, encoder, checkpoint })
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use retune_tensor::BlockType;
+use retune_tensor::{BlockType, DType};
 
 use super::gguf::{self, Gguf, Order};
 use super::safetensors::{self, Dtype, Index, Location, read_at};
@@ -192,6 +192,44 @@ impl Weights {
             out.copy_from_slice(&ordered);
         }
         Ok(())
+    }
+
+    /// As what tensor `name` may be kept as it lies, where that is not f32: blocks, halves and bf16. None where it has to be
+    /// converted, and where it is kept the other way round.
+    pub fn kept_as(&self, name: &str) -> Option<DType> {
+        let Stored { info, order, .. } = self.tensors.get(name)?;
+        match info.dtype {
+            _ if *order == Order::Transposed => None,
+            Encoding::Plain(Dtype::BF16) => Some(DType::Bf16),
+            Encoding::Plain(Dtype::F16) => Some(DType::Blocks(BlockType::F16)),
+            Encoding::Plain(_) => None,
+            Encoding::Blocks(kind) => Some(DType::Blocks(kind)),
+        }
+    }
+
+    /// The bytes of tensor `name` as they are kept in blocks. Errors if there is no such tensor, or `out` has not their size.
+    pub fn read_blocks_into(&self, name: &str, out: &mut [u8]) -> Result<(), ModelError> {
+        let Stored { info, file, bytes, order } = self.stored(name)?;
+        if out.len() != bytes.len() {
+            let problem = TensorProblem::Dtype {
+                name: name.to_string(),
+                reason: format!("has {} bytes in the file, and is to have {}", bytes.len(), out.len()),
+            };
+            return Err(ModelError::Tensors { path: self.path.clone(), problems: vec![problem] });
+        }
+        let Some(OpenFile { path, file }) = self.files.get(*file) else { return Ok(()) };
+        let read = |out: &mut [u8], start| {
+            read_at(file, out, start).map_err(|error| ModelError::io(path, "read", error))
+        };
+        let rows = info.shape.first().copied().unwrap_or(1);
+        let Some(width) = out.len().checked_div(rows).filter(|width| *width > 0) else { return Ok(()) };
+        if *order == Order::AsItIs {
+            return read(out, bytes.start);
+        }
+        // Rows are whole blocks, so they change places as such.
+        out.chunks_mut(width)
+            .enumerate()
+            .try_for_each(|(row, out)| read(out, bytes.start + order.row(row, rows) * width))
     }
 
     /// What keeps tensor `name` from being read as `f32` of `shape`: that it is missing, of other sizes or of a type

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use retune_tensor::backend::{Activation, Layout};
-use retune_tensor::{ParamId, Parameters, Result, Tape, Tensor, Var, ops};
+use retune_tensor::{DType, ParamId, Parameters, Result, Tape, Tensor, Var, ops};
 
 use crate::families::Vocabulary;
 use crate::{Checkpoint, Forward, Init, ModelError};
@@ -136,9 +136,13 @@ impl Linear {
         }
     }
 
-    /// The weight as `[out_features, in_features]`, however it is kept.
+    /// The weight as `[out_features, in_features]`, however it is kept; of blocks what they hold.
     pub fn matrix(&self, tape: &Tape, parameters: &Parameters) -> Result<Var> {
-        let weight = tape.parameter(parameters, self.weight);
+        let value = &parameters.get(self.weight).value;
+        let weight = match value.dtype() {
+            DType::Blocks(_) => Var::constant(value.to(DType::F32)?),
+            _ => tape.parameter(parameters, self.weight),
+        };
         if self.transposed { ops::transpose(tape, &weight) } else { Ok(weight) }
     }
 

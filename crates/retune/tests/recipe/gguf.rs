@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use retune::inspect::inspect;
-use retune::{Card, TrainSettings, doctor, plan};
+use retune::{Card, METHODS, ModelSettings, TrainSettings, doctor, plan};
 
 use crate::run::{Ear, model, score, settings, train};
 use crate::tiny::{Tiny, chats};
@@ -64,4 +64,67 @@ fn a_file_is_a_base_and_results_say_which() {
     assert!(error.contains("its weights are not those that"), "{error}");
     // A whole result needs no base.
     score(&model(tiny.path("full")), &tiny, "test.jsonl").unwrap();
+}
+
+#[test]
+fn every_method_trains_on_blocks() {
+    let tiny = tiny();
+    for method in METHODS.iter().map(|method| method.name()) {
+        // What is read of the base is the same for all three: the third with a few.
+        let few = ["lora", "dora", "houlsby"].contains(&method);
+        for kept in if few { &["as-is", "nf4", "int8"][..] } else { &["as-is", "nf4"] } {
+            let kept = *kept;
+            let run = |output: &str, threads: usize| {
+                let mut given = TrainSettings { epochs: Some(1.0), ..chat(&tiny, method) };
+                given.model.base_precision = Some(kept.into());
+                given.output = Some(tiny.path(output));
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let (report, ear) = pool.install(|| train(&given)).unwrap();
+                assert!(ear.losses().iter().all(|loss| loss.is_finite()), "{output}");
+                (report, ear)
+            };
+            let output = format!("{method}-{kept}");
+            let (report, ear) = run(&output, 1);
+            // A result that holds the whole base has it in f32.
+            let whole = tiny.path(&output).join("model.safetensors").is_file();
+            assert_eq!(ear.heard("are kept in blocks ("), !whole, "{output}: {:?}", ear.said);
+            // What is saved is what was evaluated, on the base as it was kept.
+            let kept_so = ModelSettings { base_precision: Some(kept.into()), ..model(tiny.path(&output)) };
+            let kept_so = if whole { model(tiny.path(&output)) } else { kept_so };
+            let again = score(&kept_so, &tiny, "test.jsonl").unwrap();
+            let [said, measured] = [report.metrics.unwrap()["loss"], again.metrics.values["loss"]];
+            assert_eq!(said.to_bits(), measured.to_bits(), "{output}");
+            if few && kept == "nf4" {
+                run(&format!("{output}-two"), 2);
+                let weights = |output: &str| {
+                    let files = tiny.files(output).into_iter();
+                    files.filter(|(name, _)| name.ends_with(".safetensors")).collect::<Vec<_>>()
+                };
+                assert!(
+                    weights(&output) == weights(&format!("{output}-two")),
+                    "{output}: other bits on two threads"
+                );
+            }
+        }
+    }
+    let mut given = chat(&tiny, "lora");
+    given.model.base_precision = Some("nf8".into());
+    let error = train(&given).map(drop).unwrap_err().to_string();
+    assert!(error.contains("expected one of f32, bf16, int8, nf4, as-is, got nf8"), "{error}");
+}
+
+#[test]
+fn blocks_compute_what_the_widened_base_does() {
+    let tiny = tiny();
+    let loss = |base_precision: &str| {
+        let base_precision = Some(base_precision.to_string());
+        let settings = ModelSettings { base_precision, ..model(tiny.path("base.gguf")) };
+        score(&settings, &tiny, "test.jsonl").unwrap().metrics.values["loss"]
+    };
+    let (blocks, wide) = (loss("as-is"), loss("f32"));
+    assert_eq!(blocks.to_bits(), wide.to_bits());
+    for (name, most) in [("int8", 0.01), ("nf4", 0.1), ("bf16", 0.01)] {
+        let apart = (loss(name) / wide - 1.0).abs();
+        assert!(apart > 0.0 && apart < most, "{name}: {apart}");
+    }
 }

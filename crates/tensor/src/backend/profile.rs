@@ -88,7 +88,7 @@ impl Bytes for [f32] {
 
 impl Bytes for Values<'_> {
     fn bytes(&self) -> usize {
-        self.len() * self.dtype().bytes()
+        self.dtype().bytes(self.len(), self.len()).unwrap_or(usize::MAX)
     }
 }
 
@@ -126,7 +126,7 @@ impl Backend for Profiled {
         let sizes = products.first().map(|p| [p.left.shape[0], p.right.shape[1], p.left.shape[1]]);
         let area = |m: [usize; 2]| m[0] * m[1];
         let flops = products.iter().map(|p| 2 * area(p.left.shape) * p.right.shape[1]).sum();
-        let read = |m: &Matrix<'_>| area(m.shape) * m.data.dtype().bytes();
+        let read = |m: &Matrix<'_>| m.data.dtype().bytes(area(m.shape), m.shape[1]).unwrap_or(usize::MAX);
         let read: usize = products.iter().map(|p| read(&p.left) + read(&p.right)).sum();
         let outputs = 1 + usize::from(accumulate) + usize::from(ends.before_activation.is_some());
         let bytes = read + outputs * out.bytes();
@@ -315,7 +315,8 @@ impl Backend for Profiled {
         out: ValuesMut<'_>,
     ) {
         let width = shape.kv_heads * shape.head_size;
-        let cached = |row: &CachedRow<'_>| 2 * row.length * width * query.dtype().bytes();
+        let cached =
+            |row: &CachedRow<'_>| query.dtype().bytes(2 * row.length * width, width).unwrap_or(usize::MAX);
         let values = query.bytes() + out.bytes() + rows.iter().map(cached).sum::<usize>();
         timed("attention_cached", None, 0, values, || {
             CPU.attention_cached(shape, query, queries, rows, out);

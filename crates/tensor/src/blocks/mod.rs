@@ -1,6 +1,7 @@
 //! Values in blocks of a few bits each, with factors that a block shares: how quantised weights lie, in files and in memory.
 
 mod gguf;
+mod own;
 
 /// How many values of a tensor lie together, and as what. Whatever is computed of them is computed in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,14 +24,18 @@ pub enum BlockType {
     Q5K,
     /// 256 values of 6 bits; each 16 of them have a factor of 8 bits.
     Q6K,
+    /// 64 values of 4 bits, the quantiles of a normal distribution, with a factor; the factors are 8 bits each (QLoRA).
+    Nf4,
+    /// Values of 8 bits with a factor a row.
+    Int8,
 }
 
 /// The most values of a block.
 const MOST: usize = 256;
 
 impl BlockType {
-    /// All of them.
-    pub const ALL: [BlockType; 9] = [
+    /// Those that GGUF files have.
+    pub const IN_FILES: [BlockType; 9] = [
         BlockType::F16,
         BlockType::Q4_0,
         BlockType::Q4_1,
@@ -54,22 +59,27 @@ impl BlockType {
             BlockType::Q4K => "Q4_K",
             BlockType::Q5K => "Q5_K",
             BlockType::Q6K => "Q6_K",
+            BlockType::Nf4 => "nf4",
+            BlockType::Int8 => "int8",
         }
     }
 
     /// Values of a block.
     pub fn values(self) -> usize {
         match self {
-            BlockType::F16 => 1,
+            BlockType::F16 | BlockType::Int8 => 1,
+            BlockType::Nf4 => own::NF4,
             BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q8_0 => 32,
             BlockType::Q4K | BlockType::Q5K | BlockType::Q6K => 256,
         }
     }
 
-    /// Bytes of a block.
+    /// Bytes of a block; those of blocks that are made here have more behind them all.
     pub fn block_bytes(self) -> usize {
         match self {
             BlockType::F16 => 2,
+            BlockType::Int8 => 1,
+            BlockType::Nf4 => own::NF4 / 2,
             BlockType::Q4_0 => 18,
             BlockType::Q4_1 => 20,
             BlockType::Q5_0 => 22,
@@ -81,12 +91,32 @@ impl BlockType {
         }
     }
 
-    /// Bytes of `len` values; the last block is whole.
-    pub fn bytes(self, len: usize) -> usize {
-        len.div_ceil(self.values()) * self.block_bytes()
+    /// Bytes of `len` values in rows of `columns`; the last block is whole.
+    pub fn bytes(self, len: usize, columns: usize) -> usize {
+        let apart = match self {
+            BlockType::Nf4 => own::nf4_apart(len),
+            BlockType::Int8 => 4 * len.div_ceil(columns.max(1)),
+            _ => 0,
+        };
+        len.div_ceil(self.values()) * self.block_bytes() + apart
     }
 
-    /// Writes what whole blocks hold: `out` has a place for each value of `bytes`.
+    /// Whether such blocks are made here, of other values.
+    pub fn is_made(self) -> bool {
+        matches!(self, BlockType::Nf4 | BlockType::Int8)
+    }
+
+    /// Writes `values`, in rows of `columns`, as blocks into `out`, which has their bytes. Other blocks than those that are made
+    /// here are left as they were.
+    pub(crate) fn quantise(self, values: &[f32], columns: usize, out: &mut [u8]) {
+        match self {
+            BlockType::Nf4 => own::nf4(values, out),
+            BlockType::Int8 => own::int8(values, columns, out),
+            _ => {}
+        }
+    }
+
+    /// Writes what whole blocks of a file hold: `out` has a place for each value of `bytes`.
     pub fn dequantise(self, bytes: &[u8], out: &mut [f32]) {
         match self {
             BlockType::F16 => gguf::each(bytes, out, gguf::f16),
@@ -98,6 +128,8 @@ impl BlockType {
             BlockType::Q4K => gguf::each(bytes, out, gguf::q4_k),
             BlockType::Q5K => gguf::each(bytes, out, gguf::q5_k),
             BlockType::Q6K => gguf::each(bytes, out, gguf::q6_k),
+            // These are not read without what lies behind them.
+            BlockType::Nf4 | BlockType::Int8 => {}
         }
     }
 }
@@ -113,6 +145,8 @@ impl std::fmt::Display for BlockType {
 pub struct Blocks<'a> {
     kind: BlockType,
     bytes: &'a [u8],
+    /// Of all, and of a row.
+    shape: [usize; 2],
     /// The place of the first that is meant.
     first: usize,
     /// One more than the place of the last.
@@ -120,10 +154,10 @@ pub struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    /// `len` values, as many of them as `bytes` hold.
-    pub fn new(kind: BlockType, bytes: &'a [u8], len: usize) -> Self {
-        let there = bytes.len() / kind.block_bytes() * kind.values();
-        Blocks { kind, bytes, first: 0, end: len.min(there) }
+    /// `len` values in rows of `columns`; none where `bytes` are too few for them.
+    pub fn new(kind: BlockType, bytes: &'a [u8], len: usize, columns: usize) -> Self {
+        let end = if bytes.len() < kind.bytes(len, columns) { 0 } else { len };
+        Blocks { kind, bytes, shape: [len, columns], first: 0, end }
     }
 
     /// How they lie.
@@ -151,6 +185,12 @@ impl<'a> Blocks<'a> {
         let (values, bytes) = (self.kind.values(), self.kind.block_bytes());
         let wanted = out.len().min(self.len());
         let Some(mut out) = out.get_mut(..wanted) else { return };
+        let [len, columns] = self.shape;
+        match self.kind {
+            BlockType::Nf4 => return own::read_nf4(self.bytes, len, self.first, out),
+            BlockType::Int8 => return own::read_int8(self.bytes, len, columns, self.first, out),
+            _ => {}
+        }
         let (mut block, within) = (self.first / values, self.first % values);
         let part = |block: usize, within: usize, out: &mut [f32]| {
             let mut whole = [0.0; MOST];

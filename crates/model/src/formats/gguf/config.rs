@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::header::{Gguf, Meta};
+use super::vocabulary;
 use crate::ModelError;
 use crate::error::quoted;
 
@@ -122,7 +123,10 @@ pub(super) fn config(gguf: &Gguf) -> Result<Map<String, Value>, ModelError> {
             put("rope_scaling", scaling);
         }
     }
-    for (name, key) in [("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")] {
+    if let Some(ends) = vocabulary::ends(gguf)? {
+        put("eos_token_id", ends);
+    }
+    for (name, key) in [("bos_token_id", "bos"), ("pad_token_id", "padding")] {
         if let Some(id) = gguf.size(&format!("tokenizer.ggml.{key}_token_id"))? {
             put(name, id.into());
         }

@@ -454,7 +454,7 @@ impl Reader<'_> {
         shape.reverse();
         let kind = self.u32()?;
         let Some(encoding) = encoding(kind) else {
-            let known: Vec<_> = BlockType::ALL.iter().map(|kind| kind.name()).collect();
+            let known: Vec<_> = BlockType::IN_FILES.iter().map(|kind| kind.name()).collect();
             let expected = format!("a tensor of type F32, BF16, {}", known.join(", "));
             return Err(self.wrong(expected, unknown(kind)));
         };

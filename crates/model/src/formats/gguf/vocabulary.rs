@@ -79,17 +79,22 @@ pub(super) fn generation(gguf: &Gguf) -> Result<Value, ModelError> {
     if let Some(bos) = id("bos")? {
         settings.insert("bos_token_id".into(), bos.into());
     }
-    let mut ends: Vec<usize> = [id("eos")?, id("eot")?].into_iter().flatten().collect();
-    ends.dedup();
-    match ends.as_slice() {
-        [] => {}
-        [end] => drop(settings.insert("eos_token_id".into(), (*end).into())),
-        ends => drop(settings.insert("eos_token_id".into(), json!(ends))),
+    if let Some(ends) = ends(gguf)? {
+        settings.insert("eos_token_id".into(), ends);
     }
     if let Some(padding) = id("padding")? {
         settings.insert("pad_token_id".into(), padding.into());
     }
     Ok(Value::Object(settings))
+}
+
+/// What ends a text, and a turn where that is another token: a number, or a list of both.
+pub(super) fn ends(gguf: &Gguf) -> Result<Option<Value>, ModelError> {
+    let [text, turn] = ["eos", "eot"].map(|name| gguf.size(&format!("tokenizer.ggml.{name}_token_id")));
+    Ok(match (text?, turn?) {
+        (Some(text), Some(turn)) if text != turn => Some(json!([text, turn])),
+        (text, turn) => text.or(turn).map(Value::from),
+    })
 }
 
 struct Vocabulary<'a> {

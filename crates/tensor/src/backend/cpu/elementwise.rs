@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::math;
 use super::parallel::{BLOCK, rows_per_block, vectorised};
+use crate::Blocks;
 use crate::backend::{Activation, Dropout, Layout};
 use crate::dtype::Element;
 
@@ -17,6 +18,15 @@ pub(super) fn copy<E: Element, F: Element>(from: &[E], to: &mut [F]) {
             #[inline(always)]
             || to.iter_mut().zip(from).for_each(|(to, from)| *to = F::put(from.get())),
         );
+    });
+}
+
+/// The same of blocks.
+pub(super) fn copy_blocks<F: Element>(from: Blocks<'_>, to: &mut [F]) {
+    to.par_chunks_mut(BLOCK).enumerate().for_each(|(index, to)| {
+        let mut part = vec![0.0; to.len()];
+        from.from(index * BLOCK).read(&mut part);
+        copy(&part, to);
     });
 }
 

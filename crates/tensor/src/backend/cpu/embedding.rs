@@ -14,11 +14,16 @@ pub(super) fn forward<E: Element>(tables: &[(Values<'_>, &[u32])], columns: usiz
         vectorised(
             #[inline(always)]
             || {
-                let mut sums = vec![0.0; columns];
+                let (mut sums, mut own) = (vec![0.0; columns], vec![0.0; columns]);
                 for (row, out) in out.chunks_exact_mut(columns).enumerate() {
                     let token = index * rows + row;
                     sums.fill(0.0);
                     for (table, ids) in tables {
+                        if let Values::Blocks(table) = table {
+                            table.from(ids[token] as usize * columns).read(&mut own);
+                            sums.iter_mut().zip(&own).for_each(|(sum, x)| *sum += x);
+                            continue;
+                        }
                         with_values!(table, table => {
                             let from = &table[ids[token] as usize * columns..][..columns];
                             sums.iter_mut().zip(from).for_each(|(sum, x)| *sum += x.get());

@@ -3,7 +3,7 @@
 //! over the type of activations: values are widened as they are read and rounded as they are written.
 
 mod adamw;
-mod adamw_8bit;
+pub(crate) mod adamw_8bit;
 pub(super) mod attention;
 mod cached_attention;
 pub mod ceiling;
@@ -44,6 +44,9 @@ impl Backend for Cpu {
         with_values_mut!(values, values => elementwise::zero(values));
     }
     fn copy(&self, from: Values<'_>, to: ValuesMut<'_>) {
+        if let Values::Blocks(blocks) = from {
+            return with_values_mut!(to, to => elementwise::copy_blocks(blocks, to));
+        }
         with_values!(from, from => with_values_mut!(to, to => elementwise::copy(from, to)));
     }
     fn add_assign(&self, sum: ValuesMut<'_>, more: Values<'_>) {

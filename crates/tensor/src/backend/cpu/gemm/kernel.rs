@@ -265,7 +265,7 @@ impl Packed for f32 {
     fn in_place(values: Values<'_>) -> Option<&[f32]> {
         match values {
             Values::F32(values) => Some(values),
-            Values::Bf16(_) => None,
+            Values::Bf16(_) | Values::Blocks(_) => None,
         }
     }
 

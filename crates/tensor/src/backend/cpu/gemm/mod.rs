@@ -7,6 +7,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod blocks;
 mod kernel;
 mod pack;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Operands on their way into the innermost loops: laid out in the order in which these read.
 
+use super::blocks::pack_blocks;
 use super::kernel::Panels;
 use crate::backend::Matrix;
 use crate::backend::cpu::parallel::vectorised;
@@ -88,6 +89,9 @@ pub(in crate::backend::cpu) fn pack<P: Packed>(
     [first, depth]: [usize; 2],
     out: &mut [P],
 ) {
+    if let Values::Blocks(blocks) = matrix.data {
+        return pack_blocks(matrix, blocks, scale, tall, [first, depth], out);
+    }
     let place = Place { shape: matrix.shape, strides: matrix.strides, scale, first, depth };
     with_values!(matrix.data, data => {
         // Only what is scaled is rounded again.

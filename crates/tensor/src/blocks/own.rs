@@ -1,0 +1,165 @@
+//! Blocks that are made here: 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), as `bitsandbytes` has
+//! it, and int8 by rows (Dettmers et al. 2022, LLM.int8).
+
+use std::sync::LazyLock;
+
+use rayon::prelude::*;
+
+use crate::backend::cpu::adamw_8bit::Scale;
+use crate::backend::cpu::parallel::vectorised;
+
+/// Values that share a factor.
+pub(super) const NF4: usize = 64;
+
+/// Factors that share one of their own.
+const GROUP: usize = 256;
+
+/// Quantiles of a normal distribution, from -1 to 1 with a 0 among them (QLoRA, appendix E).
+const PLACES: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// The places of the factors.
+static FACTORS: LazyLock<Scale> = LazyLock::new(|| Scale::new(true));
+
+/// What lies behind the codes of `len` values: a byte a block, an f32 a group of blocks, and the factors' mean.
+pub(super) fn nf4_apart(len: usize) -> usize {
+    let blocks = len.div_ceil(NF4);
+    blocks + 4 * blocks.div_ceil(GROUP) + 4
+}
+
+fn f32_at(bytes: &[u8], place: usize) -> f32 {
+    bytes.get(place..).and_then(|bytes| bytes.first_chunk()).map_or(0.0, |value| f32::from_le_bytes(*value))
+}
+
+/// Of `bytes`, which hold `len` values, those from `first` on.
+pub(super) fn read_nf4(bytes: &[u8], len: usize, first: usize, mut out: &mut [f32]) {
+    let blocks = len.div_ceil(NF4);
+    let scales = NF4 / 2 * blocks;
+    let mean = f32_at(bytes, scales + blocks + 4 * blocks.div_ceil(GROUP));
+    let factors = &FACTORS.places;
+    let mut at = first;
+    while !out.is_empty() {
+        let (block, within) = (at / NF4, at % NF4);
+        let (part, rest) = out.split_at_mut((NF4 - within).min(out.len()));
+        let group = f32_at(bytes, scales + blocks + 4 * (block / GROUP));
+        let code = bytes.get(scales + block).copied().unwrap_or(0);
+        let factor = factors[usize::from(code)] * group + mean;
+        let codes = bytes.get(NF4 / 2 * block..NF4 / 2 * (block + 1)).unwrap_or_default();
+        match (<&mut [f32; NF4]>::try_from(&mut *part), codes.first_chunk()) {
+            (Ok(out), Some(codes)) => whole_nf4(codes, factor, out),
+            _ => {
+                for (place, out) in (within..).zip(part.iter_mut()) {
+                    let both = codes.get(place / 2).copied().unwrap_or(0);
+                    let code = if place % 2 == 0 { both >> 4 } else { both & 15 };
+                    *out = PLACES[usize::from(code)] * factor;
+                }
+            }
+        }
+        at += part.len();
+        out = rest;
+    }
+}
+
+#[inline(always)]
+fn whole_nf4(codes: &[u8; NF4 / 2], factor: f32, out: &mut [f32; NF4]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            // Products with the places, so that a value is one look-up.
+            let places = PLACES.map(|place| place * factor);
+            for (both, out) in codes.iter().zip(out.as_chunks_mut::<2>().0) {
+                // The upper half is the first value.
+                *out = [places[usize::from(both >> 4)], places[usize::from(both & 15)]];
+            }
+        },
+    );
+}
+
+/// Quantises `values` into `out`, all of it.
+pub(super) fn nf4(values: &[f32], out: &mut [u8]) {
+    let blocks = values.len().div_ceil(NF4);
+    let (codes, apart) = out.split_at_mut(NF4 / 2 * blocks);
+    let (scales, groups) = apart.split_at_mut(blocks);
+    let largest = |block: &[f32]| block.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let largest: Vec<f32> = values.par_chunks(NF4).map(largest).collect();
+    // In order, so that it has the same bits on any number of threads.
+    let mean = (largest.iter().map(|x| f64::from(*x)).sum::<f64>() / largest.len().max(1) as f64) as f32;
+    let (means, groups) = match groups.split_last_chunk_mut::<4>() {
+        Some((groups, last)) => (last, groups),
+        None => return,
+    };
+    *means = mean.to_le_bytes();
+    let shared = largest.chunks(GROUP).zip(scales.chunks_mut(GROUP)).zip(groups.as_chunks_mut::<4>().0);
+    for ((largest, scales), group) in shared {
+        let most = largest.iter().fold(0.0f32, |most, factor| most.max((factor - mean).abs()));
+        *group = most.to_le_bytes();
+        for (factor, scale) in largest.iter().zip(scales) {
+            *scale = FACTORS.code(if most > 0.0 { (factor - mean) / most } else { 0.0 });
+        }
+    }
+    values.par_chunks(NF4).zip(codes.par_chunks_mut(NF4 / 2)).zip(&largest).for_each(
+        |((values, codes), largest)| {
+            let code = |value: f32| {
+                let value = if *largest > 0.0 { value / largest } else { 0.0 };
+                // The number of middles below it.
+                PLACES.windows(2).filter(|pair| value > f32::midpoint(pair[0], pair[1])).count() as u8
+            };
+            for (pair, both) in values.chunks(2).zip(codes.iter_mut()) {
+                let second = pair.get(1).copied().unwrap_or(0.0);
+                *both = code(pair[0]) << 4 | code(second);
+            }
+        },
+    );
+}
+
+/// Of `bytes`, which hold rows of `columns` values and behind them all a factor a row, those from `first` on.
+pub(super) fn read_int8(bytes: &[u8], len: usize, columns: usize, first: usize, mut out: &mut [f32]) {
+    let mut at = first;
+    while !out.is_empty() && columns > 0 {
+        let (row, within) = (at / columns, at % columns);
+        let (part, rest) = out.split_at_mut((columns - within).min(out.len()));
+        let factor = f32_at(bytes, len + 4 * row);
+        let codes = bytes.get(at..at + part.len()).unwrap_or_default();
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, code) in part.iter_mut().zip(codes) {
+                    *out = f32::from(code.cast_signed()) * factor;
+                }
+            },
+        );
+        at += part.len();
+        out = rest;
+    }
+}
+
+/// Quantises rows of `columns` values into `out`, all of it.
+pub(super) fn int8(values: &[f32], columns: usize, out: &mut [u8]) {
+    let (codes, factors) = out.split_at_mut(values.len());
+    let columns = columns.max(1);
+    let rows = values.par_chunks(columns).zip(codes.par_chunks_mut(columns)).zip(factors.par_chunks_mut(4));
+    rows.for_each(|((values, codes), factor)| {
+        let largest = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        factor.copy_from_slice(&(largest / 127.0).to_le_bytes());
+        let times = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        for (value, code) in values.iter().zip(codes) {
+            *code = ((value * times).round_ties_even() as i8).cast_unsigned();
+        }
+    });
+}
