@@ -108,21 +108,20 @@ fn weight(kind: BlockType, [rows, columns]: [usize; 2]) -> Tensor {
 /// Forward and back, as a linear layer multiplies: `x W^T` and `y W`.
 fn products(x: &Tensor, y: &Tensor, weight: &Tensor) -> [Vec<f32>; 2] {
     let [rows, columns] = [weight.rows(), weight.columns()];
-    let matrix = |tensor: &Tensor| -> (usize, usize) { (tensor.rows(), tensor.columns()) };
+    let matrix = |tensor: &Tensor| (tensor.rows(), tensor.columns());
     let ends = Ends::default;
     let backend = Device::Cpu.backend();
     let mut out = [vec![0.0; x.rows() * rows], vec![0.0; y.rows() * columns]];
     let w = Matrix::new(weight.values(), rows, columns);
-    let left = |tensor: &Tensor| matrix(tensor);
     let [forward, back] = &mut out;
-    let (m, k) = left(x);
+    let (m, k) = matrix(x);
     backend.gemm(
         forward.into(),
         &[Product { left: Matrix::new(x.values(), m, k), right: w.t(), scale: 1.0 }],
         false,
         ends(),
     );
-    let (m, k) = left(y);
+    let (m, k) = matrix(y);
     backend.gemm(
         back.into(),
         &[Product { left: Matrix::new(y.values(), m, k), right: w, scale: 1.0 }],
