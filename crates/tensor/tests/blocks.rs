@@ -1,5 +1,5 @@
 //! Quantised blocks against `golden/blocks.safetensors`, which `oracle/blocks.py` makes and describes.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::Arc;
 
