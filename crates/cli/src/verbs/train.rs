@@ -46,7 +46,10 @@ pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) ->
         "  retune evaluate --model {folder} --data TEST.csv     on rows that no choice was made by"
     ));
     let pair = if report.pairs { " --pair \"...\"" } else { "" };
-    output.say(&format!("  retune predict --model {folder} --text \"...\"{pair}         try it"));
+    output.say(&match report.task {
+        "causal-lm" => format!("  retune chat --model {folder}         try it, a line a turn"),
+        _ => format!("  retune predict --model {folder} --text \"...\"{pair}         try it"),
+    });
     Ok(())
 }
 

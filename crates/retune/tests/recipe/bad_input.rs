@@ -158,7 +158,10 @@ fn a_model_that_cannot_be_read() {
             |s, t| s.model = ModelSettings { revision: Some("main".into()), ..model(t.path("base")) },
             "is a folder here, which has no revisions",
         ),
-        (|s, t| s.model = model(t.path("train.csv")), "expected a model's folder or a GGUF file, got another file"),
+        (
+            |s, t| s.model = model(t.path("train.csv")),
+            "expected a model's folder or a GGUF file, got another file",
+        ),
         (
             |s, t| odd(s, t, |at| std::fs::remove_file(at.join("config.json")).unwrap()),
             "config.json is missing",
