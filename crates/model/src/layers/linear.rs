@@ -138,10 +138,11 @@ impl Linear {
 
     /// The weight as `[out_features, in_features]`, however it is kept; of blocks what they hold.
     pub fn matrix(&self, tape: &Tape, parameters: &Parameters) -> Result<Var> {
-        let value = &parameters.get(self.weight).value;
-        let weight = match value.dtype() {
-            DType::Blocks(_) => Var::constant(value.to(DType::F32)?),
-            _ => tape.parameter(parameters, self.weight),
+        // By the tape: a block that is computed once more has no parameters but those that it noted.
+        let weight = tape.parameter(parameters, self.weight);
+        let weight = match weight.value().dtype() {
+            DType::Blocks(_) => Var::constant(weight.value().to(DType::F32)?),
+            _ => weight,
         };
         if self.transposed { ops::transpose(tape, &weight) } else { Ok(weight) }
     }
