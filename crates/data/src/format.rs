@@ -26,9 +26,13 @@ pub enum Format {
     Parquet,
     /// A word and its tags a line, an empty line between sentences.
     Conll,
+    /// Plain text, a file of which is one text.
+    Text,
+    /// A text a line.
+    Lines,
 }
 
-const NAMES: [(&str, Format); 7] = [
+const NAMES: [(&str, Format); 9] = [
     ("csv", Format::Csv),
     ("tsv", Format::Tsv),
     ("jsonl", Format::Jsonl),
@@ -36,6 +40,8 @@ const NAMES: [(&str, Format); 7] = [
     ("squad", Format::Squad),
     ("parquet", Format::Parquet),
     ("conll", Format::Conll),
+    ("text", Format::Text),
+    ("lines", Format::Lines),
 ];
 
 impl FromStr for Format {
@@ -68,7 +74,7 @@ mod tests {
         let error = "jsonlines".parse::<Format>().unwrap_err();
         assert_eq!(
             error.message,
-            "unknown format `jsonlines` (did you mean `jsonl`?): expected one of csv, tsv, jsonl, json, squad, parquet, conll"
+            "unknown format `jsonlines` (did you mean `jsonl`?): expected one of csv, tsv, jsonl, json, squad, parquet, conll, text, lines"
         );
     }
 }

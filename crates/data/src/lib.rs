@@ -58,6 +58,7 @@ pub use columns::{Choice, Columns, Named, Wanted, choose_columns, choose_wanted_
 pub use error::DataError;
 pub use examples::{Example, Examples, labelled_examples, unlabelled_examples};
 pub use format::Format;
+pub use input::is_text_file;
 pub use keys::Keys;
 pub use label::{Label, LabelReading};
 pub use labels::{LabelMap, plain};

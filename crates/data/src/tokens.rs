@@ -111,7 +111,7 @@ impl Tokens {
     }
 
     /// Adds an example that is read in windows, of so many tokens before anything is cut.
-    pub(crate) fn add_example(&mut self, full_length: usize) {
+    pub fn add_example(&mut self, full_length: usize) {
         self.full_lengths.push(narrow(full_length));
     }
 
@@ -125,13 +125,26 @@ impl Tokens {
         example: &Example,
         number: u64,
     ) -> Result<(), DataError> {
-        // No text has so many windows that its numbers would run into the next row's.
-        let number = (example.row << 16) | (number & 0xffff);
-        self.add(number, example.line, &input_ids, token_type_ids.into_iter(), lost)?;
-        let of = narrow(self.full_lengths.len().saturating_sub(1));
-        self.examples.push(of);
+        let of = self.add_part((&input_ids, token_type_ids), lost, example, number)?;
         Arc::make_mut(&mut self.windows).add(of, input_ids.len(), [begins, first, count]);
         Ok(())
+    }
+
+    /// Adds a row, the part `number` of the example that was added last: its tokens, their types, and how many tokens were cut
+    /// off. Returns that example's number among all.
+    pub fn add_part(
+        &mut self,
+        (input_ids, token_type_ids): (&[u32], Vec<u32>),
+        lost: usize,
+        example: &Example,
+        number: u64,
+    ) -> Result<u32, DataError> {
+        // Numbers of a text of more parts than that come twice, and so do their random draws.
+        let number = (example.row << 16) | (number & 0xffff);
+        self.add(number, example.line, input_ids, token_type_ids.into_iter(), lost)?;
+        let of = narrow(self.full_lengths.len().saturating_sub(1));
+        self.examples.push(of);
+        Ok(of)
     }
 
     /// What each row holds of its text; nothing where texts are not read in windows.
@@ -141,7 +154,7 @@ impl Tokens {
 
     /// How many examples they are of: as many as rows, unless texts are read in windows.
     pub fn examples(&self) -> usize {
-        if self.windows.is_empty() { self.len() } else { self.full_lengths.len() }
+        if self.full_lengths.is_empty() { self.len() } else { self.full_lengths.len() }
     }
 
     /// The example that row `row` is of.
@@ -176,7 +189,7 @@ impl Tokens {
 
     /// How many tokens each example has, before anything is cut.
     pub fn full_lengths(&self) -> Vec<u32> {
-        if !self.windows.is_empty() {
+        if !self.full_lengths.is_empty() {
             return self.full_lengths.clone();
         }
         let mut lengths = self.lengths.clone();

@@ -136,7 +136,7 @@ pub struct FileSettings {
         arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
     )]
     pub tag_scheme: Option<String>,
-    /// csv, tsv, jsonl, json, squad, parquet or conll, where the content does not tell
+    /// csv, tsv, jsonl, json, squad, parquet, conll, text (a text a file) or lines (a text a line), where the content does not tell
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)
@@ -388,7 +388,7 @@ impl FileSettings {
     pub(crate) fn read_options(&self) -> crate::Result<ReadOptions> {
         let format = self.format.as_deref().map(str::parse).transpose()?;
         let rename = self.rename.clone().unwrap_or_default().0;
-        Ok(ReadOptions { format, encoding: self.encoding.clone(), rename })
+        Ok(ReadOptions { format, encoding: self.encoding.clone(), rename, ..ReadOptions::default() })
     }
 
     /// What is known of a file before it is read; `trained` is what a model was trained on.

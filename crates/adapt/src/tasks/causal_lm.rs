@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use retune_data::{
-    DataError, Examples, LabelMap, LessonColumns, ReadOptions, Wanted, read_head, read_tables,
+    DataError, Examples, Format, LabelMap, LessonColumns, ReadOptions, Wanted, is_text_file, read_head,
+    read_tables,
 };
 use retune_model::families::HeadKind;
 
@@ -82,7 +83,14 @@ impl Task for CausalLm {
     }
 
     fn recognises(&self, path: &Path, options: &ReadOptions) -> Option<String> {
-        let table = read_head(path, options).ok()?;
+        if matches!(options.format, Some(Format::Text | Format::Lines)) {
+            return Some("the training file is plain text".into());
+        }
+        let table = read_head(path, options);
+        if is_text_file(path) && table.as_ref().map_or(0, |table| table.columns().len()) < 2 {
+            return Some("the training file is plain text: it ends in .txt, and it is no table".into());
+        }
+        let table = table.ok()?;
         match LessonColumns::choose(&table, &Wanted::default()).ok()? {
             LessonColumns::Turns(..) => Some("the training file has conversations".into()),
             LessonColumns::Instructions(..) => Some("the training file has instructions with answers".into()),
@@ -94,7 +102,8 @@ impl Task for CausalLm {
     }
 
     fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
-        let table = read_tables(named, &reading.options)?;
+        let options = ReadOptions { plain_text: true, ..reading.options.clone() };
+        let table = read_tables(named, &options)?;
         let has = |name: &str| table.columns().iter().any(|column| column == name);
         let wanted = Wanted {
             text: reading.column(reading.text, |trained| Some(&trained.text), has),

@@ -55,11 +55,17 @@ impl Form for NextToken {
         let mut tokens = Tokens::default();
         for example in examples.iter() {
             let example = example?;
-            let row = teacher.teach(&example)?;
-            if row.ids.is_empty() {
-                return Err(error(&example, "it gives no token, and no special token is added"));
+            let parts = teacher.teach(&example)?;
+            // Each part but the first begins with a token of the part before.
+            tokens.add_example(
+                parts.iter().map(|part| part.ids.len() + part.cut).sum::<usize>() + 1 - parts.len(),
+            );
+            for (number, row) in (0..).zip(parts) {
+                if row.ids.is_empty() {
+                    return Err(error(&example, "it gives no token, and no special token is added"));
+                }
+                tokens.add_part((&row.ids, row.learnt), row.cut, &example, number)?;
             }
-            tokens.add(example.row, example.line, &row.ids, row.learnt.into_iter(), row.cut)?;
         }
         Ok(tokens)
     }

@@ -123,9 +123,14 @@ impl<'a> Teacher<'a> {
         })
     }
 
-    /// The row of an example. Errors with what is wrong with its conversation.
-    pub(super) fn teach(&self, example: &Example) -> Result<Taught, AdaptError> {
-        match (&example.label, &self.template) {
+    /// The row of an example; a plain text that is longer than a row goes on in the next, whose first token is the last of the
+    /// row before, so that each token is told once. Errors with what is wrong with its conversation.
+    pub(super) fn teach(&self, example: &Example) -> Result<Vec<Taught>, AdaptError> {
+        let named = |failed: AdaptError| match failed {
+            AdaptError::Model(why) => error(example, why.to_string()),
+            other => other,
+        };
+        let row = match (&example.label, &self.template) {
             (Some(Label::Lesson(Lesson::Turns(turns))), Some(template)) => self.turns(template, turns),
             (Some(Label::Lesson(Lesson::Turns(_))), None) => Err(error(example, NO_TEMPLATE)),
             (Some(Label::Lesson(Lesson::Completion { user, completion })), Some(template)) => {
@@ -135,14 +140,11 @@ impl<'a> Teacher<'a> {
             }
             (Some(Label::Lesson(Lesson::Completion { completion, .. })), None) => {
                 let prompt = before_completion(&example.text, completion);
-                self.plain(&format!("{prompt}{completion}"), prompt.len())
+                self.plain(&format!("{prompt}{completion}"), prompt.len()).map(|row| self.cut(row, 0))
             }
-            _ => self.plain(&example.text, 0),
-        }
-        .map_err(|failed| match failed {
-            AdaptError::Model(why) => error(example, why.to_string()),
-            other => other,
-        })
+            _ => return self.plain(&example.text, 0).map(|text| self.parts(text)).map_err(named),
+        };
+        Ok(vec![row.map_err(named)?])
     }
 
     /// A text with the special tokens that the tokenizer puts around it and the end of a text, of which the bytes from `from`
@@ -162,15 +164,31 @@ impl<'a> Teacher<'a> {
             ids.push(eos);
             learnt.push(1);
         }
-        Ok(self.cut(ids, learnt, 0))
+        Ok(Taught { ids, learnt, cut: 0 })
     }
 
     /// At most as many tokens as a row may have, the first; `lost` are gone already.
-    fn cut(&self, mut ids: Vec<u32>, mut learnt: Vec<u32>, lost: usize) -> Taught {
+    fn cut(&self, Taught { mut ids, mut learnt, .. }: Taught, lost: usize) -> Taught {
         let cut = ids.len().saturating_sub(self.max_length);
         ids.truncate(self.max_length);
         learnt.truncate(self.max_length);
         Taught { ids, learnt, cut: cut + lost }
+    }
+
+    /// All of a text, in as many rows as it takes.
+    fn parts(&self, Taught { ids, learnt, cut }: Taught) -> Vec<Taught> {
+        if ids.len() <= self.max_length {
+            return vec![Taught { ids, learnt, cut }];
+        }
+        // A row of one token would tell nothing.
+        let step = self.max_length.saturating_sub(1).max(1);
+        (0..ids.len() - 1)
+            .step_by(step)
+            .map(|first| {
+                let part = first..(first + self.max_length).min(ids.len());
+                Taught { ids: ids[part.clone()].to_vec(), learnt: learnt[part].to_vec(), cut: 0 }
+            })
+            .collect()
     }
 
     /// A conversation as the template writes it: as many of its turns as there is room for, to the end of an assistant's.
@@ -194,7 +212,7 @@ impl<'a> Teacher<'a> {
         let first = ends.first().copied().unwrap_or(messages.len());
         let part = self.rendered(template, messages.get(..first).unwrap_or_default(), tools.as_ref())?;
         let lost = length - part.ids.len();
-        Ok(self.cut(part.ids, part.learnt, lost))
+        Ok(self.cut(part, lost))
     }
 
     fn rendered(

@@ -15,6 +15,7 @@ use crate::store::read_at;
 
 pub(crate) use packing::Packing;
 pub(crate) use paths::find_files;
+pub use paths::is_text_file;
 pub(crate) use text::Text;
 
 /// A file's bytes, which can be read more than once.

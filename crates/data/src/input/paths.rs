@@ -52,7 +52,9 @@ fn in_folder(folder: &Path) -> Result<(Vec<PathBuf>, Option<Notice>), DataError>
         }
     }
     all.sort();
-    let (files, others): (Vec<PathBuf>, Vec<PathBuf>) = all.into_iter().partition(|path| has_rows(path));
+    // Where there is nothing but text, that is what is meant.
+    let wanted = if all.iter().any(|path| has_rows(path)) { has_rows } else { is_text_file };
+    let (files, others): (Vec<PathBuf>, Vec<PathBuf>) = all.into_iter().partition(|path| wanted(path));
     let names: Vec<_> = others.iter().filter_map(|path| path.file_name()?.to_str()).collect();
     if files.is_empty() {
         let got = if names.is_empty() { "none".to_owned() } else { list(&names, 5) };
@@ -92,9 +94,16 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn has_rows(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_lowercase) else {
-        return false;
-    };
+    ending(path).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+}
+
+/// Whether the file's name says that it is plain text: it ends in `.txt`; `.gz` or `.zst` may follow.
+pub fn is_text_file(path: &Path) -> bool {
+    ending(path).as_deref() == Some("txt")
+}
+
+fn ending(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.to_lowercase();
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
-    name.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending))
+    name.rsplit_once('.').map(|(_, ending)| ending.to_owned())
 }

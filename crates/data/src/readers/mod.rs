@@ -8,13 +8,14 @@ mod jsonl;
 mod parquet;
 mod sniff;
 mod squad;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::format::Format;
-use crate::input::{Input, Text, find_files};
+use crate::input::{Input, Text, find_files, is_text_file};
 use crate::notice::Notice;
 use crate::table::Table;
 use crate::wording::{did_you_mean, list};
@@ -31,6 +32,8 @@ pub struct ReadOptions {
     pub encoding: Option<String>,
     /// What columns are called in the table, by their names in the files.
     pub rename: BTreeMap<String, String>,
+    /// Whether a file whose name ends in `.txt` is plain text unless it is JSON: what is learnt of it is what it says.
+    pub plain_text: bool,
 }
 
 /// Reads the table in the file at `path`.
@@ -188,6 +191,8 @@ impl<'f> FileUnderWay<'f> {
             Some(Format::Json) => json::read(self),
             Some(Format::Squad) => squad::read(self),
             Some(Format::Conll) => conll::read(self),
+            Some(Format::Text) => text::read_whole(self),
+            Some(Format::Lines) => text::read_lines(self),
             Some(Format::Tsv) => csv::read(self, b"\t"),
             Some(Format::Csv) => csv::read(self, b",;|"),
             None => {
@@ -196,6 +201,9 @@ impl<'f> FileUnderWay<'f> {
                     _ if is_squad(text.text()) => squad::read(self),
                     Some(Format::Json) => json::read(self),
                     Some(_) => jsonl::read(self),
+                    None if self.options.plain_text && is_text_file(self.input.path()) => {
+                        text::read_whole(self)
+                    }
                     None if conll::is_conll(whole_lines(text.text())) => conll::read(self),
                     None => csv::read(self, BETWEEN),
                 }

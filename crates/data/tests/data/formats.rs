@@ -213,3 +213,33 @@ fn json_arrays_are_read_and_their_faults_have_places() {
     let error = read_table(&folder.write("object", "{\"a\": 1}\n"), &json).unwrap_err();
     assert!(error.message.contains("got an object: give --format jsonl"), "{error}");
 }
+
+#[test]
+fn plain_text_is_a_text_a_file_or_a_line() {
+    let folder = Folder::new();
+    folder.write("a.txt", "\n\n  A tale, of two\nlines; and\tmore.\n\n\"The end\r\n");
+    folder.write("b.txt", "Another.\n");
+    folder.write("c.txt", "{\"text\": \"a row\"}\n");
+    folder.write("notes.md", "no text\n");
+    let as_format = |format| ReadOptions { format: Some(format), ..ReadOptions::default() };
+    let texts = |table: &Table| -> Vec<(u64, String)> {
+        assert_eq!(table.columns(), ["text"]);
+        rows(table).map(|row| (row.line(), row.get(0).unwrap().to_owned())).collect()
+    };
+    let whole = read_table(&folder.path().join("a.txt"), &as_format(Format::Text)).unwrap();
+    let tale = "A tale, of two\nlines; and\tmore.\n\n\"The end";
+    assert_eq!((texts(&whole), whole.format()), (vec![(3, tale.to_owned())], Format::Text));
+    let lines = read_table(&folder.path().join("a.txt"), &as_format(Format::Lines)).unwrap();
+    let each = [(3, "  A tale, of two"), (4, "lines; and\tmore."), (6, "\"The end")];
+    assert_eq!(texts(&lines), each.map(|(line, text)| (line, text.to_owned())));
+    // Of a folder without tables the texts are read; one of JSON is that still.
+    let plain = ReadOptions { plain_text: true, ..ReadOptions::default() };
+    let all = read_tables(&[folder.path().to_owned()], &plain).unwrap();
+    let of: Vec<String> = texts(&all).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(of, [tale, "Another.", "a row"]);
+    folder.write("empty.txt", " \n\n");
+    for format in [Format::Text, Format::Lines] {
+        let error = read_table(&folder.path().join("empty.txt"), &as_format(format)).unwrap_err();
+        assert!(error.to_string().ends_with("empty.txt: the file is empty: expected text"), "{error}");
+    }
+}

@@ -201,3 +201,27 @@ fn a_plan_counts_what_the_training_does() {
         assert_eq!((planned.train_rows, planned.eval_rows, planned.steps), (40, 16, report.steps), "{base}");
     }
 }
+
+#[test]
+fn a_text_file_is_learnt_to_its_end_in_rows_that_follow_one_another() {
+    let tiny = tiny();
+    // Far longer than a row, so that it goes on in others; each word is a token, and the end of the text one more.
+    let words = ["hi", "you", "yes", "where", "is", "it", "here"];
+    let text: Vec<&str> = (0..500).map(|place| words[place * place % words.len()]).collect();
+    tiny.write("tale.txt", text.join(" "));
+    let given = TrainSettings {
+        train: Some(vec![tiny.path("tale.txt")]),
+        eval: Some(vec![tiny.path("tale.txt")]),
+        max_length: Some(29),
+        ..chat(&tiny, "llama", "lora", "told")
+    };
+    let (report, ear) = train(&given).unwrap();
+    assert!(ear.heard("task causal-lm: the training file is plain text"), "{:?}", ear.said);
+    assert!(!ear.heard("cut"), "{:?}", ear.said);
+    // The first token has nothing before it that could tell it; 501 tokens in rows of 29 that share one.
+    let metrics = report.metrics.unwrap();
+    assert!((metrics["tokens"] - 500.0).abs() < 0.5, "{metrics:?}");
+    assert_eq!((report.train_rows, report.eval_rows), (1, 1));
+    // Eighteen rows for the model, seven a step, twice.
+    assert_eq!(ear.losses().len(), 6);
+}
