@@ -5,7 +5,8 @@
 
 Both see the same prompts and completions in one order, no dropout, for LoRA the same A and B, and learn completions with the end of
 the text: twenty steps of a small random model of each family, or a hundred of a model and rows that are given (columns question
-and answer; LoRA alone), within 1e-3.
+and answer; LoRA alone), within 1e-3. Of the latter the adapter that retune made then says the same in peft, likeliest token by likeliest
+token, and the one that peft made says the same here.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from same_training import decay_groups, fill
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    GenerationConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -32,7 +34,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-WORDS = 150
+WORDS, NEW = 150, 64
 SIZES = {
     "vocab_size": WORDS + 2, "hidden_size": 40, "intermediate_size": 67, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.15, "bos_token_id": 1, "eos_token_id": 1,
@@ -113,6 +115,8 @@ def compare(options, work, base, targets, rows, batch, max_length, rates, tolera
         if method == "lora":
             model = PeftModel.from_pretrained(model, starts["lora"], is_trainable=True)
         theirs = reference_losses(model.train(), tokenizer, rows, batch, max_length, rate)
+        if method == "lora":
+            model.save_pretrained(work / "theirs", save_embedding_layers=False)
         output = work / f"run-{method}"
         Retune(options.retune)(
             "train", model=starts[method], task="causal-lm", train=work / "rows.jsonl", text_column="prompt",
@@ -130,6 +134,43 @@ def compare(options, work, base, targets, rows, batch, max_length, rates, tolera
     return failed
 
 
+@torch.no_grad()
+def said(base, adapter, tokenizer, prompts):
+    """The likeliest text behind each prompt, in peft."""
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    model.generation_config = GenerationConfig()
+    config = GenerationConfig(
+        max_new_tokens=NEW, do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.eos_token_id
+    )
+    texts = []
+    for prompt in prompts:
+        asked = tokenizer(prompt + "\n", return_tensors="pt", return_token_type_ids=False)
+        made = model.generate(**asked, generation_config=config)[0, asked["input_ids"].shape[1] :]
+        texts.append((tokenizer.decode(made, skip_special_tokens=True), len(made)))
+    return texts
+
+
+def exchanged(options, work, base, rows):
+    """How many prompts are answered otherwise by the other's library, of each one's adapter."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
+    (work / "asked.jsonl").write_text("".join(json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in rows))
+    other = 0
+    for made, folder in [("here", work / "run-lora"), ("in peft", work / "theirs")]:
+        Retune(options.retune)(
+            "generate", model=folder, input=work / "asked.jsonl", output=work / "said.jsonl", text_column="prompt",
+            label_column="completion", chat_template="none", max_new_tokens=NEW, temperature=0, precision="f32", overwrite=True,
+        )  # fmt: skip
+        ours = [json.loads(line) for line in (work / "said.jsonl").read_text(encoding="utf-8").splitlines()]
+        ours = [(one["text"], one["tokens"]) for one in ours]
+        theirs = said(base, folder, tokenizer, [prompt for prompt, _ in rows])
+        differ = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
+        for a, b in differ:
+            print(f"{a} here, {b} in peft")
+        print(f"the adapter made {made}: {len(ours)} prompts, {sum(n for _, n in theirs)} tokens, {len(differ)} texts differ", flush=True)
+        other += len(differ)
+    return other
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--retune", type=Path, required=True, help="the binary")
@@ -137,8 +178,9 @@ def main():
     parser.add_argument("--model", type=Path, help="a language model's folder, instead of random ones")
     parser.add_argument("--train", type=Path, help="JSONL with question and answer")
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     failed = False
@@ -150,6 +192,7 @@ def main():
             rows = [(row["question"], row["answer"]) for row in rows]
             rows = [rows[i] for i in rng.permutation(len(rows))[: options.steps * 2]]
             failed = compare(options, work, options.model, ["q_proj", "v_proj"], rows, 2, 512, {"lora": 1e-3}, 1e-3)
+            failed |= exchanged(options, work, options.model, rows[:10]) > 0
         for name, (config, targets) in {} if options.model else FAMILIES.items():
             if options.family in (None, name):
                 base = random_base(config, work / name)
