@@ -4,7 +4,7 @@ use crate::backend::{Ends, Product};
 use crate::{Device, Error, Result, Tape, Tensor, Var};
 
 /// Logits that exist at once, in values: enough rows that packing the vocabulary's weight costs little beside the product.
-const CHUNK: usize = 16 << 20;
+const CHUNK: usize = 24 << 20;
 
 /// The cross-entropy of `x weight^T` against one word of the vocabulary a token; a scalar, the sum divided by `denominator`.
 ///
@@ -103,7 +103,9 @@ fn each_chunk(
 ) -> Result<()> {
     let (device, vocabulary) = (x.device(), weight.rows());
     let backend = device.backend();
-    let rows = (CHUNK / vocabulary.max(1)).max(1);
+    let most = (CHUNK / vocabulary.max(1)).max(1);
+    // No chunk is a small rest, which the weight would be packed for as well.
+    let rows = targets.len().div_ceil(targets.len().div_ceil(most).max(1)).max(1);
     let mut losses = losses.chunks_mut(rows);
     for (index, targets) in targets.chunks(rows).enumerate() {
         let (first, tokens) = (index * rows, targets.len());

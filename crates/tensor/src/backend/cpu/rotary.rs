@@ -1,6 +1,7 @@
 //! Rotary positions: pairs of channels turned by angles that grow with the position.
 
 use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -17,6 +18,7 @@ pub(super) fn turn<E: Element>(values: &mut [E], layout: &Layout, rotary: &Rotar
     let positions = || layout.counters().iter().map(|[position, ..]| *position);
     let (Some(first), Some(last)) = (positions().min(), positions().max()) else { return };
     let angles = angles(rotary, first..=last, back);
+    let angles = &*angles;
     let rows = rows_per_block(columns);
     values.par_chunks_mut(rows * columns).zip(layout.counters().par_chunks(rows)).for_each(
         |(values, places)| {
@@ -42,8 +44,33 @@ pub(super) fn turn<E: Element>(values: &mut [E], layout: &Layout, rotary: &Rotar
     );
 }
 
+/// What angles were asked for, and these.
+struct Table {
+    rotary: Rotary,
+    positions: RangeInclusive<u32>,
+    angles: Arc<[f32]>,
+}
+
+/// The tables of the last ways forward and back: all blocks of a model ask for the same, and an angle costs more than what is
+/// turned by it.
+static LAST: Mutex<[Option<Table>; 2]> = Mutex::new([None, None]);
+
 /// For each position the cosines, then the sines, of its angles; of minus the angles to turn back.
-fn angles(rotary: &Rotary, positions: RangeInclusive<u32>, back: bool) -> Vec<f32> {
+fn angles(rotary: &Rotary, positions: RangeInclusive<u32>, back: bool) -> Arc<[f32]> {
+    let place = usize::from(back);
+    // A table is put there whole, so it is good whatever happened to who held the lock.
+    let last = || LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(table) = &last()[place]
+        && (&table.rotary, &table.positions) == (rotary, &positions)
+    {
+        return table.angles.clone();
+    }
+    let angles: Arc<[f32]> = computed(rotary, positions.clone(), back).into();
+    last()[place] = Some(Table { rotary: rotary.clone(), positions, angles: angles.clone() });
+    angles
+}
+
+fn computed(rotary: &Rotary, positions: RangeInclusive<u32>, back: bool) -> Vec<f32> {
     let (frequencies, scale) = (&rotary.frequencies, f64::from(rotary.scale));
     let (first, count) = (*positions.start(), positions.count());
     let mut table = vec![0.0; count * rotary.head_size()];
