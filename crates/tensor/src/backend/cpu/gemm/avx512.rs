@@ -69,6 +69,20 @@ impl Pairs {
         }
     }
 
+    /// Runs `work`, which must be `#[inline(always)]`, compiled for these instructions.
+    #[inline]
+    pub(super) fn vectorised<R>(self, work: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512cd,avx512dq,avx512bf16,avx2,fma")]
+        fn run<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        #[expect(unsafe_code, reason = "the instructions are there only on some machines")]
+        // SAFETY: as of `multiply`.
+        unsafe {
+            run(work)
+        }
+    }
+
     /// Pairs of what is at the same place, the first in the lower half: the compiler does it value by value.
     #[inline(always)]
     pub(super) fn join(self, first: &[u16], second: &[u16], out: &mut [u32]) {

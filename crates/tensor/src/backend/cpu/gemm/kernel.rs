@@ -9,7 +9,7 @@ use pulp::{Simd, WithSimd};
 use super::avx512;
 use super::pack::Packed;
 use crate::backend::Matrix;
-use crate::backend::cpu::parallel::dispatch;
+use crate::backend::cpu::parallel::{dispatch, vectorised};
 use crate::dtype::{DType, Element, Values, bf16};
 
 /// Columns of a tile, in vectors.
@@ -262,6 +262,20 @@ impl Packed for f32 {
         if SCALED { value.get() * scale } else { value.get() }
     }
 
+    #[inline(always)]
+    fn turn<E: Element, const SCALED: bool, const TALL: usize>(
+        data: &[E],
+        down: usize,
+        scale: f32,
+        tile: &mut [f32],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(vectors) = *avx512::FLOATS {
+            return super::turn_avx512::turn::<_, E, SCALED, TALL>(vectors, data, down, scale, tile);
+        }
+        super::pack::turn::<f32, E, SCALED, TALL>(data, down, scale, tile);
+    }
+
     fn in_place(values: Values<'_>) -> Option<&[f32]> {
         match values {
             Values::F32(values) => Some(values),
@@ -301,6 +315,29 @@ impl Packed for u32 {
             return vectors.join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out);
         }
         super::pack::join_all::<u32, E, SCALED>(first, second, scale, out);
+    }
+
+    #[inline(always)]
+    fn turn<E: Element, const SCALED: bool, const TALL: usize>(
+        data: &[E],
+        down: usize,
+        scale: f32,
+        tile: &mut [u32],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(vectors) = *avx512::PAIRS {
+            return super::turn_avx512::turn::<_, E, SCALED, TALL>(vectors, data, down, scale, tile);
+        }
+        super::pack::turn::<u32, E, SCALED, TALL>(data, down, scale, tile);
+    }
+
+    #[inline]
+    fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(vectors) = *avx512::PAIRS {
+            return vectors.vectorised(work);
+        }
+        vectorised(work)
     }
 
     /// Rounded one after the other where that is the order of a pair, which the compiler makes vectors of.

@@ -13,6 +13,8 @@ mod pack;
 #[cfg(test)]
 mod tests;
 mod thin;
+#[cfg(target_arch = "x86_64")]
+mod turn_avx512;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -38,12 +40,20 @@ const LEFT: usize = 100 * 1024;
 /// Columns that the ends are applied to at once.
 const COLUMNS: usize = 256;
 
+/// So many tiles of rows are few: they stay near while all columns go by.
+const FEW: usize = 4;
+
+/// Columns that a task packs at once where rows are few.
+const FEW_COLUMNS: usize = 64;
+
 /// Below this many multiplications a product is one task: sharing it out costs more than it saves.
 const SMALL: usize = 1 << 18;
 
 thread_local! {
     /// Packed rows of the left operand, of this thread's task.
     static ROWS: RefCell<Room> = RefCell::default();
+    /// Packed columns of the right operand, of this thread's task, where rows are few.
+    static SOME_COLUMNS: RefCell<Room> = RefCell::default();
     /// The packed right operand of the product that this thread asked for. It is taken out meanwhile: while this thread
     /// waits for others, it may be given a task that asks for a product.
     static RIGHT: RefCell<Room> = RefCell::default();
@@ -136,7 +146,9 @@ fn workspace_of<P: Packed>(out: DType, products: &[Product<'_>]) -> usize {
     let rounds = rounds_of::<P>(products);
     let deepest = rounds.iter().map(|round| round.depth).max().unwrap_or(0);
     let waiting = if out == DType::Bf16 && rounds.len() > 1 { rows * columns } else { 0 };
-    (columns.next_multiple_of(P::tile()[1]) * deepest + waiting) * size_of::<u32>()
+    let [tall, wide] = P::tile();
+    let packed = if rows.div_ceil(tall) <= FEW { 0 } else { columns.next_multiple_of(wide) * deepest };
+    (packed + waiting) * size_of::<u32>()
 }
 
 /// How many tasks share `tiles` of rows: so many that the second cache holds what each packs and there is work for all
@@ -195,11 +207,17 @@ fn multiply<P: Packed, E: Element>(
     let deepest = rounds.iter().map(|round| round.depth).max().unwrap_or(0);
     // Tiles of rows are shared out evenly: the last task is as long as the first.
     let tiles = m.div_ceil(tall);
-    let down = if work <= SMALL { 1 } else { tasks_of(tiles, deepest, tall) };
+    // Where rows are few one task has them all, so it alone reads its columns: it packs them itself, a part at a time, and they
+    // are read from memory once and never written there.
+    let few = tiles <= FEW;
+    let down = if few || work <= SMALL { 1 } else { tasks_of(tiles, deepest, tall) };
     // Few rows leave threads without work unless columns are shared out too.
-    let across = if work <= SMALL { 1 } else { 8usize.div_ceil(down).min(n.div_ceil(4 * wide)) };
+    let most = if few { 32 } else { 8usize.div_ceil(down) };
+    let across = if work <= SMALL { 1 } else { most.min(n.div_ceil(4 * wide)) };
     let width = n.div_ceil(across).next_multiple_of(wide);
     let across = n.div_ceil(width);
+
+    let at_once = if few { FEW_COLUMNS } else { COLUMNS };
 
     let last = rounds.len() - 1;
     let (mut room, mut all_sums) = (RIGHT.take(), ALL_SUMS.take());
@@ -211,8 +229,10 @@ fn multiply<P: Packed, E: Element>(
     assert!(!accumulate || before.is_none(), "gemm: what is activated is not added to what is there");
     let finish = Finish { out: Disjoint::new(out), columns: n, accumulate, bias, activation, before };
     for (index, round) in rounds.iter().enumerate() {
-        let right = room.take::<P>(n.next_multiple_of(wide) * round.depth);
-        round.pack_right(right, n, work <= SMALL);
+        let right = room.take::<P>(if few { 0 } else { n.next_multiple_of(wide) * round.depth });
+        if !few {
+            round.pack_right(right, n, work <= SMALL);
+        }
         let right = &*right;
         (0..down * across).into_par_iter().with_max_len(1).for_each(|task| {
             let (index_down, left) = (task / across, task % across * width);
@@ -225,8 +245,16 @@ fn multiply<P: Packed, E: Element>(
                     round.pack_left(packed, top, rows);
                     Left::packed(packed, round.depth)
                 });
-                for column in (left..left + columns).step_by(COLUMNS) {
-                    let columns = COLUMNS.min(left + columns - column);
+                let mut some = SOME_COLUMNS.take();
+                for column in (left..left + columns).step_by(at_once) {
+                    let columns = at_once.min(left + columns - column);
+                    let right = if few {
+                        let packed = some.take::<P>(columns.next_multiple_of(wide) * round.depth);
+                        round.pack_columns(packed, column, columns);
+                        packed
+                    } else {
+                        &right[column * round.depth..]
+                    };
                     let start = top * n + column;
                     let range = start..start + (rows - 1) * n + columns;
                     let out = if waits {
@@ -242,7 +270,7 @@ fn multiply<P: Packed, E: Element>(
                     };
                     let panels = Panels {
                         left: packed_left,
-                        right: &right[column * round.depth..],
+                        right,
                         right_tile: wide * round.depth,
                         depth: round.depth,
                         out,
@@ -261,6 +289,7 @@ fn multiply<P: Packed, E: Element>(
                         }
                     }
                 }
+                SOME_COLUMNS.set(some);
             });
         });
     }
@@ -369,16 +398,21 @@ impl Round<'_> {
         let width = tiles * wide;
         out.par_chunks_mut((width * self.depth).max(1)).enumerate().for_each(|(index, out)| {
             let first = index * width;
-            if self.segments.is_empty() {
-                out.fill(P::zeroed());
-            }
-            let mut done = 0;
-            for Segment { product, first: top, depth } in &self.segments {
-                let part = product.right.rows(*top, *depth).columns(first, width.min(columns - first));
-                pack(part.t(), 1.0, wide, [done, self.depth], out);
-                done += depth.div_ceil(P::VALUES);
-            }
+            self.pack_columns(out, first, width.min(columns - first));
         });
+    }
+
+    /// So many columns of the right operand from `first` on.
+    fn pack_columns<P: Packed>(&self, out: &mut [P], first: usize, columns: usize) {
+        if self.segments.is_empty() {
+            out.fill(P::zeroed());
+        }
+        let mut done = 0;
+        for Segment { product, first: top, depth } in &self.segments {
+            let part = product.right.rows(*top, *depth).columns(first, columns);
+            pack(part.t(), 1.0, P::tile()[1], [done, self.depth], out);
+            done += depth.div_ceil(P::VALUES);
+        }
     }
 
     /// Some rows of the left operand where they lie, if that is as they are multiplied.

@@ -19,6 +19,21 @@ pub(in crate::backend::cpu) trait Packed: bytemuck::Pod + Send + Sync {
     fn join_all<E: Element, const SCALED: bool>(first: &[E], second: &[E], scale: f32, out: &mut [Self]) {
         join_all::<Self, E, SCALED>(first, second, scale, out);
     }
+    /// `TALL` rows, `down` values apart, of as many units as `tile` holds: `tile[unit, row]`.
+    #[inline(always)]
+    fn turn<E: Element, const SCALED: bool, const TALL: usize>(
+        data: &[E],
+        down: usize,
+        scale: f32,
+        tile: &mut [Self],
+    ) {
+        turn::<Self, E, SCALED, TALL>(data, down, scale, tile);
+    }
+    /// Runs `work`, which must be `#[inline(always)]`, compiled for the instructions that packing asks for.
+    #[inline]
+    fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+        vectorised(work)
+    }
     /// A row along itself; what is missing of the last is 0.
     #[inline(always)]
     fn pack_row(row: &[f32], out: &mut [Self]) {
@@ -131,7 +146,7 @@ impl Place {
     }
 
     fn tiles<P: Packed, E: Element, const SCALED: bool, const TALL: usize>(&self, data: &[E], out: &mut [P]) {
-        vectorised(
+        P::vectorised(
             #[inline(always)]
             || {
                 let Place { shape: [rows, columns], strides: [down, right], scale, first, depth } = *self;
@@ -166,12 +181,7 @@ impl Place {
                     if tile < whole && down == 1 {
                         done = units;
                     } else if tile < whole && right == 1 {
-                        across::<P, E, SCALED, TALL>(
-                            &data[top * down..],
-                            down,
-                            scale,
-                            &mut to[..units * TALL],
-                        );
+                        P::turn::<E, SCALED, TALL>(&data[top * down..], down, scale, &mut to[..units * TALL]);
                         done = units;
                     }
                     self.slow::<P, E, SCALED>(data, top, done, TALL, &mut to[done * TALL..]);
@@ -206,7 +216,7 @@ impl Place {
 
 /// Rows that lie in memory as rows: turned eight units at a time, so that what is read and written stays near.
 #[inline(always)]
-fn across<P: Packed, E: Element, const SCALED: bool, const TALL: usize>(
+pub(super) fn turn<P: Packed, E: Element, const SCALED: bool, const TALL: usize>(
     data: &[E],
     down: usize,
     scale: f32,
