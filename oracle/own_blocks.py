@@ -2,8 +2,9 @@
 
     python oracle/own_blocks.py [--output crates/tensor/tests/golden/own_blocks.safetensors]
 
-`values`, f32 [13, 191], of several sizes, some of them 0; `nf4`, what is left of them after `quantize_4bit` (blocks of 64,
-compress_statistics) and `dequantize_4bit`; `int8`, the same of `int8_vectorwise_quant`.
+`values`, f32 [13, 191], of several sizes, some of them 0; `nf4`, what is left of them after `quantize_4bit` (compress_statistics)
+and `dequantize_4bit`, in blocks of 16: the library has none so small, so each block has 48 zeros behind it in one of 64; `int8`, the same
+of `int8_vectorwise_quant`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import numpy
 import torch
 from safetensors.torch import save_file
 
+BLOCK = 16
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -26,8 +28,11 @@ def main():
     values[3, :70] = 0
     # Halves, so that whatever is computed in these is computed alike.
     values = torch.tensor(values, dtype=torch.float16).float()
-    packed, state = bnb.quantize_4bit(values, blocksize=64, compress_statistics=True, quant_type="nf4")
-    nf4 = bnb.dequantize_4bit(packed, state).float()
+    blocks = torch.nn.functional.pad(values.flatten(), (0, -values.numel() % BLOCK)).reshape(-1, BLOCK)
+    packed, state = bnb.quantize_4bit(
+        torch.nn.functional.pad(blocks, (0, 64 - BLOCK)), blocksize=64, compress_statistics=True, quant_type="nf4"
+    )
+    nf4 = bnb.dequantize_4bit(packed, state).float()[:, :BLOCK].flatten()[: values.numel()].reshape(values.shape)
     whole, stats, _ = bnb.int8_vectorwise_quant(values)
     int8 = whole.float() * (stats / 127).reshape(-1, 1)
     save_file({"values": values, "nf4": nf4.contiguous(), "int8": int8.contiguous()}, output)

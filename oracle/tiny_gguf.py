@@ -135,6 +135,24 @@ def in_gguf(name, names):
     return f"blk.{block}.{names[part]}.{kind}"
 
 
+def factors(scaling, theta, size):
+    """By what llama.cpp's converter has each frequency divided where positions are stretched as `llama3`."""
+    frequencies = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
+    original, out = scaling["original_max_position_embeddings"], []
+    longest, shortest = original / scaling["low_freq_factor"], original / scaling["high_freq_factor"]
+    for wavelength in (2 * torch.pi / frequencies).tolist():
+        if wavelength < shortest:
+            out.append(1.0)
+        elif wavelength > longest:
+            out.append(scaling["factor"])
+        else:
+            smooth = (original / wavelength - scaling["low_freq_factor"]) / (
+                scaling["high_freq_factor"] - scaling["low_freq_factor"]
+            )
+            out.append(1 / ((1 - smooth) / scaling["factor"] + smooth))
+    return numpy.array(out, dtype=numpy.float32)
+
+
 def write(output, name, arch, model, types, pre):
     config = model.config
     # Norms and biases that are no ones and zeros, and matrices that are not all alike.
@@ -164,9 +182,12 @@ def write(output, name, arch, model, types, pre):
         writer.add_head_count_kv(config.num_key_value_heads)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
         writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-        if arch == "qwen3":
+        if getattr(config, "head_dim", None) and config.head_dim * config.num_attention_heads != config.hidden_size:
             writer.add_key_length(config.head_dim)
             writer.add_value_length(config.head_dim)
+        if config.rope_parameters["rope_type"] == "llama3":
+            scaling = config.rope_parameters
+            writer.add_tensor("rope_freqs.weight", factors(scaling, scaling["rope_theta"], config.head_dim))
     tied = config.tie_word_embeddings
     state = model.state_dict()
     place = 0
@@ -230,6 +251,15 @@ def main():
         write(output, "llama-pieces", "llama", llama, mixed, "pieces")
         llama = LlamaForCausalLM(LlamaConfig(vocab_size=300, **sizes, tie_word_embeddings=True, attention_bias=True)).eval()
         write(output, "llama-bytes", "llama", llama, [kind.Q4_1, kind.Q8_0], "llama-bpe")
+        # Three frequencies of eight are stretched, one of them in part.
+        stretched = {
+            "rope_type": "llama3", "rope_theta": 50000.0, "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }  # fmt: skip
+        own = {**sizes, "rope_parameters": stretched, "head_dim": 16, "max_position_embeddings": 131072}
+        del own["rope_theta"]
+        llama = LlamaForCausalLM(LlamaConfig(vocab_size=300, **own, tie_word_embeddings=True)).eval()
+        write(output, "llama3", "llama", llama, [kind.Q8_0, kind.Q5_1], "llama-bpe")
         smol = LlamaForCausalLM(LlamaConfig(vocab_size=300, **sizes, tie_word_embeddings=True)).eval()
         write(output, "smollm", "llama", smol, [kind.Q8_0, kind.Q4_0], "smollm")
         qwen2 = Qwen2ForCausalLM(Qwen2Config(vocab_size=300, **sizes, tie_word_embeddings=True)).eval()

@@ -20,7 +20,7 @@ struct Expected {
     input_ids: Vec<Vec<u32>>,
 }
 
-const MODELS: [&str; 6] = ["gpt2", "llama-bytes", "llama-pieces", "qwen2", "qwen3", "smollm"];
+const MODELS: [&str; 7] = ["gpt2", "llama-bytes", "llama-pieces", "llama3", "qwen2", "qwen3", "smollm"];
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf").join(name)

@@ -70,10 +70,8 @@ fn a_file_is_a_base_and_results_say_which() {
 fn every_method_trains_on_blocks() {
     let tiny = tiny();
     for method in METHODS.iter().map(|method| method.name()) {
-        // What is read of the base is the same for all three: the third with a few.
         let few = ["lora", "dora", "houlsby"].contains(&method);
-        for kept in if few { &["as-is", "nf4", "int8"][..] } else { &["as-is", "nf4"] } {
-            let kept = *kept;
+        for kept in ["as-is", "nf4", "int8"] {
             let run = |output: &str, threads: usize| {
                 let mut given = TrainSettings { epochs: Some(1.0), ..chat(&tiny, method) };
                 given.model.base_precision = Some(kept.into());
