@@ -43,6 +43,9 @@ const COLUMNS: usize = 256;
 /// So many tiles of rows are few: they stay near while all columns go by.
 const FEW: usize = 4;
 
+/// Units of a left operand that stays in the second cache while columns of the right one are packed beside it.
+const NEAR: usize = 160 * 1024;
+
 /// Columns that a task packs at once where rows are few.
 const FEW_COLUMNS: usize = 64;
 
@@ -147,8 +150,14 @@ fn workspace_of<P: Packed>(out: DType, products: &[Product<'_>]) -> usize {
     let deepest = rounds.iter().map(|round| round.depth).max().unwrap_or(0);
     let waiting = if out == DType::Bf16 && rounds.len() > 1 { rows * columns } else { 0 };
     let [tall, wide] = P::tile();
-    let packed = if rows.div_ceil(tall) <= FEW { 0 } else { columns.next_multiple_of(wide) * deepest };
+    let few = are_few(rows, columns, deepest, tall);
+    let packed = if few { 0 } else { columns.next_multiple_of(wide) * deepest };
     (packed + waiting) * size_of::<u32>()
+}
+
+/// Whether rows of such a depth are few beside the columns: then one task has them all.
+fn are_few(rows: usize, columns: usize, depth: usize, tall: usize) -> bool {
+    rows.div_ceil(tall) <= FEW || (rows * depth <= NEAR && columns >= 16 * rows)
 }
 
 /// How many tasks share `tiles` of rows: so many that the second cache holds what each packs and there is work for all
@@ -209,7 +218,7 @@ fn multiply<P: Packed, E: Element>(
     let tiles = m.div_ceil(tall);
     // Where rows are few one task has them all, so it alone reads its columns: it packs them itself, a part at a time, and they
     // are read from memory once and never written there.
-    let few = tiles <= FEW;
+    let few = are_few(m, n, deepest, tall);
     let down = if few || work <= SMALL { 1 } else { tasks_of(tiles, deepest, tall) };
     // Few rows leave threads without work unless columns are shared out too.
     let most = if few { 32 } else { 8usize.div_ceil(down) };
