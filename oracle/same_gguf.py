@@ -4,8 +4,8 @@ says to some of the questions is the same, token by token.
     python oracle/same_gguf.py --retune target/release/retune --model MODEL.gguf --data ROWS.jsonl [--rows 200] [--answered 20]
 
 Rows have the columns question and answer; both sides write them by the file's own chat template and measure the tokens of the
-answers with the mark that ends them. What retune is told is `evaluate --model MODEL.gguf`, and `generate --chat` for 64 of the likeliest
-tokens, in f32.
+answers with the mark that ends them. What retune is told is `evaluate --model MODEL.gguf`, and `generate --input` of conversations for 64 of the
+likeliest tokens, in f32.
 """
 
 import argparse

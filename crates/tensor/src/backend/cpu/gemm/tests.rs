@@ -22,8 +22,11 @@ fn narrow_products_join_the_round_before_them() {
 
 #[test]
 fn products_of_every_layout_are_the_plain_sum() {
-    // Several rounds, tiles and blocks that end early, one row and one column, and a narrow second product.
-    for [m, n, depth] in [[131, 533, 1701], [1, 700, 900], [67, 1, 2100], [13, 17, 5], [97, 300, 1025]] {
+    // Several rounds, tiles and blocks that end early, one row and one column, and a narrow second product; rows that are few
+    // beside their columns.
+    let shapes =
+        [[131, 533, 1701], [1, 700, 900], [67, 1, 2100], [13, 17, 5], [97, 300, 1025], [61, 1003, 70]];
+    for [m, n, depth] in shapes {
         let draw = |count: usize, seed: usize| -> Vec<f32> {
             (0..count).map(|i| ((i * 7919 + seed * 104_729) % 23) as f32 / 11.0 - 1.0).collect()
         };
@@ -88,7 +91,9 @@ fn halves(count: usize, seed: usize) -> Vec<bf16> {
 #[test]
 fn pairs_of_every_layout_and_type_are_the_plain_sum() {
     // Odd depths, several rounds, ends of tiles; operands of both types, on pairs wherever the test runs, and widened.
-    for [m, n, depth] in [[131, 133, 4701], [1, 70, 901], [67, 1, 333], [13, 17, 5], [24, 64, 64]] {
+    for [m, n, depth] in
+        [[131, 133, 4701], [1, 70, 901], [67, 1, 333], [13, 17, 5], [24, 64, 64], [61, 1003, 71]]
+    {
         let (left, right) = (halves(m * depth, 1), halves(depth * n, 2));
         let wide: Vec<f32> = right.iter().map(|x| x.to_f32()).collect();
         let bias: Vec<f32> = (0..n).map(|i| i as f32 / 8.0).collect();
