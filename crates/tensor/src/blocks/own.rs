@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::backend::cpu::adamw_8bit::Scale;
 use crate::backend::cpu::parallel::vectorised;
 
-/// Values that share a factor. QLoRA has 64: for a twentieth of a byte a value more, a model of 135 million parameters loses a third
+/// Values that share a factor. QLoRA has 64: for a twentieth of a byte a value more, a model of 135 million parameters loses a fifth
 /// of what it loses so.
 pub(super) const NF4: usize = 16;
 

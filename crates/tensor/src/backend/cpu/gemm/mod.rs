@@ -15,6 +15,7 @@ mod tests;
 mod thin;
 #[cfg(target_arch = "x86_64")]
 mod turn_avx512;
+mod units;
 
 use std::cell::RefCell;
 use std::ops::Range;
