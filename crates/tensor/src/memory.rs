@@ -24,6 +24,10 @@ const ALIGN: usize = 64;
 /// Address space is taken in pieces of this size, or of one tensor where that is larger.
 const MAP: usize = 1 << 30;
 
+/// Address space that no tensor takes. A list or a text that finds none ends the process without a word, so what is
+/// too large must be found while there is still room to say so.
+const SPARE: usize = 32 << 20;
+
 /// Bytes held by tensors of one device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -164,8 +168,12 @@ struct Place {
 
 impl Map {
     fn new(bytes: usize) -> std::io::Result<Self> {
-        // Where address space is rationed, take what is needed and no more.
-        let wanted = |size| MmapOptions::new().len(size).map_anon();
+        // Where address space is rationed, take what is needed and no more, and leave some to everything else.
+        let wanted = |size| {
+            let memory = MmapOptions::new().len(size).map_anon()?;
+            drop(MmapOptions::new().len(SPARE).map_anon()?);
+            std::io::Result::Ok(memory)
+        };
         let memory = wanted(bytes.max(MAP)).or_else(|_| wanted(bytes))?;
         // Fewer and larger pages where the system has them; it is free to refuse.
         #[cfg(target_os = "linux")]

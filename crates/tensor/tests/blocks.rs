@@ -43,8 +43,8 @@ fn each_type_is_read_to_the_bit() {
     }
 }
 
-/// `values` of `bitsandbytes`, and what it leaves of them.
-fn theirs(name: &str) -> (Tensor, Tensor) {
+/// `values` of `oracle/own_blocks.py`, and what it leaves of them.
+fn reference(name: &str) -> (Tensor, Tensor) {
     let file = SafeTensors::deserialize(include_bytes!("golden/own_blocks.safetensors")).unwrap();
     let tensor = |name: &str| {
         let view = file.tensor(name).unwrap();
@@ -56,9 +56,9 @@ fn theirs(name: &str) -> (Tensor, Tensor) {
 }
 
 #[test]
-fn blocks_that_are_made_here_are_those_of_bitsandbytes() {
+fn blocks_that_are_made_here_are_those_of_the_reference() {
     for (kind, tolerance) in [(BlockType::Nf4, 2e-5), (BlockType::Int8, 1e-3)] {
-        let (values, want) = theirs(kind.name());
+        let (values, want) = reference(kind.name());
         let made = values.to(DType::Blocks(kind)).unwrap();
         assert_eq!((made.dtype(), made.shape()), (DType::Blocks(kind), values.shape()));
         let back = made.to(DType::F32).unwrap();

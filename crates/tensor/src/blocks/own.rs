@@ -1,11 +1,8 @@
-//! Blocks that are made here: 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), as `bitsandbytes` has
-//! it but for the size of its blocks, and int8 by rows (Dettmers et al. 2022, LLM.int8).
-
-use std::sync::LazyLock;
+//! Blocks that are made here: 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), in smaller blocks and with
+//! factors that have a sign, and int8 by rows (Dettmers et al. 2022, LLM.int8).
 
 use rayon::prelude::*;
 
-use crate::backend::cpu::adamw_8bit::Scale;
 use crate::backend::cpu::parallel::vectorised;
 
 /// Values that share a factor. QLoRA has 64: for a twentieth of a byte a value more, a model of 135 million parameters loses a fifth
@@ -14,6 +11,13 @@ pub(super) const NF4: usize = 16;
 
 /// Factors that share one of their own.
 const GROUP: usize = 256;
+
+/// The steps of a factor to either side of the mean of all.
+const STEPS: f32 = 63.0;
+
+/// The bit of a factor's code that turns its sign. More places lie above zero than below, so a block that has more to say below
+/// zero is better off upside down.
+const TURNED: u8 = 0x80;
 
 /// Quantiles of a normal distribution, from -1 to 1 with a 0 among them (QLoRA, appendix E).
 const PLACES: [f32; 16] = [
@@ -35,8 +39,12 @@ const PLACES: [f32; 16] = [
     1.0,
 ];
 
-/// The places of the factors.
-static FACTORS: LazyLock<Scale> = LazyLock::new(|| Scale::new(true));
+/// What a factor's code says but for its sign, in a group whose factors reach `most` from their `mean`: no less than 0.
+#[inline(always)]
+fn factor(code: u8, most: f32, mean: f32) -> f32 {
+    let steps = f32::from(code & !TURNED) - STEPS;
+    (steps / STEPS * most + mean).max(0.0)
+}
 
 /// What lies behind the codes of `len` values: a byte a block, an f32 a group of blocks, and the factors' mean.
 pub(super) fn nf4_apart(len: usize) -> usize {
@@ -53,14 +61,13 @@ pub(super) fn read_nf4(bytes: &[u8], len: usize, first: usize, mut out: &mut [f3
     let blocks = len.div_ceil(NF4);
     let scales = NF4 / 2 * blocks;
     let mean = f32_at(bytes, scales + blocks + 4 * blocks.div_ceil(GROUP));
-    let factors = &FACTORS.places;
     let mut at = first;
     while !out.is_empty() {
         let (block, within) = (at / NF4, at % NF4);
         let (part, rest) = out.split_at_mut((NF4 - within).min(out.len()));
         let group = f32_at(bytes, scales + blocks + 4 * (block / GROUP));
         let code = bytes.get(scales + block).copied().unwrap_or(0);
-        let factor = factors[usize::from(code)] * group + mean;
+        let factor = factor(code, group, mean) * if code & TURNED == 0 { 1.0 } else { -1.0 };
         let codes = bytes.get(NF4 / 2 * block..NF4 / 2 * (block + 1)).unwrap_or_default();
         match (<&mut [f32; NF4]>::try_from(&mut *part), codes.first_chunk()) {
             (Ok(out), Some(codes)) => whole_nf4(codes, factor, out),
@@ -106,27 +113,39 @@ pub(super) fn nf4(values: &[f32], out: &mut [u8]) {
         None => return,
     };
     *means = mean.to_le_bytes();
-    let shared = largest.chunks(GROUP).zip(scales.chunks_mut(GROUP)).zip(groups.as_chunks_mut::<4>().0);
-    for ((largest, scales), group) in shared {
+    let groups = groups.as_chunks_mut::<4>().0;
+    let blocks = values.par_chunks(GROUP * NF4).zip(codes.par_chunks_mut(GROUP * NF4 / 2));
+    let factors = largest.par_chunks(GROUP).zip(scales.par_chunks_mut(GROUP)).zip(groups);
+    blocks.zip(factors).for_each(|((values, codes), ((largest, scales), group))| {
         let most = largest.iter().fold(0.0f32, |most, factor| most.max((factor - mean).abs()));
         *group = most.to_le_bytes();
-        for (factor, scale) in largest.iter().zip(scales) {
-            *scale = FACTORS.code(if most > 0.0 { (factor - mean) / most } else { 0.0 });
-        }
-    }
-    values.par_chunks(NF4).zip(codes.par_chunks_mut(NF4 / 2)).zip(&largest).for_each(
-        |((values, codes), largest)| {
-            let code = |value: f32| {
-                let value = if *largest > 0.0 { value / largest } else { 0.0 };
-                // The number of middles below it.
-                PLACES.windows(2).filter(|pair| value > f32::midpoint(pair[0], pair[1])).count() as u8
-            };
-            for (pair, both) in values.chunks(2).zip(codes.iter_mut()) {
-                let second = pair.get(1).copied().unwrap_or(0.0);
-                *both = code(pair[0]) << 4 | code(second);
+        let blocks = values.chunks(NF4).zip(codes.chunks_mut(NF4 / 2));
+        for ((largest, scale), (values, codes)) in largest.iter().zip(scales).zip(blocks) {
+            let part = if most > 0.0 { (largest - mean) / most } else { 0.0 };
+            *scale = ((part * STEPS).round_ties_even() + STEPS) as u8;
+            // By the factor that will be read, not by the one that it stands for.
+            let factor = factor(*scale, most, mean);
+            let [up, down] = [factor, -factor].map(|factor| nearest(values, factor));
+            let (found, turned) = if down.1 < up.1 { (down.0, TURNED) } else { (up.0, 0) };
+            *scale |= turned;
+            for (pair, both) in found.as_chunks::<2>().0.iter().zip(codes) {
+                *both = pair[0] << 4 | pair[1];
             }
-        },
-    );
+        }
+    });
+}
+
+/// The code of the place nearest to each value of a block, and the sum of the squares of what they miss.
+fn nearest(values: &[f32], factor: f32) -> ([u8; NF4], f32) {
+    let (mut codes, mut missed) = ([0; NF4], 0.0);
+    for (place, code) in codes.iter_mut().enumerate() {
+        let value = values.get(place).copied().unwrap_or(0.0);
+        let wanted = if factor == 0.0 { 0.0 } else { value / factor };
+        // The number of middles below it.
+        *code = PLACES.windows(2).filter(|pair| wanted > f32::midpoint(pair[0], pair[1])).count() as u8;
+        missed += (PLACES[usize::from(*code)] * factor - value).powi(2);
+    }
+    (codes, missed)
 }
 
 /// Of `bytes`, which hold rows of `columns` values and behind them all a factor a row, those from `first` on.

@@ -3,8 +3,15 @@ use super::same_device;
 use crate::backend::{Ends, Product};
 use crate::{Device, Error, Result, Tape, Tensor, Var};
 
-/// Logits that exist at once, in values: enough rows that packing the vocabulary's weight costs little beside the product.
-const CHUNK: usize = 24 << 20;
+/// Logits that exist at once, in values: enough rows that reading the vocabulary's weight costs little beside the product.
+const CHUNK: usize = if cfg!(test) { 1 << 20 } else { 52 << 20 };
+
+/// Bytes of hidden states that stay in the second cache. So many rows are as fast as any number of them, since what they are
+/// multiplied with is read but once.
+const NEAR: usize = 640 << 10;
+
+/// Fewer rows than these are not fast, wherever they lie.
+const ENOUGH: usize = 256;
 
 /// The cross-entropy of `x weight^T` against one word of the vocabulary a token; a scalar, the sum divided by `denominator`.
 ///
@@ -103,7 +110,8 @@ fn each_chunk(
 ) -> Result<()> {
     let (device, vocabulary) = (x.device(), weight.rows());
     let backend = device.backend();
-    let most = (CHUNK / vocabulary.max(1)).max(1);
+    let near = NEAR / x.dtype().bytes(x.columns(), x.columns()).unwrap_or(NEAR).max(1);
+    let most = (CHUNK / vocabulary.max(1)).min(if near < ENOUGH { usize::MAX } else { near }).max(1);
     // No chunk is a small rest, which the weight would be packed for as well.
     let rows = targets.len().div_ceil(targets.len().div_ceil(most).max(1)).max(1);
     let mut losses = losses.chunks_mut(rows);

@@ -14,8 +14,8 @@ const SIDE: usize = EightBit::BLOCK;
 
 /// 256 places from -1 or 0 to 1, rising: the finer the smaller, by decades, so that what differs by a millionth of the largest
 /// is still told apart. The paper's dynamic tree, with the places that `bitsandbytes` gives it.
-pub(crate) struct Scale {
-    pub(crate) places: [f32; 256],
+struct Scale {
+    places: [f32; 256],
     /// Above which the next place is nearer.
     middles: [f32; 256],
     /// The place nearest to the least of all numbers with the same sign, exponent and first seven bits; there is at most one
@@ -29,7 +29,7 @@ static SCALES: LazyLock<[Scale; 2]> = LazyLock::new(|| [Scale::new(true), Scale:
 const SIGN: usize = 1 << 14;
 
 impl Scale {
-    pub(crate) fn new(signed: bool) -> Self {
+    fn new(signed: bool) -> Self {
         const DECADES: usize = 7;
         let mut places = vec![0.0, 1.0];
         for decade in 0..DECADES {
@@ -61,7 +61,7 @@ impl Scale {
 
     /// The place nearest to `x`, which lies between -1 and 1.
     #[inline(always)]
-    pub(crate) fn code(&self, x: f32) -> u8 {
+    fn code(&self, x: f32) -> u8 {
         // What is no number stays none, and has bits that are a place in the table too.
         let x = x.clamp(-1.0, 1.0);
         let bits = x.abs().to_bits() as usize >> 16 | if x < 0.0 { SIGN } else { 0 };

@@ -336,7 +336,7 @@ fn forward_of<P: Packed, E: Element>(
                     // SAFETY: this task alone has this row and head.
                     let lse = unsafe { lse.slice(first..first + rows) };
                     let mut totals = [0.0; TILE];
-                    vectorised(
+                    P::vectorised(
                         #[inline(always)]
                         || {
                             for (index, row) in scores.chunks_exact_mut(columns).enumerate() {
@@ -357,7 +357,7 @@ fn forward_of<P: Packed, E: Element>(
                     let left = Left::Rows(&*weights, units);
                     let value = &value[keys.start / P::VALUES * wide..];
                     multiply(left, value, [wide * long, units], [rows, size], sums, false);
-                    vectorised(
+                    P::vectorised(
                         #[inline(always)]
                         || {
                             for (index, sums) in sums[..rows * size].chunks_exact(size).enumerate() {
@@ -434,7 +434,7 @@ fn backward_of<P: Packed, E: Element>(
                     multiply(left_of(query, asking), key, depth, [rows, columns], scores, false);
                     let value = &columns_value[keys.start * deep..];
                     multiply(left_of(dout, asking), value, depth, [rows, columns], dscores, false);
-                    vectorised(
+                    P::vectorised(
                         #[inline(always)]
                         || {
                             let rows =
@@ -467,14 +467,14 @@ fn backward_of<P: Packed, E: Element>(
                     columns_of(dout.t(), deep_asking);
                     let left = Left::transposed(&*packed, columns);
                     multiply(left, deep_asking, depth, [columns, size], &mut dvalues[places.clone()], true);
-                    vectorised(
+                    P::vectorised(
                         #[inline(always)]
                         || pack_columns(dscores, columns, packed),
                     );
                     columns_of(query.t(), deep_asking);
                     let left = Left::transposed(&*packed, columns);
                     multiply(left, deep_asking, depth, [columns, size], &mut dkeys[places], true);
-                    vectorised(
+                    P::vectorised(
                         #[inline(always)]
                         || pack_rows(dscores, columns, packed),
                     );

@@ -2,10 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::math;
 use super::parallel::{BLOCK, rows_per_block, vectorised};
 use crate::Blocks;
-use crate::backend::{Activation, Dropout, Layout};
+use crate::backend::{Dropout, Layout};
 use crate::dtype::Element;
 
 pub(super) fn zero<E: Element>(values: &mut [E]) {
@@ -109,138 +108,6 @@ pub(super) fn sum_of_squares_of_rows(values: &[f32], rows: &[u32], [entries, col
         }
     }
     total + (lanes.iter().sum::<f64>() + rest)
-}
-
-/// `values = f(values)`: one loop for each function, so that each is vectorised. A plain loop: what is given to an iterator
-/// to run is not sure to be compiled for this machine's vectors.
-#[inline(always)]
-pub(super) fn activate(activation: Activation, values: &mut [f32]) {
-    macro_rules! each {
-        ($x:ident => $f:expr) => {
-            for value in values.iter_mut() {
-                let $x = *value;
-                *value = $f;
-            }
-        };
-    }
-    match activation {
-        Activation::Identity => {}
-        Activation::Gelu => each!(x => math::gelu(x)),
-        Activation::GeluTanh => each!(x => math::gelu_tanh(x)),
-        Activation::Relu => each!(x => if x < 0.0 { 0.0 } else { x }),
-        Activation::Silu => each!(x => x * math::sigmoid(x)),
-        Activation::Tanh => each!(x => math::tanh(x)),
-    }
-}
-
-/// `gradient *= f'(before)`, likewise.
-#[inline(always)]
-pub(super) fn differentiate<E: Element, F: Element>(
-    activation: Activation,
-    before: &[E],
-    gradient: &mut [F],
-) {
-    macro_rules! each {
-        ($x:ident => $derivative:expr) => {
-            for (g, before) in gradient.iter_mut().zip(before) {
-                let $x = before.get();
-                *g = F::put(g.get() * $derivative);
-            }
-        };
-    }
-    match activation {
-        Activation::Identity => {}
-        Activation::Gelu => each!(x => math::gelu_derivative(x)),
-        Activation::GeluTanh => each!(x => math::gelu_tanh_derivative(x)),
-        Activation::Relu => {
-            for (g, before) in gradient.iter_mut().zip(before) {
-                // No product: an infinite gradient times 0 would be NaN.
-                *g = if before.get() > 0.0 { *g } else { F::zeroed() };
-            }
-        }
-        Activation::Silu => each!(x => {
-            let s = math::sigmoid(x);
-            s * (1.0 + x * (1.0 - s))
-        }),
-        Activation::Tanh => each!(x => {
-            let t = math::tanh(x);
-            1.0 - t * t
-        }),
-    }
-}
-
-pub(super) fn activation_backward<E: Element>(activation: Activation, before: &[E], gradient: &mut [E]) {
-    gradient.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(|(gradient, before)| {
-        vectorised(
-            #[inline(always)]
-            || differentiate(activation, before, gradient),
-        )
-    });
-}
-
-pub(super) fn gated<E: Element>(activation: Activation, values: &[E], columns: usize, out: &mut [E]) {
-    if columns == 0 {
-        return;
-    }
-    let rows = rows_per_block(2 * columns);
-    out.par_chunks_mut(rows * columns).zip(values.par_chunks(2 * rows * columns)).for_each(
-        |(out, values)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    let mut active = vec![0.0; columns];
-                    for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(2 * columns)) {
-                        let (input, gate) = row.split_at(columns);
-                        active.iter_mut().zip(input).for_each(|(to, x)| *to = x.get());
-                        activate(activation, &mut active);
-                        for ((out, x), gate) in out.iter_mut().zip(&active).zip(gate) {
-                            *out = E::put(x * gate.get());
-                        }
-                    }
-                },
-            );
-        },
-    );
-}
-
-/// With `y = f(a) b`: `da = dy b f'(a)`, `db = dy f(a)`.
-pub(super) fn gated_backward<E: Element>(
-    activation: Activation,
-    values: &[E],
-    gradient: &[E],
-    columns: usize,
-    out: &mut [E],
-) {
-    if columns == 0 {
-        return;
-    }
-    let rows = rows_per_block(2 * columns);
-    out.par_chunks_mut(2 * rows * columns)
-        .zip(values.par_chunks(2 * rows * columns))
-        .zip(gradient.par_chunks(rows * columns))
-        .for_each(|((out, values), gradient)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    let mut active = vec![0.0; columns];
-                    let rows = out.chunks_exact_mut(2 * columns).zip(values.chunks_exact(2 * columns));
-                    for ((out, row), gradient) in rows.zip(gradient.chunks_exact(columns)) {
-                        let (input, gate) = row.split_at(columns);
-                        let (dinput, dgate) = out.split_at_mut(columns);
-                        for ((d, g), gate) in active.iter_mut().zip(gradient).zip(gate) {
-                            *d = g.get() * gate.get();
-                        }
-                        differentiate(activation, input, &mut active);
-                        dinput.iter_mut().zip(&active).for_each(|(to, d)| *to = E::put(*d));
-                        active.iter_mut().zip(input).for_each(|(to, x)| *to = x.get());
-                        activate(activation, &mut active);
-                        for ((to, x), g) in dgate.iter_mut().zip(&active).zip(gradient) {
-                            *to = E::put(x * g.get());
-                        }
-                    }
-                },
-            );
-        });
 }
 
 /// Rows in sixteen parts, each summed in order, then the parts: what is read lies side by side.

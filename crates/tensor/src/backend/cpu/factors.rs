@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::activate;
+use super::activation::activate;
 use super::parallel::{Disjoint, rows_per_block, vectorised};
 use crate::backend::Ends;
 use crate::dtype::Element;

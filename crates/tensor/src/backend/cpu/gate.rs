@@ -1,38 +1,23 @@
-//! A gated linear unit over two products.
+//! Gated linear units (Shazeer 2020): `y = f(a) b`, of two tensors, or of the halves of each row of one.
 
 use rayon::prelude::*;
 
-use super::elementwise::{activate, differentiate};
-use super::parallel::{BLOCK, vectorised};
+use super::activation::{Curve, with_curve};
+use super::parallel::{BLOCK, rows_per_block, vectorised};
 use crate::backend::Activation;
 use crate::dtype::Element;
-
-/// Values that are widened at once.
-const PIECE: usize = 1024;
 
 pub(super) fn forward<E: Element>(activation: Activation, gate: &[E], up: &[E], out: &mut [E]) {
     out.par_chunks_mut(BLOCK).zip(gate.par_chunks(BLOCK)).zip(up.par_chunks(BLOCK)).for_each(
         |((out, gate), up)| {
             vectorised(
                 #[inline(always)]
-                || {
-                    let mut piece = [0.0; PIECE];
-                    let inputs = gate.chunks(PIECE).zip(up.chunks(PIECE));
-                    for (out, (gate, up)) in out.chunks_mut(PIECE).zip(inputs) {
-                        let active = &mut piece[..gate.len()];
-                        active.iter_mut().zip(gate).for_each(|(to, x)| *to = x.get());
-                        activate(activation, active);
-                        for ((out, x), up) in out.iter_mut().zip(active.iter()).zip(up) {
-                            *out = E::put(x * up.get());
-                        }
-                    }
-                },
+                || product(activation, gate, up, out),
             );
         },
     );
 }
 
-/// With `y = f(a) b`: `da = dy b f'(a)`, `db = dy f(a)`.
 pub(super) fn backward<E: Element>(
     activation: Activation,
     [gate, up, gradient]: [&[E]; 3],
@@ -43,24 +28,88 @@ pub(super) fn backward<E: Element>(
     inputs.zip(outputs).for_each(|(((gate, up), gradient), (dgate, dup))| {
         vectorised(
             #[inline(always)]
-            || {
-                let mut piece = [0.0; PIECE];
-                let inputs = gate.chunks(PIECE).zip(up.chunks(PIECE)).zip(gradient.chunks(PIECE));
-                let outputs = dgate.chunks_mut(PIECE).zip(dup.chunks_mut(PIECE));
-                for (((gate, up), gradient), (dgate, dup)) in inputs.zip(outputs) {
-                    let piece = &mut piece[..gate.len()];
-                    for ((d, g), up) in piece.iter_mut().zip(gradient).zip(up) {
-                        *d = g.get() * up.get();
-                    }
-                    differentiate(activation, gate, piece);
-                    dgate.iter_mut().zip(piece.iter()).for_each(|(to, d)| *to = E::put(*d));
-                    piece.iter_mut().zip(gate).for_each(|(to, x)| *to = x.get());
-                    activate(activation, piece);
-                    for ((to, x), g) in dup.iter_mut().zip(piece.iter()).zip(gradient) {
-                        *to = E::put(x * g.get());
-                    }
-                }
-            },
+            || product_backward(activation, [gate, up, gradient], [dgate, dup]),
         );
+    });
+}
+
+/// `values [tokens, 2 columns]`: a, then b.
+pub(super) fn forward_of_halves<E: Element>(
+    activation: Activation,
+    values: &[E],
+    columns: usize,
+    out: &mut [E],
+) {
+    if columns == 0 {
+        return;
+    }
+    let rows = rows_per_block(2 * columns);
+    out.par_chunks_mut(rows * columns).zip(values.par_chunks(2 * rows * columns)).for_each(
+        |(out, values)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (out, row) in out.chunks_exact_mut(columns).zip(values.chunks_exact(2 * columns)) {
+                        let (a, b) = row.split_at(columns);
+                        product(activation, a, b, out);
+                    }
+                },
+            );
+        },
+    );
+}
+
+pub(super) fn backward_of_halves<E: Element>(
+    activation: Activation,
+    values: &[E],
+    gradient: &[E],
+    columns: usize,
+    out: &mut [E],
+) {
+    if columns == 0 {
+        return;
+    }
+    let rows = rows_per_block(2 * columns);
+    out.par_chunks_mut(2 * rows * columns)
+        .zip(values.par_chunks(2 * rows * columns))
+        .zip(gradient.par_chunks(rows * columns))
+        .for_each(|((out, values), gradient)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    let rows = out.chunks_exact_mut(2 * columns).zip(values.chunks_exact(2 * columns));
+                    for ((out, row), gradient) in rows.zip(gradient.chunks_exact(columns)) {
+                        let ((a, b), (da, db)) = (row.split_at(columns), out.split_at_mut(columns));
+                        product_backward(activation, [a, b, gradient], [da, db]);
+                    }
+                },
+            );
+        });
+}
+
+#[inline(always)]
+fn product<E: Element>(activation: Activation, a: &[E], b: &[E], out: &mut [E]) {
+    with_curve!(activation, F => {
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = E::put(F::value(a.get()) * b.get());
+        }
+    });
+}
+
+/// `da = dy b f'(a)`, `db = dy f(a)`
+#[inline(always)]
+fn product_backward<E: Element>(
+    activation: Activation,
+    [a, b, gradient]: [&[E]; 3],
+    [da, db]: [&mut [E]; 2],
+) {
+    with_curve!(activation, F => {
+        let inputs = a.iter().zip(b).zip(gradient);
+        for (((a, b), gradient), (da, db)) in inputs.zip(da.iter_mut().zip(db)) {
+            let gradient = gradient.get();
+            let (active, back) = F::both(a.get(), gradient * b.get());
+            *da = E::put(back);
+            *db = E::put(active * gradient);
+        }
     });
 }

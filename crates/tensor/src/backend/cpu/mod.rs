@@ -2,8 +2,9 @@
 //! time), products by a kernel of our own, work cut into blocks fixed by shape and shared out by rayon. Kernels are generic
 //! over the type of activations: values are widened as they are read and rounded as they are written.
 
+mod activation;
 mod adamw;
-pub(crate) mod adamw_8bit;
+mod adamw_8bit;
 pub(super) mod attention;
 mod cached_attention;
 pub mod ceiling;
@@ -77,14 +78,14 @@ impl Backend for Cpu {
     }
     fn activation_backward(&self, activation: Activation, before: Values<'_>, gradient: ValuesMut<'_>) {
         with_values_mut!(gradient, gradient => {
-            elementwise::activation_backward(activation, Element::of(before), gradient);
+            activation::backward(activation, Element::of(before), gradient);
         });
     }
     fn sum_rows(&self, values: Values<'_>, out: &mut [f32], accumulate: bool) {
         with_values!(values, values => elementwise::sum_rows(values, out, accumulate));
     }
     fn gated(&self, activation: Activation, values: Values<'_>, columns: usize, out: ValuesMut<'_>) {
-        with_values_mut!(out, out => elementwise::gated(activation, Element::of(values), columns, out));
+        with_values_mut!(out, out => gate::forward_of_halves(activation, Element::of(values), columns, out));
     }
     fn gated_backward(
         &self,
@@ -96,7 +97,7 @@ impl Backend for Cpu {
     ) {
         with_values_mut!(out, out => {
             let (values, gradient) = (Element::of(values), Element::of(gradient));
-            elementwise::gated_backward(activation, values, gradient, columns, out);
+            gate::backward_of_halves(activation, values, gradient, columns, out);
         });
     }
     fn gate(&self, activation: Activation, gate: Values<'_>, up: Values<'_>, out: ValuesMut<'_>) {

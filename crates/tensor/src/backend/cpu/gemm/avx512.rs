@@ -6,9 +6,10 @@
 
 use std::arch::x86_64::{
     __m256bh, __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_or_si512, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps,
+    _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_si512,
 };
 use std::hint::black_box;
 use std::sync::LazyLock;
@@ -16,6 +17,17 @@ use std::sync::LazyLock;
 use super::kernel::{Panels, Vectors};
 use crate::backend::cpu::parallel::forced;
 use crate::dtype::bf16;
+
+/// Where each half of sixteen pairs is, of two vectors of sixteen halves.
+const BESIDE: [u16; 32] = {
+    let mut places = [0; 32];
+    let mut half = 0;
+    while half < 32 {
+        places[half] = (half / 2 + half % 2 * 16) as u16;
+        half += 1;
+    }
+    places
+};
 
 /// Proof that this machine has AVX-512, and that nobody asked to do without.
 #[derive(Clone, Copy)]
@@ -109,6 +121,47 @@ impl Pairs {
                 }
             }
             place += 16;
+        }
+    }
+
+    /// The same of f32, rounded to the nearest bf16; what is less than the least normal one becomes 0, as it is to the products.
+    #[inline(always)]
+    pub(super) fn round_join(self, first: &[f32], second: &[f32], out: &mut [u32]) {
+        let len = out.len();
+        assert!(first.len() == len && second.len() == len, "gemm: pairs of slices of two lengths");
+        for place in (0..len).step_by(16) {
+            let there = u16::MAX >> (16 - (len - place).min(16));
+            #[expect(unsafe_code, reason = "the instructions are there only on some machines")]
+            // SAFETY: a `Pairs` is made only where they are; what is masked is neither read nor written, the rest is inside
+            // the slices.
+            unsafe {
+                let first = _mm512_maskz_loadu_ps(there, first.as_ptr().add(place));
+                let second = _mm512_maskz_loadu_ps(there, second.as_ptr().add(place));
+                // The halves of a pair are a vector's halves, sixteen values apart.
+                let apart: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(second, first));
+                let pairs =
+                    _mm512_permutexvar_epi16(std::mem::transmute::<[u16; 32], __m512i>(BESIDE), apart);
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(place).cast(), there, pairs);
+            }
+        }
+    }
+
+    /// A row along itself, rounded likewise; what is missing of the last pair is 0.
+    #[inline(always)]
+    pub(super) fn round_row(self, row: &[f32], out: &mut [u32]) {
+        assert!(out.len() == row.len().div_ceil(2), "gemm: a row packed into a room of another length");
+        for place in (0..row.len()).step_by(32) {
+            let there = u32::MAX >> (32 - (row.len() - place).min(32));
+            let units = u16::MAX >> (16 - (out.len() - place / 2).min(16));
+            #[expect(unsafe_code, reason = "the instructions are there only on some machines")]
+            // SAFETY: as of `round_join`.
+            unsafe {
+                let row = row.as_ptr().wrapping_add(place);
+                let lower = _mm512_maskz_loadu_ps(there as u16, row);
+                let upper = _mm512_maskz_loadu_ps((there >> 16) as u16, row.wrapping_add(16));
+                let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(upper, lower));
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(place / 2).cast(), units, pairs);
+            }
         }
     }
 

@@ -352,20 +352,27 @@ impl<P: Packed> Panels<'_, P> {
         let wide = VECTORS * V::LANES;
         let first = top * self.stride + left;
         match self.out {
+            // One vector wide or two: of a number that is known, so that sums stay in registers.
             Out::Sums { place, adds } if tall == ROWS && broad == wide => {
                 for row in 0..ROWS {
                     for vector in 0..VECTORS {
                         let place = place.wrapping_add(first + row * self.stride + vector * V::LANES);
-                        let place = place.cast::<V::Sums>();
-                        let mut sum = sums[row][vector];
                         // SAFETY: the caller's.
-                        unsafe {
-                            if adds {
-                                sum = vectors.add(place.read_unaligned(), sum);
-                            }
-                            place.write_unaligned(sum);
-                        }
+                        unsafe { write_vector(vectors, sums[row][vector], adds, place) };
                     }
+                }
+            }
+            Out::Sums { place, adds } if tall == ROWS && broad == V::LANES => {
+                for row in 0..ROWS {
+                    // SAFETY: the caller's.
+                    unsafe {
+                        write_vector(
+                            vectors,
+                            sums[row][0],
+                            adds,
+                            place.wrapping_add(first + row * self.stride),
+                        )
+                    };
                 }
             }
             Out::Sums { place, adds } => {
@@ -407,6 +414,23 @@ impl<P: Packed> Panels<'_, P> {
 
 /// Columns of the widest tile.
 const WIDEST: usize = 64;
+
+/// Sums of a tile, after what is there has been added if it `adds`.
+///
+/// # Safety
+/// A vector must be there at `place`.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a row of a tile is no chunk of a slice")]
+unsafe fn write_vector<V: Vectors>(vectors: V, mut sums: V::Sums, adds: bool, place: *mut f32) {
+    let place = place.cast::<V::Sums>();
+    // SAFETY: the caller's.
+    unsafe {
+        if adds {
+            sums = vectors.add(place.read_unaligned(), sums);
+        }
+        place.write_unaligned(sums);
+    }
+}
 
 /// A whole row of a tile, rounded after the bias and what is there have been added.
 ///
@@ -540,8 +564,14 @@ mod tests {
 
     #[test]
     fn tall_tiles_are_the_plain_sum() {
-        let wide = TILE[1];
-        let (rows, columns, depth) = (17, wide + 3, 5);
+        // The last tile is less than a vector wide, and one.
+        for more in [3, TILE[1] / VECTORS] {
+            tall_tiles(TILE[1] + more);
+        }
+    }
+
+    fn tall_tiles(columns: usize) {
+        let (wide, rows, depth) = (TILE[1], 17, 5);
         let left = |row: usize, k: usize| ((row * depth + k) % 13) as f32 - 6.0;
         let right = |column: usize, k: usize| ((column * depth + k) % 11) as f32 - 5.0;
         let packed = |len: usize, place: &dyn Fn(usize) -> (usize, usize)| -> Vec<f32> {

@@ -24,7 +24,7 @@ use rayon::prelude::*;
 
 pub(super) use self::kernel::{Left, Out, Panels};
 pub(super) use self::pack::{Packed, Room, pack};
-use super::elementwise::activate;
+use super::activation::activate;
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{Activation, Ends, Matrix, Product};
 use crate::dtype::{DType, Element, ValuesMut, bf16};

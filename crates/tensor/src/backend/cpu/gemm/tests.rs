@@ -194,3 +194,25 @@ fn narrow_products_of_every_layout_are_the_plain_sum() {
         }
     }
 }
+
+#[test]
+fn f32_are_packed_as_pairs_one_by_one() {
+    for len in [0usize, 1, 2, 15, 16, 17, 31, 32, 33, 64, 77, 96] {
+        let draw = |seed: u32| -> Vec<f32> {
+            (0..len as u32).map(|i| ((i * 37 + seed * 11) % 89) as f32 / 7.0 - 6.0).collect()
+        };
+        let (first, second) = (draw(1), draw(2));
+        let (mut row, mut plain_row) = (vec![1u32; len.div_ceil(2)], vec![2u32; len.div_ceil(2)]);
+        let (mut pairs, mut plain_pairs) = (vec![1u32; len], vec![2u32; len]);
+        <u32 as Packed>::vectorised(
+            #[inline(always)]
+            || {
+                u32::pack_row(&first, &mut row);
+                u32::join_all::<f32, false>(&first, &second, 1.0, &mut pairs);
+            },
+        );
+        pack::pack_row(&first, &mut plain_row);
+        pack::join_all::<u32, f32, false>(&first, &second, 1.0, &mut plain_pairs);
+        assert_eq!((row, pairs), (plain_row, plain_pairs), "{len}");
+    }
+}

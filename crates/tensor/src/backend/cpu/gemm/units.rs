@@ -70,8 +70,12 @@ impl Packed for u32 {
     #[inline(always)]
     fn join_all<E: Element, const SCALED: bool>(first: &[E], second: &[E], scale: f32, out: &mut [u32]) {
         #[cfg(target_arch = "x86_64")]
-        if let (Some(vectors), false, DType::Bf16) = (*avx512::PAIRS, SCALED, E::DTYPE) {
-            return vectors.join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out);
+        if let (Some(vectors), false) = (*avx512::PAIRS, SCALED) {
+            let is_half = E::DTYPE == DType::Bf16;
+            return match is_half {
+                true => vectors.join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out),
+                false => vectors.round_join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out),
+            };
         }
         pack::join_all::<u32, E, SCALED>(first, second, scale, out);
     }
@@ -104,6 +108,10 @@ impl Packed for u32 {
     fn pack_row(row: &[f32], out: &mut [u32]) {
         if !cfg!(target_endian = "little") {
             return pack::pack_row(row, out);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(vectors) = *avx512::PAIRS {
+            return vectors.round_row(row, out);
         }
         let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
         for (out, value) in out.iter_mut().zip(row) {
