@@ -24,10 +24,6 @@ const ALIGN: usize = 64;
 /// Address space is taken in pieces of this size, or of one tensor where that is larger.
 const MAP: usize = 1 << 30;
 
-/// Address space that no tensor takes. A list or a text that finds none ends the process without a word, so what is
-/// too large must be found while there is still room to say so.
-const SPARE: usize = 32 << 20;
-
 /// Bytes held by tensors of one device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -83,6 +79,12 @@ pub fn kernel_buffers() -> usize {
     const A_THREAD: usize = 1 << 19;
     let [product, attention] = crate::backend::meta::workspaces();
     (A_THREAD + attention) * rayon::current_num_threads() + product
+}
+
+/// Whether the system would give so much address space. Errors with what it says if not. For what cannot fail in order later,
+/// as a thread that finds no memory once it has begun.
+pub fn would_fit(bytes: usize) -> std::io::Result<()> {
+    MmapOptions::new().len(bytes.max(1)).map_anon().map(drop)
 }
 
 struct Ledger {
@@ -168,12 +170,8 @@ struct Place {
 
 impl Map {
     fn new(bytes: usize) -> std::io::Result<Self> {
-        // Where address space is rationed, take what is needed and no more, and leave some to everything else.
-        let wanted = |size| {
-            let memory = MmapOptions::new().len(size).map_anon()?;
-            drop(MmapOptions::new().len(SPARE).map_anon()?);
-            std::io::Result::Ok(memory)
-        };
+        // Where address space is rationed, take what is needed and no more.
+        let wanted = |size| MmapOptions::new().len(size).map_anon();
         let memory = wanted(bytes.max(MAP)).or_else(|_| wanted(bytes))?;
         // Fewer and larger pages where the system has them; it is free to refuse.
         #[cfg(target_os = "linux")]

@@ -56,6 +56,19 @@ fn reference(name: &str) -> (Tensor, Tensor) {
 }
 
 #[test]
+fn what_is_not_a_number_does_not_become_one() {
+    for kind in [BlockType::Nf4, BlockType::Int8] {
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = vec![0.25; 96];
+            values[37] = broken;
+            let made = Tensor::from_slice(Device::Cpu, &[3, 32], &values).unwrap().to(DType::Blocks(kind));
+            let back = made.unwrap().to(DType::F32).unwrap();
+            assert!(back.f32().iter().any(|value| !value.is_finite()), "{kind} of {broken}");
+        }
+    }
+}
+
+#[test]
 fn blocks_that_are_made_here_are_those_of_the_reference() {
     for (kind, tolerance) in [(BlockType::Nf4, 2e-5), (BlockType::Int8, 1e-3)] {
         let (values, want) = reference(kind.name());

@@ -38,16 +38,27 @@ pub(crate) struct Made {
     threads: Option<usize>,
 }
 
+/// Bytes of a thread's stack, and about what else it takes as it begins.
+const STACK: usize = 2 << 20;
+const BESIDE_STACK: usize = 256 << 10;
+
 /// Gives the work this many threads; all cores where nothing is said. The result is the same for any number.
 pub(crate) fn use_threads(threads: Option<usize>) -> Result<(), Failure> {
     if threads.is_some_and(|threads| threads == 0 || threads > 1024) {
         let threads = threads.unwrap_or_default();
         return Err(Failure::request(format!("--threads: expected 1 to 1024, got {threads}")));
     }
-    // Also where nothing is said: threads that cannot be had when they are first needed would be a panic.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or_default()).build_global();
-    pool.map_err(|error| {
+    let refused = |error: &dyn std::fmt::Display| {
         let threads = threads.map_or_else(|| "a thread for each core".into(), |n| format!("{n} threads"));
         Failure { message: format!("cannot start {threads}: {error}; give fewer with --threads"), code: 1 }
-    })
+    };
+    let count = threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    // A thread that finds no memory once it has begun ends the process without a word of ours, so it is asked for before.
+    retune::memory::would_fit(count * (STACK + BESIDE_STACK)).map_err(|error| refused(&error))?;
+    // Also where nothing is said: threads that cannot be had when they are first needed would be a panic.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or_default())
+        .stack_size(STACK)
+        .build_global();
+    pool.map_err(|error| refused(&error))
 }

@@ -43,7 +43,16 @@ const PLACES: [f32; 16] = [
 #[inline(always)]
 fn factor(code: u8, most: f32, mean: f32) -> f32 {
     let steps = f32::from(code & !TURNED) - STEPS;
-    (steps / STEPS * most + mean).max(0.0)
+    let factor = steps / STEPS * most + mean;
+    // Not `max`, which would make 0 of NaN.
+    if factor < 0.0 { 0.0 } else { factor }
+}
+
+/// The largest magnitude; NaN where there is one, so that what is made of it shows that, as no code could.
+fn largest(values: &[f32]) -> f32 {
+    values
+        .iter()
+        .fold(0.0f32, |most, value| if most >= value.abs() || most.is_nan() { most } else { value.abs() })
 }
 
 /// What lies behind the codes of `len` values: a byte a block, an f32 a group of blocks, and the factors' mean.
@@ -104,7 +113,6 @@ pub(super) fn nf4(values: &[f32], out: &mut [u8]) {
     let blocks = values.len().div_ceil(NF4);
     let (codes, apart) = out.split_at_mut(NF4 / 2 * blocks);
     let (scales, groups) = apart.split_at_mut(blocks);
-    let largest = |block: &[f32]| block.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     let largest: Vec<f32> = values.par_chunks(NF4).map(largest).collect();
     // In order, so that it has the same bits on any number of threads.
     let mean = (largest.iter().map(|x| f64::from(*x)).sum::<f64>() / largest.len().max(1) as f64) as f32;
@@ -175,7 +183,7 @@ pub(super) fn int8(values: &[f32], columns: usize, out: &mut [u8]) {
     let columns = columns.max(1);
     let rows = values.par_chunks(columns).zip(codes.par_chunks_mut(columns)).zip(factors.par_chunks_mut(4));
     rows.for_each(|((values, codes), factor)| {
-        let largest = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        let largest = largest(values);
         factor.copy_from_slice(&(largest / 127.0).to_le_bytes());
         let times = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         for (value, code) in values.iter().zip(codes) {

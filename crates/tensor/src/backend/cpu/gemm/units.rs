@@ -71,10 +71,10 @@ impl Packed for u32 {
     fn join_all<E: Element, const SCALED: bool>(first: &[E], second: &[E], scale: f32, out: &mut [u32]) {
         #[cfg(target_arch = "x86_64")]
         if let (Some(vectors), false) = (*avx512::PAIRS, SCALED) {
-            let is_half = E::DTYPE == DType::Bf16;
-            return match is_half {
-                true => vectors.join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out),
-                false => vectors.round_join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out),
+            return if E::DTYPE == DType::Bf16 {
+                vectors.join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out)
+            } else {
+                vectors.round_join(bytemuck::cast_slice(first), bytemuck::cast_slice(second), out)
             };
         }
         pack::join_all::<u32, E, SCALED>(first, second, scale, out);
