@@ -31,7 +31,7 @@ impl Method for Toy {
         "toy"
     }
     fn summary(&self) -> &'static str {
-        "a factor for each output of the linear layers, and the classifier"
+        "a factor for each output of the linear layers, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "never: it shows what a method takes"

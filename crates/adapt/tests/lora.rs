@@ -117,6 +117,7 @@ fn parameters_are_counted_as_the_paper_counts_them() {
 fn a_layer_is_meant_by_the_end_of_its_name() {
     for (targets, sites) in [
         ("", 18),
+        ("all-linear", 18),
         ("query", 3),
         ("query,value", 6),
         (" query , value ,", 6),
@@ -131,15 +132,17 @@ fn a_layer_is_meant_by_the_end_of_its_name() {
         let branches = case.trained().iter().filter(|name| name.ends_with("lora_A.weight")).count();
         assert_eq!(branches, sites, "`{targets}`");
     }
-    let case = fresh(&[]).unwrap();
     // `peft` is told the names within a block: its own `all-linear` would mean the pooler too.
     let modules = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"];
-    let told = adapter(&case).config["target_modules"].as_array().unwrap();
-    assert!(
-        told.iter().zip(modules).all(|(told, module)| told.as_str().unwrap().ends_with(module)),
-        "{told:?}"
-    );
-    assert_eq!(told.len(), modules.len());
+    for options in [&[][..], &[("target-modules", "all-linear")]] {
+        let case = fresh(options).unwrap();
+        let told = adapter(&case).config["target_modules"].as_array().unwrap();
+        assert!(
+            told.iter().zip(modules).all(|(told, module)| told.as_str().unwrap().ends_with(module)),
+            "{told:?}"
+        );
+        assert_eq!(told.len(), modules.len());
+    }
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl Method for AdaLora {
         "adalora"
     }
     fn summary(&self) -> &'static str {
-        "low-rank branches whose ranks are shared out in training, and the classifier"
+        "low-rank branches whose ranks are shared out in training, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "some layers need more rank than others and nobody knows which; it needs many steps"

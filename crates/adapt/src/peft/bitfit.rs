@@ -9,7 +9,7 @@ impl Method for BitFit {
         "bitfit"
     }
     fn summary(&self) -> &'static str {
-        "every bias, the classifier and the pooler"
+        "every bias, the task's own head and the pooler"
     }
     fn when(&self) -> &'static str {
         "few rows and a model that is nearly right: under one percent of the parameters"

@@ -28,7 +28,7 @@ static OPTIONS: [OptionSpec; 6] = [
 /// The method.
 pub(super) static METHOD: Adapters = Adapters {
     name: "compacter",
-    summary: "adapters where houlsby's are, made of Kronecker products that share a rule, and the classifier",
+    summary: "adapters where houlsby's are, made of Kronecker products that share a rule, and the task's own head",
     when: "the file must be tiny: a few hundred numbers a block",
     paper: "Mahabadi et al. 2021, Compacter",
     options: &OPTIONS,

@@ -24,7 +24,7 @@ impl Method for Dora {
         "dora"
     }
     fn summary(&self) -> &'static str {
-        "low-rank branches and a magnitude for each row of the linear layers, and the classifier"
+        "low-rank branches and a magnitude for each row of the linear layers, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "LoRA at a low rank falls short of full: nearer to it, at some more time a step"

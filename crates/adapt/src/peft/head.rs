@@ -9,7 +9,7 @@ impl Method for Head {
         "head"
     }
     fn summary(&self) -> &'static str {
-        "the classifier and the pooler; the vocabulary projection of a language model"
+        "the task's own head and the pooler; the vocabulary projection of a language model"
     }
     fn when(&self) -> &'static str {
         "a first look, or very few rows: the fastest, and the floor that every other method should beat"

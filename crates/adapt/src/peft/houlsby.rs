@@ -21,7 +21,7 @@ static OPTIONS: [OptionSpec; 4] = bottleneck::options(["16", "swish", "1"]);
 /// The method.
 pub(super) static METHOD: Adapters = Adapters {
     name: "houlsby",
-    summary: "small layers behind attention and behind the feed-forward layers of each block, and the classifier",
+    summary: "small layers behind attention and behind the feed-forward layers of each block, and the task's own head",
     when: "many tasks on one base, each in a small file; a little slower at inference, as nothing merges",
     paper: "Houlsby et al. 2019, Parameter-efficient transfer learning for NLP",
     options: &OPTIONS,

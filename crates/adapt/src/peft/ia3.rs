@@ -35,7 +35,7 @@ impl Method for Ia3 {
         "ia3"
     }
     fn summary(&self) -> &'static str {
-        "factors for keys, values and the feed-forward layers, and the classifier"
+        "factors for keys, values and the feed-forward layers, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "a few dozen rows, or thousands of tasks on one base: the smallest adapter there is"

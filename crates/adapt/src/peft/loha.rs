@@ -44,7 +44,7 @@ impl Method for LoHa {
         "loha"
     }
     fn summary(&self) -> &'static str {
-        "products of two low-rank matrices, value by value, added to the linear layers, and the classifier"
+        "products of two low-rank matrices, value by value, added to the linear layers, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "a low rank is too little and the adapter must stay small; it is slow to train"

@@ -55,7 +55,7 @@ impl Method for LoKr {
         "lokr"
     }
     fn summary(&self) -> &'static str {
-        "Kronecker products added to the linear layers, and the classifier"
+        "Kronecker products added to the linear layers, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "an adapter smaller than LoRA's whose change is of full rank; it is slow to train"

@@ -114,7 +114,7 @@ impl Method for Lora {
         "lora"
     }
     fn summary(&self) -> &'static str {
-        "low-rank branches beside the linear layers, and the classifier"
+        "low-rank branches beside the linear layers, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "a large model, little memory, or many tasks on one base: the result is a small file beside it"

@@ -10,7 +10,7 @@ impl Method for Norms {
         "norms"
     }
     fn summary(&self) -> &'static str {
-        "weights and biases of every norm, the classifier and the pooler"
+        "weights and biases of every norm, the task's own head and the pooler"
     }
     fn when(&self) -> &'static str {
         "the fewest parameters inside the model; also beside another method, by --train-also norms"

@@ -46,7 +46,7 @@ impl Method for Oft {
         "oft"
     }
     fn summary(&self) -> &'static str {
-        "rotations of blocks of channels before the linear layers, and the classifier"
+        "rotations of blocks of channels before the linear layers, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "what the model knows must stay: angles between its neurons do not change"

@@ -35,7 +35,7 @@ impl Method for PTuning {
         "p-tuning"
     }
     fn summary(&self) -> &'static str {
-        "a network that makes rows before the word embeddings, and the classifier"
+        "a network that makes rows before the word embeddings, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "as prompt-tuning, where that is unstable; the network is left behind in the end"

@@ -36,7 +36,7 @@ impl Method for PTuningV2 {
         "p-tuning-v2"
     }
     fn summary(&self) -> &'static str {
-        "rows before the keys and values of every block, and the classifier"
+        "rows before the keys and values of every block, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "small files for many tasks on one base where no weight of it may change, not even by a branch"

@@ -11,7 +11,7 @@ static OPTIONS: [OptionSpec; 4] = bottleneck::options(["2", "relu", "4"]);
 /// The method.
 pub(super) static METHOD: Adapters = Adapters {
     name: "parallel-adapter",
-    summary: "layers beside the feed-forward layers of each block, scaled, and the classifier",
+    summary: "layers beside the feed-forward layers of each block, scaled, and the task's own head",
     when: "more is to be learnt than fits a small adapter: half of the model's width, near full fine-tuning in quality",
     paper: "He et al. 2021, Towards a unified view of parameter-efficient transfer learning",
     options: &OPTIONS,

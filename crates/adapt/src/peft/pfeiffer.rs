@@ -10,7 +10,7 @@ static OPTIONS: [OptionSpec; 4] = bottleneck::options(["16", "relu", "1"]);
 /// The method.
 pub(super) static METHOD: Adapters = Adapters {
     name: "pfeiffer",
-    summary: "small layers behind the feed-forward layers of each block, and the classifier",
+    summary: "small layers behind the feed-forward layers of each block, and the task's own head",
     when: "as houlsby, at half of its parameters and time",
     paper: "Pfeiffer et al. 2020, AdapterFusion",
     options: &OPTIONS,

@@ -33,7 +33,7 @@ impl Method for PrefixTuning {
         "prefix-tuning"
     }
     fn summary(&self) -> &'static str {
-        "a network that makes rows before the keys and values of every block, and the classifier"
+        "a network that makes rows before the keys and values of every block, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "as p-tuning-v2, where training the rows themselves is unstable; the network is left behind in the end"

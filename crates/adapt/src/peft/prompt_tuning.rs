@@ -36,7 +36,7 @@ impl Method for PromptTuning {
         "prompt-tuning"
     }
     fn summary(&self) -> &'static str {
-        "rows before the word embeddings, and the classifier"
+        "rows before the word embeddings, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "the smallest file of all, for large models; small ones learn little by it"

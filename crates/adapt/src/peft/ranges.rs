@@ -11,7 +11,7 @@ pub(super) const TARGET_MODULES: OptionSpec = OptionSpec {
     name: sites::TARGET_MODULES,
     kind: Kind::List,
     default: "all linear layers",
-    help: "which linear layers, by the ends of their names, such as query,value",
+    help: "which linear layers, by the ends of their names, such as query,value, or all-linear",
 };
 
 /// Errors if it is no rank.

@@ -9,6 +9,14 @@ use crate::{AdaptError, nearest};
 /// The option that names the layers.
 pub(super) const TARGET_MODULES: &str = "target-modules";
 
+/// `peft`'s word for all of them, in the place of names.
+const ALL_LINEAR: &str = "all-linear";
+
+/// The names that choose among the layers: none where all are meant.
+fn names(wanted: &[String]) -> &[String] {
+    if wanted.iter().any(|name| name == ALL_LINEAR) { &[] } else { wanted }
+}
+
 /// Whether the layer `site` is meant by `name`: its whole name, or the end of it after a dot.
 pub(super) fn matches(site: &str, name: &str) -> bool {
     site == name || site.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
@@ -25,8 +33,9 @@ pub(super) fn layer(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(layer, _)| layer)
 }
 
-/// The layers that `wanted` names; all of the encoder's where it names none.
+/// The layers that `wanted` names; all of the encoder's where it names none, or says `all-linear`.
 pub(super) fn targets(model: &Model<'_>, wanted: &[String]) -> Result<Vec<Linear>, AdaptError> {
+    let wanted = names(wanted);
     let all = model.encoder.linears();
     for name in wanted {
         if !all.iter().any(|linear| matches(&linear.name, name)) {
@@ -60,6 +69,7 @@ pub(super) fn fan_in_fan_out(chosen: &[Linear]) -> bool {
 /// What `peft` is told for the layers `chosen` by the names `wanted`. Its own word for all layers, `all-linear`, means
 /// the pooler too, and so may a name such as `dense`: it is told the names within a block then.
 pub(super) fn told_targets(model: &Model<'_>, chosen: &[Linear], wanted: &[String]) -> Vec<String> {
+    let wanted = names(wanted);
     if wanted.is_empty() {
         return within_block(chosen);
     }

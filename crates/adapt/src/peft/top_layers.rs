@@ -23,7 +23,7 @@ impl Method for TopLayers {
         "top-layers"
     }
     fn summary(&self) -> &'static str {
-        "the last blocks, the classifier and the pooler"
+        "the last blocks, the task's own head and the pooler"
     }
     fn when(&self) -> &'static str {
         "memory and time are short: nothing is kept of the blocks below, and no gradient goes through them"

@@ -51,7 +51,7 @@ impl Method for Vera {
         "vera"
     }
     fn summary(&self) -> &'static str {
-        "two vectors for each linear layer, between random matrices that all share, and the classifier"
+        "two vectors for each linear layer, between random matrices that all share, and the task's own head"
     }
     fn when(&self) -> &'static str {
         "LoRA's branches at a tenth of their trained numbers; a step takes longer for the high rank"

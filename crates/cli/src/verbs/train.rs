@@ -42,8 +42,14 @@ pub(crate) fn run(args: &Args, matches: Option<&ArgMatches>, output: &Output) ->
             "  most often wrong: `{gold}` taken for `{predicted}` ({count} times); look at their rows first"
         ));
     }
+    let test = match report.task {
+        "token-classification" => "TEST.conll",
+        "question-answering" => "TEST.json",
+        "causal-lm" => "TEST.jsonl",
+        _ => "TEST.csv",
+    };
     output.say(&format!(
-        "  retune evaluate --model {folder} --data TEST.csv     on rows that no choice was made by"
+        "  retune evaluate --model {folder} --data {test}     on rows that no choice was made by"
     ));
     let pair = if report.pairs { " --pair \"...\"" } else { "" };
     output.say(&match report.task {
