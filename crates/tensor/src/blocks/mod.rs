@@ -24,7 +24,7 @@ pub enum BlockType {
     Q5K,
     /// 256 values of 6 bits; each 16 of them have a factor of 8 bits.
     Q6K,
-    /// 64 values of 4 bits, the quantiles of a normal distribution, with a factor; the factors are 8 bits each (QLoRA).
+    /// 32 values of 4 bits, the quantiles of a normal distribution (QLoRA); each 8 of them have a factor of 6 bits.
     Nf4,
     /// Values of 8 bits with a factor a row.
     Int8,
@@ -79,7 +79,7 @@ impl BlockType {
         match self {
             BlockType::F16 => 2,
             BlockType::Int8 => 1,
-            BlockType::Nf4 => own::NF4 / 2,
+            BlockType::Nf4 => own::NF4_BYTES,
             BlockType::Q4_0 => 18,
             BlockType::Q4_1 => 20,
             BlockType::Q5_0 => 22,

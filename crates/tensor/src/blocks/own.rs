@@ -1,23 +1,35 @@
-//! Blocks that are made here: 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), in smaller blocks and with
-//! factors that have a sign, and int8 by rows (Dettmers et al. 2022, LLM.int8).
+//! Blocks that are made here: 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), where fewer values share a
+//! factor, which has a sign and is sought, and int8 by rows (Dettmers et al. 2022, LLM.int8).
 
 use rayon::prelude::*;
 
 use crate::backend::cpu::parallel::vectorised;
 
-/// Values that share a factor. QLoRA has 64: for a twentieth of a byte a value more, a model of 135 million parameters loses a fifth
-/// of what it loses so.
-pub(super) const NF4: usize = 16;
+/// Values of a block.
+pub(super) const NF4: usize = 32;
 
-/// Factors that share one of their own.
-const GROUP: usize = 256;
+/// Of these, those that share a factor. QLoRA has 64: for less than a tenth of a byte a value more, the squares of what weights lose
+/// are a third.
+const SHARE: usize = 8;
 
-/// The steps of a factor to either side of the mean of all.
-const STEPS: f32 = 63.0;
+/// Bytes of a block: the codes of its values, and six bits a factor.
+pub(super) const NF4_BYTES: usize = NF4 / 2 + FACTORS * 6 / 8;
 
-/// The bit of a factor's code that turns its sign. More places lie above zero than below, so a block that has more to say below
-/// zero is better off upside down.
-const TURNED: u8 = 0x80;
+const FACTORS: usize = NF4 / SHARE;
+
+/// Blocks whose factors are parts of one number.
+const GROUP: usize = 64;
+
+/// The parts in which that number is told.
+const STEPS: u8 = 32;
+
+/// The bit of a factor's code that turns its sign. More places lie above zero than below, so values that have more to say below zero
+/// are better off upside down.
+const TURNED: u8 = STEPS;
+
+/// How many steps below and above the largest magnitude a factor is sought. The one value that has it loses by a smaller factor,
+/// and the others gain.
+const SOUGHT: [u8; 2] = [9, 3];
 
 /// Quantiles of a normal distribution, from -1 to 1 with a 0 among them (QLoRA, appendix E).
 const PLACES: [f32; 16] = [
@@ -39,13 +51,22 @@ const PLACES: [f32; 16] = [
     1.0,
 ];
 
-/// What a factor's code says but for its sign, in a group whose factors reach `most` from their `mean`: no less than 0.
+/// Each byte's two places, the upper half's first.
+const PAIRS: [[f32; 2]; 256] = {
+    let mut pairs = [[0.0; 2]; 256];
+    let mut both = 0;
+    while both < 256 {
+        pairs[both] = [PLACES[both >> 4], PLACES[both & 15]];
+        both += 1;
+    }
+    pairs
+};
+
+/// What a factor's code says in a group whose factors reach `most`.
 #[inline(always)]
-fn factor(code: u8, most: f32, mean: f32) -> f32 {
-    let steps = f32::from(code & !TURNED) - STEPS;
-    let factor = steps / STEPS * most + mean;
-    // Not `max`, which would make 0 of NaN.
-    if factor < 0.0 { 0.0 } else { factor }
+fn factor(code: u8, most: f32) -> f32 {
+    let size = f32::from(code % STEPS + 1) / f32::from(STEPS) * most;
+    if code & TURNED == 0 { size } else { -size }
 }
 
 /// The largest magnitude; NaN where there is one, so that what is made of it shows that, as no code could.
@@ -55,10 +76,9 @@ fn largest(values: &[f32]) -> f32 {
         .fold(0.0f32, |most, value| if most >= value.abs() || most.is_nan() { most } else { value.abs() })
 }
 
-/// What lies behind the codes of `len` values: a byte a block, an f32 a group of blocks, and the factors' mean.
+/// What lies behind the blocks of `len` values: an f32 a group of them.
 pub(super) fn nf4_apart(len: usize) -> usize {
-    let blocks = len.div_ceil(NF4);
-    blocks + 4 * blocks.div_ceil(GROUP) + 4
+    4 * len.div_ceil(NF4 * GROUP)
 }
 
 fn f32_at(bytes: &[u8], place: usize) -> f32 {
@@ -67,42 +87,40 @@ fn f32_at(bytes: &[u8], place: usize) -> f32 {
 
 /// Of `bytes`, which hold `len` values, those from `first` on.
 pub(super) fn read_nf4(bytes: &[u8], len: usize, first: usize, mut out: &mut [f32]) {
-    let blocks = len.div_ceil(NF4);
-    let scales = NF4 / 2 * blocks;
-    let mean = f32_at(bytes, scales + blocks + 4 * blocks.div_ceil(GROUP));
-    let mut at = first;
-    while !out.is_empty() {
-        let (block, within) = (at / NF4, at % NF4);
+    let (blocks, groups) = bytes.split_at_checked(NF4_BYTES * len.div_ceil(NF4)).unwrap_or_default();
+    let blocks = blocks.as_chunks::<NF4_BYTES>().0;
+    let (mut block, mut within) = (first / NF4, first % NF4);
+    while let Some(bytes) = blocks.get(block)
+        && !out.is_empty()
+    {
+        let most = f32_at(groups, 4 * (block / GROUP));
         let (part, rest) = out.split_at_mut((NF4 - within).min(out.len()));
-        let group = f32_at(bytes, scales + blocks + 4 * (block / GROUP));
-        let code = bytes.get(scales + block).copied().unwrap_or(0);
-        let factor = factor(code, group, mean) * if code & TURNED == 0 { 1.0 } else { -1.0 };
-        let codes = bytes.get(NF4 / 2 * block..NF4 / 2 * (block + 1)).unwrap_or_default();
-        match (<&mut [f32; NF4]>::try_from(&mut *part), codes.first_chunk()) {
-            (Ok(out), Some(codes)) => whole_nf4(codes, factor, out),
-            _ => {
-                for (place, out) in (within..).zip(part.iter_mut()) {
-                    let both = codes.get(place / 2).copied().unwrap_or(0);
-                    let code = if place % 2 == 0 { both >> 4 } else { both & 15 };
-                    *out = PLACES[usize::from(code)] * factor;
-                }
-            }
+        if let Ok(whole) = <&mut [f32; NF4]>::try_from(&mut *part) {
+            block_nf4(bytes, most, whole);
+        } else {
+            let mut whole = [0.0; NF4];
+            block_nf4(bytes, most, &mut whole);
+            part.copy_from_slice(&whole[within..within + part.len()]);
         }
-        at += part.len();
-        out = rest;
+        (block, within, out) = (block + 1, 0, rest);
     }
 }
 
 #[inline(always)]
-fn whole_nf4(codes: &[u8; NF4 / 2], factor: f32, out: &mut [f32; NF4]) {
+fn block_nf4(bytes: &[u8; NF4_BYTES], most: f32, out: &mut [f32; NF4]) {
     vectorised(
         #[inline(always)]
         || {
-            // Products with the places, so that a value is one look-up.
-            let places = PLACES.map(|place| place * factor);
-            for (both, out) in codes.iter().zip(out.as_chunks_mut::<2>().0) {
-                // The upper half is the first value.
-                *out = [places[usize::from(both >> 4)], places[usize::from(both & 15)]];
+            let (codes, [low, middle, high]) = bytes.split_at(NF4 / 2) else { return };
+            let factors = u32::from_le_bytes([*low, *middle, *high, 0]);
+            for (number, (codes, out)) in
+                codes.chunks(SHARE / 2).zip(out.as_chunks_mut::<SHARE>().0).enumerate()
+            {
+                let factor = factor((factors >> (6 * number)) as u8 & 63, most);
+                for (both, out) in codes.iter().zip(out.as_chunks_mut::<2>().0) {
+                    *out = PAIRS[usize::from(*both)];
+                }
+                out.iter_mut().for_each(|value| *value *= factor);
             }
         },
     );
@@ -110,50 +128,74 @@ fn whole_nf4(codes: &[u8; NF4 / 2], factor: f32, out: &mut [f32; NF4]) {
 
 /// Quantises `values` into `out`, all of it.
 pub(super) fn nf4(values: &[f32], out: &mut [u8]) {
-    let blocks = values.len().div_ceil(NF4);
-    let (codes, apart) = out.split_at_mut(NF4 / 2 * blocks);
-    let (scales, groups) = apart.split_at_mut(blocks);
-    let largest: Vec<f32> = values.par_chunks(NF4).map(largest).collect();
-    // In order, so that it has the same bits on any number of threads.
-    let mean = (largest.iter().map(|x| f64::from(*x)).sum::<f64>() / largest.len().max(1) as f64) as f32;
-    let (means, groups) = match groups.split_last_chunk_mut::<4>() {
-        Some((groups, last)) => (last, groups),
-        None => return,
-    };
-    *means = mean.to_le_bytes();
-    let groups = groups.as_chunks_mut::<4>().0;
-    let blocks = values.par_chunks(GROUP * NF4).zip(codes.par_chunks_mut(GROUP * NF4 / 2));
-    let factors = largest.par_chunks(GROUP).zip(scales.par_chunks_mut(GROUP)).zip(groups);
-    blocks.zip(factors).for_each(|((values, codes), ((largest, scales), group))| {
-        let most = largest.iter().fold(0.0f32, |most, factor| most.max((factor - mean).abs()));
-        *group = most.to_le_bytes();
-        let blocks = values.chunks(NF4).zip(codes.chunks_mut(NF4 / 2));
-        for ((largest, scale), (values, codes)) in largest.iter().zip(scales).zip(blocks) {
-            let part = if most > 0.0 { (largest - mean) / most } else { 0.0 };
-            *scale = ((part * STEPS).round_ties_even() + STEPS) as u8;
-            // By the factor that will be read, not by the one that it stands for.
-            let factor = factor(*scale, most, mean);
-            let [up, down] = [factor, -factor].map(|factor| nearest(values, factor));
-            let (found, turned) = if down.1 < up.1 { (down.0, TURNED) } else { (up.0, 0) };
-            *scale |= turned;
-            for (pair, both) in found.as_chunks::<2>().0.iter().zip(codes) {
-                *both = pair[0] << 4 | pair[1];
-            }
-        }
+    let (blocks, groups) = out.split_at_mut(NF4_BYTES * values.len().div_ceil(NF4));
+    let of_a_group = values.par_chunks(NF4 * GROUP).zip(blocks.par_chunks_mut(NF4_BYTES * GROUP));
+    of_a_group.zip(groups.par_chunks_mut(4)).for_each(|((values, blocks), group)| {
+        let most = largest(values);
+        group.copy_from_slice(&most.to_le_bytes());
+        vectorised(
+            #[inline(always)]
+            || {
+                for (values, block) in values.chunks(NF4).zip(blocks.as_chunks_mut::<NF4_BYTES>().0) {
+                    let mut whole = [0.0; NF4];
+                    whole[..values.len()].copy_from_slice(values);
+                    *block = quantised(&whole, most);
+                }
+            },
+        );
     });
 }
 
-/// The code of the place nearest to each value of a block, and the sum of the squares of what they miss.
-fn nearest(values: &[f32], factor: f32) -> ([u8; NF4], f32) {
-    let (mut codes, mut missed) = ([0; NF4], 0.0);
-    for (place, code) in codes.iter_mut().enumerate() {
-        let value = values.get(place).copied().unwrap_or(0.0);
-        let wanted = if factor == 0.0 { 0.0 } else { value / factor };
-        // The number of middles below it.
-        *code = PLACES.windows(2).filter(|pair| wanted > f32::midpoint(pair[0], pair[1])).count() as u8;
-        missed += (PLACES[usize::from(*code)] * factor - value).powi(2);
+/// A block of a group whose magnitudes reach `most`.
+#[inline(always)]
+fn quantised(values: &[f32; NF4], most: f32) -> [u8; NF4_BYTES] {
+    let (mut block, mut factors) = ([0; NF4_BYTES], 0);
+    for (number, values) in values.as_chunks::<SHARE>().0.iter().enumerate() {
+        let code = best_factor(values, most);
+        factors |= u32::from(code) << (6 * number);
+        let codes = values.map(|value| nearest(wanted(value, factor(code, most))));
+        for (both, pair) in block[SHARE / 2 * number..].iter_mut().zip(codes.as_chunks::<2>().0) {
+            *both = pair[0] << 4 | pair[1];
+        }
     }
-    (codes, missed)
+    block[NF4 / 2..].copy_from_slice(&factors.to_le_bytes()[..3]);
+    block
+}
+
+/// What a place has to be for `value`.
+#[inline(always)]
+fn wanted(value: f32, factor: f32) -> f32 {
+    if factor == 0.0 { 0.0 } else { value / factor }
+}
+
+/// The code of the place nearest to `wanted`: the number of middles below it.
+#[inline(always)]
+fn nearest(wanted: f32) -> u8 {
+    PLACES.windows(2).map(|pair| u8::from(wanted > f32::midpoint(pair[0], pair[1]))).sum()
+}
+
+/// The code of the factor by which `values` lose least, as the sum of squares.
+#[inline(always)]
+fn best_factor(values: &[f32; SHARE], most: f32) -> u8 {
+    let size = largest(values) / most * f32::from(STEPS);
+    let middle = (size.round_ties_even() as u8).clamp(1, STEPS) - 1;
+    let sizes = middle.saturating_sub(SOUGHT[0])..=(middle + SOUGHT[1]).min(STEPS - 1);
+    let (mut best, mut least) = (middle, f32::INFINITY);
+    for code in sizes.flat_map(|size| [size, size | TURNED]) {
+        let factor = factor(code, most);
+        let wanted = values.map(|value| wanted(value, factor));
+        let mut away = [f32::INFINITY; SHARE];
+        for place in PLACES {
+            for (away, wanted) in away.iter_mut().zip(&wanted) {
+                *away = (wanted - place).abs().min(*away);
+            }
+        }
+        let lost = away.iter().map(|away| away * away).sum::<f32>() * factor * factor;
+        if lost < least {
+            (best, least) = (code, lost);
+        }
+    }
+    best
 }
 
 /// Of `bytes`, which hold rows of `columns` values and behind them all a factor a row, those from `first` on.
