@@ -223,10 +223,12 @@ def opened(options, work, run):
     """The largest difference of logits between what retune saved, as transformers and peft open it, and what retune says."""
     if (work / run / "adapter_config.json").exists():
         base = AutoModelForQuestionAnswering.from_pretrained(work / "model", dtype=torch.float32)
-        model = PeftModel.from_pretrained(base, work / run)
-        kind = model.peft_config["default"].task_type
+        peft = PeftModel.from_pretrained(base, work / run)
+        kind = peft.peft_config["default"].task_type
         if kind != "QUESTION_ANS":
             sys.exit(f"{run}: expected an adapter of task QUESTION_ANS, got {kind}")
+        # What peft puts around it for questions leaves token types out (0.21: PeftModelForQuestionAnswering.forward).
+        model = peft.base_model
     else:
         model, loaded = AutoModelForQuestionAnswering.from_pretrained(
             work / run, dtype=torch.float32, output_loading_info=True
