@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use retune_adapt::AdaptError;
-use retune_adapt::tasks::{self, ColumnNames, LossOptions, Task, TaskRows, WantedProblemType};
+use retune_adapt::tasks::{self, ColumnNames, LossOptions, Task, TaskRows, ThresholdUse, WantedProblemType};
 use retune_data::{
     DataProfile, Keys, LabelMap, ProblemType, Strata, named_files, stratified_sample, stratified_split,
 };
@@ -30,10 +30,33 @@ pub(crate) struct Examples {
     /// What a label is, where the task has several kinds.
     pub problem_type: ProblemType,
     pub columns: ColumnNames,
-    /// Whether some questions have no answer.
-    pub unanswerable: bool,
+    /// Whether some questions have no answer, of the training and of the evaluation.
+    unanswerable: [bool; 2],
     /// Sentences for the user: what was found, what was guessed, what looks odd.
     pub said: Vec<String>,
+}
+
+impl Examples {
+    /// The threshold of no answer where nobody names one; none where the evaluation is to find it.
+    pub fn no_answer(&self) -> Option<f32> {
+        match self.unanswerable {
+            // Nothing says when to give none, so there is always an answer.
+            [false, _] => Some(f32::INFINITY),
+            // Where every question has an answer the best threshold is the highest.
+            [true, false] => Some(0.0),
+            [true, true] => None,
+        }
+    }
+
+    /// What keeps thresholds from being tuned on the evaluation rows, in words.
+    pub fn untunable(&self) -> Option<&'static str> {
+        let of_questions = self.task.thresholds(self.problem_type) == ThresholdUse::NoAnswer;
+        match (self.eval.is_empty(), self.unanswerable) {
+            (true, _) => Some("there are no evaluation rows to tune them on"),
+            (false, [_, false]) if of_questions => Some("every question of the evaluation rows has an answer"),
+            _ => None,
+        }
+    }
 }
 
 /// The task: as asked, else by what the training file looks like. The sentence says by what.
@@ -146,7 +169,11 @@ pub(crate) fn load(
             (eval, eval_keys, eval_is)
         }
     };
-    let unanswerable = has_unanswerable(&train)? || has_unanswerable(&eval)?;
+    let unanswerable = [has_unanswerable(&train)?, has_unanswerable(&eval)?];
+    if unanswerable == [false, true] {
+        said.push("every question of the training has an answer, so there is always one, also where the evaluation has \
+                   none; --thresholds decides otherwise".into());
+    }
     Ok(Examples {
         task,
         train,

@@ -138,24 +138,30 @@ pub(crate) fn has_unanswerable(examples: &Examples) -> Result<bool> {
     if examples.get(0)?.as_ref().and_then(answers).is_none() {
         return Ok(false);
     }
-    Ok(examples.all()?.iter().any(|example| answers(example) == Some(0)))
+    for example in examples.iter() {
+        if answers(&example?) == Some(0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn wrong_thresholds(message: String) -> Error {
     Error::Setting { flag: "thresholds", message }
 }
 
-/// The thresholds of a model that is to be trained: those asked for, else to be tuned where there are rows for it.
+/// The thresholds of a model that is to be trained: those asked for, else to be tuned. `untunable` says what keeps them from
+/// that.
 pub(crate) fn thresholds_to_train(
     asked: Option<AskedThresholds>,
     thresholds: usize,
-    evaluates: bool,
+    untunable: Option<&str>,
 ) -> Result<Thresholds> {
-    match asked {
-        Some(AskedThresholds::Same(share)) => Ok(Thresholds::Set(vec![share; thresholds])),
-        Some(AskedThresholds::Tuned) if !evaluates => Err(wrong_thresholds(
-            "there are no evaluation rows to tune them on; give --eval FILE or --eval-split 0.1".into(),
-        )),
+    match (asked, untunable) {
+        (Some(AskedThresholds::Same(share)), _) => Ok(Thresholds::Set(vec![share; thresholds])),
+        (Some(AskedThresholds::Tuned), Some(why)) => {
+            Err(wrong_thresholds(format!("{why}; give other rows with --eval FILE or --eval-split 0.1")))
+        }
         _ => Ok(Thresholds::Tune),
     }
 }

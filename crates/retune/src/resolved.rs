@@ -332,13 +332,12 @@ impl<'a> Resolved<'a> {
         let asked = self.given.model.asked_thresholds(examples.task, problem_type)?;
         let labels = examples.labels.clone();
         let used = examples.task.thresholds(problem_type);
-        let usual = labelling::usual_thresholds(used, labels.len());
-        let evaluates = !examples.eval.is_empty();
-        let thresholds = match used {
-            // Nothing says when to give none, so there is always an answer; or nothing can be tuned.
-            ThresholdUse::NoAnswer if asked.is_none() && !examples.unanswerable => Thresholds::Set(usual),
-            ThresholdUse::NoAnswer if asked.is_none() && !evaluates => Thresholds::Set(vec![0.0]),
-            _ => labelling::thresholds_to_train(asked, usual.len(), evaluates)?,
+        let number = labelling::usual_thresholds(used, labels.len()).len();
+        let thresholds = match examples.no_answer() {
+            Some(no_answer) if used == ThresholdUse::NoAnswer && asked.is_none() => {
+                Thresholds::Set(vec![no_answer])
+            }
+            _ => labelling::thresholds_to_train(asked, number, examples.untunable())?,
         };
         let questions = self.given.model.questions(None)?;
         let language = self.given.model.language(None)?;
@@ -352,8 +351,9 @@ impl<'a> Resolved<'a> {
             Some(AskedThresholds::Same(share)) => {
                 Some(vec![share; labelling::usual_thresholds(used, examples.labels.len()).len()])
             }
-            None if used == ThresholdUse::NoAnswer && examples.eval.is_empty() && examples.unanswerable => {
-                Some(vec![0.0])
+            // One that is never passed is what goes without saying.
+            None if used == ThresholdUse::NoAnswer => {
+                examples.no_answer().filter(|threshold| threshold.is_finite()).map(|threshold| vec![threshold])
             }
             Some(AskedThresholds::Tuned) | None => None,
         })
@@ -361,12 +361,12 @@ impl<'a> Resolved<'a> {
 
     /// Whether thresholds are to be found on the evaluation rows.
     pub fn tunes_thresholds(&self, examples: &Examples) -> bool {
-        let any = match examples.task.thresholds(examples.problem_type) {
-            ThresholdUse::Nothing => false,
-            ThresholdUse::Labels => true,
-            ThresholdUse::NoAnswer => examples.unanswerable || self.given.model.thresholds.is_some(),
-        };
-        any && self.set_thresholds(examples).is_ok_and(|set| set.is_none())
+        let asked = self.given.model.asked_thresholds(examples.task, examples.problem_type);
+        match (examples.task.thresholds(examples.problem_type), asked) {
+            (ThresholdUse::Nothing, _) | (_, Ok(Some(AskedThresholds::Same(_))) | Err(_)) => false,
+            (ThresholdUse::NoAnswer, Ok(None)) => examples.no_answer().is_none(),
+            _ => true,
+        }
     }
 
     /// Every setting as it was used, for the card.

@@ -134,6 +134,27 @@ fn where_each_question_has_an_answer_there_is_always_one() {
     }
 }
 
+/// Where only one of the two files has questions without an answer, nothing is tuned.
+#[test]
+fn when_to_give_no_answer_is_what_the_training_says() {
+    let tiny = Tiny::new();
+    let of = |output: &str, train: bool| {
+        let eval = tiny.write(&format!("{output}.json"), squad(100..140, !train));
+        let settings = questions(&tiny, "head", output, train);
+        TrainSettings { eval: Some(vec![eval]), epochs: Some(0.5), ..settings }
+    };
+    let thresholds = |output: &str| Card::open(&tiny.path(output)).unwrap().unwrap().thresholds;
+    let (_, ear) = train(&of("trained", true)).unwrap();
+    assert!(!ear.heard("tuned on the evaluation rows"), "{:?}", ear.said);
+    assert_eq!(thresholds("trained"), Some(vec![0.0]));
+    let (_, ear) = train(&of("evaluated", false)).unwrap();
+    assert!(ear.heard("every question of the training has an answer, so there is always one"), "{:?}", ear.said);
+    assert_eq!(thresholds("evaluated"), None);
+    let mut asked = of("asked", true);
+    asked.model.thresholds = Some("tuned".into());
+    assert!(refused(&asked).contains("--thresholds: every question of the evaluation rows has an answer"));
+}
+
 #[test]
 fn an_adapter_says_what_it_is_for_and_brings_its_head() {
     let tiny = Tiny::new();
