@@ -74,10 +74,12 @@ fn places<'t>(text: &'t str, part: &'t str) -> impl Iterator<Item = usize> + 't 
 }
 
 /// The answers that a field gives: none, one text, a list of texts, SQuAD's list of objects with `text` and `answer_start`,
-/// or one object that has lists of both, as the `datasets` library writes it. `start` is the field of another column.
-/// Errors with what was expected and what came.
+/// or one object that has lists of both, as the `datasets` library writes it. Whether a field `is_json` its file says; one
+/// that is not may be an answer with brackets. `start` is the field of another column. Errors with what was expected and
+/// what came.
 pub(crate) fn written_answers(
     field: Option<&str>,
+    is_json: bool,
     start: Option<&str>,
 ) -> Result<Vec<WrittenAnswer>, String> {
     let field = field.unwrap_or_default();
@@ -86,10 +88,11 @@ pub(crate) fn written_answers(
         return Ok(Vec::new());
     }
     let parsed = match trimmed.as_bytes().first() {
-        // An answer may begin with a bracket, too.
         Some(b'{' | b'[') => serde_json::from_str::<Value>(trimmed).ok(),
         _ => None,
     };
+    // `[1]` is an answer where nobody says that it is JSON.
+    let parsed = parsed.filter(|value| is_json || are_answers(value));
     match parsed {
         None if looks_like_python(trimmed) => Err(format!(
             "expected answers as JSON, got Python's way to write them: `{}`: save the file with `json.dumps`, or give \
@@ -119,6 +122,11 @@ pub(crate) fn written_answers(
         },
         Some(other) => one(&other).map(|answer| vec![answer]),
     }
+}
+
+/// Whether a value is one of those that answers are written as, whatever is in it.
+fn are_answers(value: &Value) -> bool {
+    value.as_array().is_none_or(|answers| answers.iter().all(|one| one.is_string() || one.is_object()))
 }
 
 fn looks_like_python(field: &str) -> bool {
@@ -202,20 +210,24 @@ mod tests {
             (r#"["a", "b"]"#, vec![answer("a", None), answer("b", None)]),
             (" [1] and more", vec![answer(" [1] and more", None)]),
             ("[sic]", vec![answer("[sic]", None)]),
+            ("[1]", vec![answer("[1]", None)]),
+            (r#"[["a"], "b"]"#, vec![answer(r#"[["a"], "b"]"#, None)]),
         ] {
-            assert_eq!(written_answers(Some(field), None), Ok(expected), "{field}");
+            assert_eq!(written_answers(Some(field), false, None), Ok(expected), "{field}");
         }
-        assert_eq!(written_answers(Some("a"), Some("7.0")), Ok(vec![answer("a", Some(7))]));
+        assert_eq!(written_answers(Some("a"), false, Some("7.0")), Ok(vec![answer("a", Some(7))]));
+        assert_eq!(written_answers(Some("[1]"), false, Some("7")), Ok(vec![answer("[1]", Some(7))]));
         for (field, start, words) in [
             (r#"{"text": ["a"], "answer_start": []}"#, None, "got 0 for 1"),
             (r#"{"answer_start": [1]}"#, None, "expected the text of an answer, got none"),
             (r#"[{"text": 5, "answer_start": 1}]"#, None, "got `5`"),
             (r#"[{"text": "a", "answer_start": 1.5}]"#, None, "got `1.5`"),
             ("[[\"a\"]]", None, "got `[\"a\"]`"),
+            ("[1]", None, "got `1`"),
             ("a", Some("two"), "got `two`"),
             ("{'text': array(['a'], dtype=object)}", None, "Python's way"),
         ] {
-            let error = written_answers(Some(field), start).unwrap_err();
+            let error = written_answers(Some(field), true, start).unwrap_err();
             assert!(error.contains(words), "{field}: {error}");
         }
     }

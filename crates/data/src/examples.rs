@@ -1,14 +1,15 @@
 //! Rows that a task can learn from or predict.
 
 use std::borrow::Cow;
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::columns::Columns;
 use crate::error::DataError;
 use crate::label::{Label, LabelReading};
+use crate::places::Gaps;
 use crate::table::{Row, Table};
-use crate::wording::{count, lines};
 
 /// One row as a task sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,9 +52,6 @@ impl Example {
     }
 }
 
-/// How many lines an error lists.
-const LISTED_LINES: usize = 5;
-
 /// The rows of `table` with their labels, read as `reading` says, for training and evaluation.
 ///
 /// # Errors
@@ -95,21 +93,15 @@ fn check_labelled(
     mut take: impl FnMut(Example),
 ) -> Result<(), DataError> {
     let label_column = columns.require_label(table)?;
-    let mut gaps: Vec<(&str, Gaps)> = vec![
-        (label_column.name.as_str(), Gaps::default()),
-        (columns.text.name.as_str(), Gaps::default()),
-        (columns.pair.as_ref().map_or("", |pair| pair.name.as_str()), Gaps::default()),
-    ];
+    let names = [Some(label_column), Some(&columns.text), columns.pair.as_ref()];
+    let mut gaps = Gaps::of(names.into_iter().flatten().map(|choice| choice.name.as_str()));
     for row in table.rows() {
         let row = row?;
         let mut example = unlabelled(&row, columns);
         let label = row.get(label_column.index).unwrap_or_default().trim();
         let no_label = label.is_empty() && !reading.takes_empty();
         let pair_missing = example.pair.as_ref().is_some_and(|pair| pair.trim().is_empty());
-        let missing = [no_label, example.text.trim().is_empty(), pair_missing];
-        for ((_, gaps), _) in gaps.iter_mut().zip(missing).filter(|(_, missing)| *missing) {
-            gaps.note(example.line);
-        }
+        gaps.note(&row, [no_label, example.text.trim().is_empty(), pair_missing]);
         if !no_label {
             let read = reading.read(label);
             example.label = Some(read.map_err(|message| {
@@ -118,23 +110,7 @@ fn check_labelled(
         }
         take(example);
     }
-    let found: Vec<String> = gaps
-        .iter()
-        .filter(|(_, gaps)| gaps.total > 0)
-        .map(|(name, gaps)| {
-            let verb = if gaps.total == 1 { "has" } else { "have" };
-            let rows = count(gaps.total, "row");
-            format!("{rows} {verb} nothing in column `{name}` ({})", lines(&gaps.first, gaps.total))
-        })
-        .collect();
-    if found.is_empty() {
-        return Ok(());
-    }
-    Err(DataError::new(format!(
-        "expected a text and a label in every row, but {}: fill them in or delete the rows",
-        found.join("; ")
-    ))
-    .in_file(table.path()))
+    gaps.check(table, "a text and a label")
 }
 
 /// Rows as a task sees them, as many as there may be: those of a table are not in memory, but made of its rows where they
@@ -155,9 +131,28 @@ enum Source {
 #[derive(Debug)]
 struct TableRows {
     table: Arc<Table>,
-    columns: Columns,
-    /// How labels are read, where there are any.
-    reading: Option<LabelReading>,
+    reading: Box<dyn ReadRow>,
+}
+
+/// How a row becomes an example.
+pub(crate) trait ReadRow: Debug + Send + Sync {
+    /// Errors with what is wrong, and no place.
+    fn read(&self, row: &Row<'_>) -> Result<Example, String>;
+}
+
+/// Columns, and how their labels are read, where there are any.
+#[derive(Debug)]
+struct ColumnRows(Columns, Option<LabelReading>);
+
+impl ReadRow for ColumnRows {
+    fn read(&self, row: &Row<'_>) -> Result<Example, String> {
+        let ColumnRows(columns, reading) = self;
+        let mut example = unlabelled(row, columns);
+        if let (Some(reading), Some(column)) = (reading, &columns.label) {
+            example.label = Some(reading.read(row.get(column.index).unwrap_or_default())?);
+        }
+        Ok(example)
+    }
 }
 
 impl From<Vec<Example>> for Examples {
@@ -174,13 +169,17 @@ impl Examples {
     /// not what it should be, such as a word among numbers.
     pub fn labelled(table: Arc<Table>, columns: &Columns, reading: &LabelReading) -> Result<Self, DataError> {
         check_labelled(&table, columns, reading, drop)?;
-        let rows = TableRows { table, columns: columns.clone(), reading: Some(reading.clone()) };
-        Ok(Examples { source: Source::Table(Arc::new(rows)), chosen: None })
+        Ok(Self::of_rows(table, ColumnRows(columns.clone(), Some(reading.clone()))))
     }
 
     /// The rows of `table` without labels, for prediction: one example a row, in order, empty texts included.
     pub fn unlabelled(table: Arc<Table>, columns: &Columns) -> Self {
-        let rows = TableRows { table, columns: columns.clone(), reading: None };
+        Self::of_rows(table, ColumnRows(columns.clone(), None))
+    }
+
+    /// The rows of `table` as `reading` reads them, which were checked.
+    pub(crate) fn of_rows(table: Arc<Table>, reading: impl ReadRow + 'static) -> Self {
+        let rows = TableRows { table, reading: Box::new(reading) };
         Examples { source: Source::Table(Arc::new(rows)), chosen: None }
     }
 
@@ -252,6 +251,28 @@ impl Examples {
         Examples { source: self.source.clone(), chosen: Some(chosen.iter().filter_map(place).collect()) }
     }
 
+    /// The table that they are made of; none where they are in memory.
+    pub(crate) fn table(&self) -> Option<&Table> {
+        match &self.source {
+            Source::Table(rows) => Some(&rows.table),
+            Source::Memory(_) => None,
+        }
+    }
+
+    /// Where a row is, which begins on `line`: `line 3`, and of which file where they are of several.
+    pub(crate) fn place_words(&self, row: u64, line: u64) -> String {
+        match self.table() {
+            Some(table) => table.place_words(usize::try_from(row).unwrap_or_default(), line),
+            None => format!("line {line}"),
+        }
+    }
+
+    /// The file that `example` is in, which is one of these, where they are of several.
+    pub fn file_of(&self, example: &Example) -> Option<&Path> {
+        let table = self.table().filter(|table| table.files().count() > 1)?;
+        Some(table.path_of(usize::try_from(example.row).ok()?))
+    }
+
     /// An error about `example`, which is one of these, from the file that it is in; from `path` where that is not known.
     pub(crate) fn error_at(&self, example: &Example, path: &Path, message: impl Into<String>) -> DataError {
         match &self.source {
@@ -265,28 +286,7 @@ impl Examples {
 
 impl TableRows {
     fn example(&self, row: &Row<'_>) -> Result<Example, DataError> {
-        let mut example = unlabelled(row, &self.columns);
-        if let (Some(reading), Some(column)) = (&self.reading, &self.columns.label) {
-            let read = reading.read(row.get(column.index).unwrap_or_default());
-            // It was read before, when all were checked.
-            let label = read.map_err(|message| self.table.error_at(row.index(), row.line(), message))?;
-            example.label = Some(label);
-        }
-        Ok(example)
-    }
-}
-
-#[derive(Default)]
-struct Gaps {
-    first: Vec<u64>,
-    total: usize,
-}
-
-impl Gaps {
-    fn note(&mut self, line: u64) {
-        if self.first.len() < LISTED_LINES {
-            self.first.push(line);
-        }
-        self.total += 1;
+        // It was read before, when all were checked.
+        self.reading.read(row).map_err(|message| self.table.error_at(row.index(), row.line(), message))
     }
 }

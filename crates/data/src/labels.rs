@@ -253,7 +253,7 @@ impl LabelMap {
     fn refuse(&self, unseen: &Unseen, examples: &Examples, path: &Path) -> Result<(), DataError> {
         match &unseen.first {
             None => Ok(()),
-            Some(first) => Err(examples.error_at(first, path, self.unseen_words(&unseen.labels))),
+            Some(first) => Err(examples.error_at(first, path, self.unseen_words(&unseen.labels, examples))),
         }
     }
 
@@ -279,15 +279,16 @@ impl LabelMap {
         self.alike().into_iter().map(sentence).collect()
     }
 
-    fn unseen_words(&self, unseen: &[(String, u64, usize)]) -> String {
+    fn unseen_words(&self, unseen: &[(String, (u64, u64), usize)], examples: &Examples) -> String {
         const LISTED: usize = 3;
         let listed: Vec<String> = unseen
             .iter()
             .take(LISTED)
-            .map(|(name, line, rows)| {
+            .map(|(name, (row, line), rows)| {
                 let near = nearest(name, self.names.iter().map(String::as_str));
                 let near = near.map(|near| format!(", nearest known `{near}`")).unwrap_or_default();
-                format!("`{}` ({}, first on line {line}{near})", excerpt(name, 40), count(*rows, "row"))
+                let place = examples.place_words(*row, *line);
+                format!("`{}` ({}, first on {place}{near})", excerpt(name, 40), count(*rows, "row"))
             })
             .collect();
         let more = unseen.len().saturating_sub(LISTED);
@@ -325,8 +326,8 @@ impl From<LabelMap> for Vec<String> {
 /// Labels that training never saw.
 #[derive(Default)]
 struct Unseen {
-    /// Name, first line and rows, in the order of the file.
-    labels: Vec<(String, u64, usize)>,
+    /// Name, the first row and its line, and how many rows, in the order of the file.
+    labels: Vec<(String, (u64, u64), usize)>,
     places: HashMap<String, usize>,
     first: Option<Example>,
 }
@@ -338,7 +339,7 @@ impl Unseen {
             Some((_, _, rows)) => *rows += 1,
             None => {
                 self.places.insert(name.to_owned(), self.labels.len());
-                self.labels.push((name.to_owned(), example.line, 1));
+                self.labels.push((name.to_owned(), (example.row, example.line), 1));
             }
         }
     }

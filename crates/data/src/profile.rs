@@ -7,6 +7,7 @@ use crate::examples::Examples;
 use crate::keys::Keys;
 use crate::label::Label;
 use crate::labels::LabelMap;
+use crate::places::Places;
 use crate::wording::{count, lines, thousands};
 
 /// Counts and findings about a set of examples.
@@ -88,6 +89,9 @@ pub struct Duplicates {
     pub conflicts: usize,
     /// The lines of the first such text.
     pub first_conflict_lines: Vec<u64>,
+    /// The same in words.
+    #[serde(skip)]
+    first_conflict: String,
 }
 
 /// Evaluation rows whose text training holds too.
@@ -324,10 +328,18 @@ impl Duplicates {
             }
         });
         let mut first_conflict_lines = Vec::new();
+        let mut places = Places::default();
         for row in first.into_iter().flatten() {
-            first_conflict_lines.extend(examples.get(row as usize)?.map(|example| example.line));
+            if let Some(example) = examples.get(row as usize)? {
+                first_conflict_lines.push(example.line);
+                places.note(usize::try_from(example.row).unwrap_or_default(), example.line);
+            }
         }
-        Ok(Duplicates { rows, conflicts, first_conflict_lines })
+        let first_conflict = match examples.table() {
+            Some(table) => places.words(table, table.path()),
+            None => lines(&first_conflict_lines, first_conflict_lines.len()),
+        };
+        Ok(Duplicates { rows, conflicts, first_conflict_lines, first_conflict })
     }
 
     fn repeat_line(&self) -> Option<String> {
@@ -342,7 +354,7 @@ impl Duplicates {
                 "{} {verb} different labels in different rows, such as on {}: no model can be right about \
                  all of them",
                 count(self.conflicts, "text"),
-                lines(&self.first_conflict_lines, self.first_conflict_lines.len())
+                self.first_conflict
             )
         })
     }

@@ -1,14 +1,17 @@
 //! Questions over texts: which columns they stand in, and what is right for them.
 
-use crate::answers::{GoldAnswer, Place, WrittenAnswer, written_answers};
+use std::sync::Arc;
+
+use crate::answers::{GoldAnswer, Place, written_answers};
 use crate::columns::{Choice, Named, Wanted, by_name, named};
 use crate::error::DataError;
-use crate::examples::Example;
+use crate::examples::{Example, Examples, ReadRow};
+use crate::format::Format;
 use crate::label::Label;
 use crate::notice::Notice;
-use crate::readers::is_squad;
+use crate::places::{Gaps, LISTED};
 use crate::table::{Row, Table};
-use crate::wording::{count, lines, list};
+use crate::wording::{count, excerpt, list};
 
 const CONTEXT_NAMES: [&str; 11] = [
     "context",
@@ -29,27 +32,6 @@ const START_NAMES: [&str; 4] = ["answer_start", "start", "answer_begin", "答案
 const ID_NAMES: [&str; 5] = ["id", "qid", "question_id", "qas_id", "编号"];
 const IMPOSSIBLE_NAMES: [&str; 2] = ["is_impossible", "unanswerable"];
 
-/// Whether a file that begins so has questions over texts: by which of its words.
-pub fn looks_like_questions(beginning: &str) -> Option<&'static str> {
-    if is_squad(beginning) {
-        return Some("the file is SQuAD's JSON");
-    }
-    let line = beginning.trim_start().lines().next()?;
-    let names: Vec<String> = match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line) {
-        Ok(object) => object.keys().map(|name| name.to_lowercase()).collect(),
-        Err(_) => line
-            .split([',', '\t', ';', '|'])
-            .map(|name| name.trim().trim_matches('"').to_lowercase())
-            .collect(),
-    };
-    let has = |some: &[&str]| names.iter().any(|name| some.contains(&name.as_str()));
-    let all = has(&CONTEXT_NAMES[..4]) && has(&QUESTION_NAMES) && has(&ANSWER_NAMES[..3]);
-    all.then_some("the file has columns for contexts, questions and answers")
-}
-
-/// How many places a sentence lists.
-const LISTED: usize = 5;
-
 /// The columns of a table of questions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuestionColumns {
@@ -66,15 +48,25 @@ pub struct QuestionColumns {
 }
 
 /// Rows with questions, and what is to be said of them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Questions {
     /// The text is the context, the second text the question, the label [`Label::Answers`].
-    pub examples: Vec<Example>,
+    pub examples: Examples,
     /// What was repaired, and what could not be.
     pub notices: Vec<Notice>,
 }
 
 impl QuestionColumns {
+    /// Whether the table has questions over texts: by what of it.
+    pub fn recognises(table: &Table) -> Option<&'static str> {
+        if table.format() == Format::Squad {
+            return Some("the file is SQuAD's JSON");
+        }
+        let has = |names: &[&str]| by_name(table, "", names, &[]).is_some();
+        let all = has(&CONTEXT_NAMES[..4]) && has(&QUESTION_NAMES) && has(&ANSWER_NAMES[..3]);
+        all.then_some("the file has columns for contexts, questions and answers")
+    }
+
     /// Chooses the columns of `table`: as named (`wanted.text` is the context, `pair` the question, `label` the answers),
     /// else by usual names.
     ///
@@ -120,22 +112,14 @@ impl QuestionColumns {
     ///
     /// # Errors
     /// Rows without a context or a question; their lines are named.
-    pub fn asked(&self, table: &Table) -> Result<Vec<Example>, DataError> {
-        let value = |row: &Row<'_>, choice: &Choice| row.get(choice.index).unwrap_or_default().to_owned();
-        let example = |row: Row<'_>| Example {
-            row: row.index() as u64,
-            line: row.line(),
-            text: value(&row, &self.context),
-            pair: Some(value(&row, &self.question)),
-            label: None,
-        };
-        let examples: Vec<Example> =
-            table.rows().map(|row| row.map(example)).collect::<Result<_, DataError>>()?;
-        let blank = |text: Option<&str>| text.unwrap_or_default().trim().is_empty();
-        let no_context = examples.iter().filter(|example| blank(Some(&example.text)));
-        let no_question = examples.iter().filter(|example| blank(example.pair.as_deref()));
-        let gaps = [gap(no_context, &self.context), gap(no_question, &self.question)];
-        none_of(gaps, table).map(|()| examples)
+    pub fn asked(&self, table: Arc<Table>) -> Result<Examples, DataError> {
+        let mut gaps = self.gaps();
+        for row in table.rows() {
+            let row = row?;
+            gaps.note(&row, self.asked_gaps(&row));
+        }
+        gaps.check(&table, "a text and a question")?;
+        Ok(Examples::of_rows(table, QuestionRows { columns: self.clone(), answered: false }))
     }
 
     /// The questions of all rows with what is right. An answer that does not stand where the file says is looked for: it is
@@ -144,71 +128,110 @@ impl QuestionColumns {
     /// # Errors
     /// There is no column for answers, a row lacks something (its line is named), an answer is written in no known way, or
     /// one is given where the file says that there is none.
-    pub fn answered(&self, table: &Table) -> Result<Questions, DataError> {
-        let mut examples = self.asked(table)?;
-        let Some(answers) = &self.answers else {
+    pub fn answered(&self, table: Arc<Table>) -> Result<Questions, DataError> {
+        if self.answers.is_none() {
             return Err(DataError::new(format!(
                 "no column stands out as the answers: give --label-column with one of {}",
                 list(table.columns(), 20)
             ))
             .in_file(table.path()));
-        };
-        let mut odd = Odd::default();
-        for (example, row) in examples.iter_mut().zip(table.rows()) {
-            let row = row?;
-            let wrong = |message: String| {
-                table.error_at(row.index(), row.line(), format!("column `{}`: {message}", answers.name))
-            };
-            let impossible = self.impossible.as_ref().and_then(|column| row.get(column.index));
-            let impossible = impossible.map(|value| matches!(value.trim(), "true" | "True" | "1"));
-            let (field, start) =
-                (row.get(answers.index), self.start.as_ref().and_then(|start| row.get(start.index)));
-            if field.is_none() && impossible != Some(true) {
-                // Unlike an empty list, it says nothing.
-                continue;
-            }
-            let written = written_answers(field, start).map_err(wrong)?;
-            if let (Some(true), Some(first)) = (impossible, written.first()) {
-                return Err(wrong(format!(
-                    "expected no answer where `is_impossible` is true, got `{}`: correct one of the two",
-                    first.text
-                )));
-            }
-            let id = self.id(&row);
-            let found: Vec<GoldAnswer> =
-                written.into_iter().map(|answer| odd.find(answer, example, &id)).collect();
-            odd.unanswered += usize::from(found.is_empty());
-            example.label = Some(Label::Answers(found));
         }
-        let unlabelled = examples.iter().filter(|example| example.label.is_none());
-        none_of([gap(unlabelled, answers), None], table)?;
-        let notices = odd.notices(examples.len());
+        let mut gaps = self.gaps();
+        let mut odd = Odd::default();
+        for row in table.rows() {
+            let row = row?;
+            let answers =
+                self.answers(&row).map_err(|message| table.error_at(row.index(), row.line(), message))?;
+            let [no_context, no_question] = self.asked_gaps(&row);
+            gaps.note(&row, [no_context, no_question, answers.is_none()]);
+            let answers = answers.unwrap_or_default();
+            odd.unanswered += usize::from(answers.is_empty());
+            for (_, place) in answers {
+                odd.note(place, || {
+                    format!("question `{}` on {}", self.id(&row), table.place_words(row.index(), row.line()))
+                });
+            }
+        }
+        gaps.check(&table, "a text, a question and its answers")?;
+        let notices = odd.notices(table.len());
+        let examples = Examples::of_rows(table, QuestionRows { columns: self.clone(), answered: true });
         Ok(Questions { examples, notices })
     }
-}
 
-fn gap<'e>(rows: impl Iterator<Item = &'e Example>, choice: &Choice) -> Option<String> {
-    let all: Vec<u64> = rows.map(|example| example.line).collect();
-    let verb = if all.len() == 1 { "has" } else { "have" };
-    let first = all.get(..LISTED).unwrap_or(&all);
-    let words = || {
-        format!(
-            "{} {verb} nothing in column `{}` ({})",
-            count(all.len(), "row"),
-            choice.name,
-            lines(first, all.len())
-        )
-    };
-    (!all.is_empty()).then(words)
-}
-
-fn none_of(gaps: [Option<String>; 2], table: &Table) -> Result<(), DataError> {
-    let gaps: Vec<String> = gaps.into_iter().flatten().collect();
-    if gaps.is_empty() {
-        return Ok(());
+    fn gaps(&self) -> Gaps<'_> {
+        let columns = [Some(&self.context), Some(&self.question), self.answers.as_ref()];
+        Gaps::of(columns.into_iter().flatten().map(|choice| choice.name.as_str()))
     }
-    let message = format!("{}: fill in what is missing, or take these rows out", gaps.join(", and "));
-    Err(DataError::new(message).in_file(table.path()))
+
+    /// Whether the context and the question are missing.
+    fn asked_gaps(&self, row: &Row<'_>) -> [bool; 2] {
+        [&self.context, &self.question].map(|choice| value(row, choice).trim().is_empty())
+    }
+
+    /// The answers of a row, found in its context; nothing where it says nothing of them. Errors with what is wrong.
+    fn answers(&self, row: &Row<'_>) -> Result<Option<Vec<(GoldAnswer, Place)>>, String> {
+        let Some(column) = &self.answers else { return Ok(None) };
+        let impossible = self.is_impossible(row)?;
+        let field = row.get(column.index);
+        if field.is_none() && impossible != Some(true) {
+            // Unlike an empty list, it says nothing.
+            return Ok(None);
+        }
+        let wrong = |message: String| format!("column `{}`: {message}", column.name);
+        let start = self.start.as_ref().and_then(|start| row.get(start.index));
+        let written = written_answers(field, row.is_json(column.index), start).map_err(wrong)?;
+        if let (Some(true), Some(first)) = (impossible, written.first()) {
+            return Err(wrong(format!(
+                "expected no answer where `is_impossible` is true, got `{}`: correct one of the two",
+                first.text
+            )));
+        }
+        let context = value(row, &self.context);
+        Ok(Some(written.into_iter().map(|answer| answer.find(context)).collect()))
+    }
+
+    /// Whether the file says that there is no answer; nothing where it does not say.
+    fn is_impossible(&self, row: &Row<'_>) -> Result<Option<bool>, String> {
+        let Some(column) = &self.impossible else { return Ok(None) };
+        let value = value(row, column).trim();
+        match value.to_ascii_lowercase().as_str() {
+            "" => Ok(None),
+            "true" | "1" => Ok(Some(true)),
+            "false" | "0" => Ok(Some(false)),
+            _ => Err(format!(
+                "column `{}`: expected true or false, got `{}`: write one of them",
+                column.name,
+                excerpt(value, 40)
+            )),
+        }
+    }
+}
+
+fn value<'r>(row: &'r Row<'_>, choice: &Choice) -> &'r str {
+    row.get(choice.index).unwrap_or_default()
+}
+
+/// How a row becomes a question.
+#[derive(Debug)]
+struct QuestionRows {
+    columns: QuestionColumns,
+    /// Whether with what is right.
+    answered: bool,
+}
+
+impl ReadRow for QuestionRows {
+    fn read(&self, row: &Row<'_>) -> Result<Example, String> {
+        let QuestionRows { columns, answered } = self;
+        let answers = if *answered { columns.answers(row)? } else { None };
+        Ok(Example {
+            row: row.index() as u64,
+            line: row.line(),
+            text: value(row, &columns.context).to_owned(),
+            pair: Some(value(row, &columns.question).to_owned()),
+            label: answers
+                .map(|answers| Label::Answers(answers.into_iter().map(|(answer, _)| answer).collect())),
+        })
+    }
 }
 
 /// What was found that is not as it should be.
@@ -228,10 +251,10 @@ struct Noted {
 }
 
 impl Noted {
-    fn note(&mut self, id: &str, line: u64) {
+    fn note(&mut self, question: impl FnOnce() -> String) {
         self.total += 1;
         if self.first.len() < LISTED {
-            self.first.push(format!("question `{id}` on line {line}"));
+            self.first.push(question());
         }
     }
 
@@ -246,18 +269,13 @@ impl Noted {
 }
 
 impl Odd {
-    fn find(&mut self, answer: WrittenAnswer, example: &Example, id: &str) -> GoldAnswer {
-        let (answer, place) = answer.find(&example.text);
-        let noted = match place {
-            Place::Right => None,
-            Place::Repaired => Some(&mut self.repaired),
-            Place::Nowhere => Some(&mut self.nowhere),
-            Place::Ambiguous => Some(&mut self.ambiguous),
-        };
-        if let Some(noted) = noted {
-            noted.note(id, example.line);
+    fn note(&mut self, place: Place, question: impl FnOnce() -> String) {
+        match place {
+            Place::Right => {}
+            Place::Repaired => self.repaired.note(question),
+            Place::Nowhere => self.nowhere.note(question),
+            Place::Ambiguous => self.ambiguous.note(question),
         }
-        answer
     }
 
     fn notices(self, rows: usize) -> Vec<Notice> {

@@ -209,6 +209,24 @@ impl Table {
         self.file_of(index).map_or(&self.path, |file| &file.path)
     }
 
+    /// Where the row at `index` is, which begins on `line`: `line 3`, and of which file where there are several.
+    pub(crate) fn place_words(&self, index: usize, line: u64) -> String {
+        let of = if self.files.len() > 1 {
+            format!(" of {}", self.path_of(index).display())
+        } else {
+            String::new()
+        };
+        format!("{} {line}{of}", self.unit(index))
+    }
+
+    /// What is counted in the file of the row at `index`: lines, or rows where it has none.
+    pub(crate) fn unit(&self, index: usize) -> &'static str {
+        match self.file_of(index).map(|file| file.format) {
+            Some(Format::Parquet) => "row",
+            _ => "line",
+        }
+    }
+
     fn file_of(&self, index: usize) -> Option<&TableFile> {
         let behind = self.files.partition_point(|file| file.first_row <= index);
         self.files.get(behind.checked_sub(1)?)

@@ -110,6 +110,10 @@ impl Tokens {
         Arc::make_mut(&mut self.windows).add_spans(spans)
     }
 
+    pub(crate) fn note_crowded(&mut self) {
+        Arc::make_mut(&mut self.windows).note_crowded();
+    }
+
     /// Adds an example that is read in windows, of so many tokens before anything is cut.
     pub fn add_example(&mut self, full_length: usize) {
         self.full_lengths.push(narrow(full_length));

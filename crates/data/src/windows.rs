@@ -115,7 +115,11 @@ impl Tokens {
                 let kept = &question.ids[..question.ids.len().min(room / 2)];
                 let lost = question.ids.len() - kept.len();
                 let begins = frame.second(kept.len());
-                for (number, window) in windows(ids.len(), room - kept.len(), overlap).enumerate() {
+                let room = room - kept.len();
+                if ids.len() > room && overlap >= room {
+                    tokens.note_crowded();
+                }
+                for (number, window) in windows(ids.len(), room, overlap).enumerate() {
                     let row = frame.row(kept, &ids[window.clone()]);
                     let held = [begins, place + window.start, window.len()];
                     let lost = if number == 0 { lost } else { 0 };
@@ -133,6 +137,7 @@ pub struct TextWindows {
     rows: Vec<Row>,
     /// The bytes of the texts that their tokens stand for.
     spans: Vec<[u32; 2]>,
+    crowded: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +173,15 @@ impl TextWindows {
         let row =
             Row { example, length: narrow(length), begins: narrow(begins), first, count: narrow(count) };
         self.rows.push(row);
+    }
+
+    pub(crate) fn note_crowded(&mut self) {
+        self.crowded += 1;
+    }
+
+    /// How many questions leave so little of a row that windows of their texts share less than they should: half of it.
+    pub fn crowded(&self) -> usize {
+        self.crowded
     }
 
     /// How many rows there are.

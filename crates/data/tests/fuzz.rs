@@ -6,6 +6,7 @@
 mod fuzz;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use fuzz::{Input, Target};
 use retune_data::{
@@ -245,15 +246,16 @@ const QUESTION_WORDS: [&str; 14] = [
     "true",
 ];
 
-fn use_questions(table: &Table) {
-    let Ok(columns) = QuestionColumns::choose(table, &Wanted::default()) else { return };
+fn use_questions(table: Table) {
+    let table = Arc::new(table);
+    let Ok(columns) = QuestionColumns::choose(&table, &Wanted::default()) else { return };
     assert!(table.rows().all(|row| !columns.id(&row.unwrap()).is_empty()));
-    if let Ok(asked) = columns.asked(table) {
+    if let Ok(asked) = columns.asked(table.clone()) {
         assert_eq!(asked.len(), table.len());
     }
-    let Ok(questions) = columns.answered(table) else { return };
-    assert_eq!(duplicate_groups(&questions.examples.clone().into()).unwrap().len(), table.len());
-    for example in &questions.examples {
+    let Ok(questions) = columns.answered(table.clone()) else { return };
+    assert_eq!(duplicate_groups(&questions.examples).unwrap().len(), table.len());
+    for example in questions.examples.iter().map(Result::unwrap) {
         let Some(Label::Answers(answers)) = &example.label else { panic!("{example:?}") };
         for answer in answers {
             let fits =
@@ -267,7 +269,7 @@ fn fuzz_questions(name: &str, all: &[&str], format: Option<Format>) {
     let seeds = all.iter().map(|seed| seed.as_bytes().to_vec()).collect();
     Target { name, cost: 1, seeds, dictionary: &QUESTION_WORDS }.run(|input| {
         match parse_table(Path::new("f"), &input.text(), format) {
-            Ok(table) => use_questions(&table),
+            Ok(table) => use_questions(table),
             Err(error) => assert!(error.to_string().starts_with("f: "), "{error}"),
         }
     });

@@ -53,7 +53,9 @@ impl Examples {
         let of_questions = self.task.thresholds(self.problem_type) == ThresholdUse::NoAnswer;
         match (self.eval.is_empty(), self.unanswerable) {
             (true, _) => Some("there are no evaluation rows to tune them on"),
-            (false, [_, false]) if of_questions => Some("every question of the evaluation rows has an answer"),
+            (false, [_, false]) if of_questions => {
+                Some("every question of the evaluation rows has an answer")
+            }
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! How good a model is on a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::{
@@ -89,6 +89,9 @@ impl Evaluation {
 /// An answer that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WrongAnswer {
+    /// The file, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// The line of the file where its row begins.
     pub line: u64,
     /// The text, the part of it that the answer is about, or the question.
@@ -108,13 +111,14 @@ impl WrongAnswer {
     fn of(mistake: Mistake, examples: &Examples) -> Result<Option<Self>> {
         let Mistake { example, about, expected, predicted, score } = mistake;
         let Some(example) = examples.get(example)? else { return Ok(None) };
+        let file = examples.file_of(&example).map(Path::to_path_buf);
         let (text, context) = match about {
             About::Text => (example.text.as_str(), None),
             About::Part(part) => (example.text.get(part).unwrap_or_default(), Some(example.text.clone())),
             About::Question => (example.pair.as_deref().unwrap_or_default(), None),
         };
         let text = text.to_string();
-        Ok(Some(WrongAnswer { line: example.line, text, context, expected, predicted, score }))
+        Ok(Some(WrongAnswer { file, line: example.line, text, context, expected, predicted, score }))
     }
 }
 

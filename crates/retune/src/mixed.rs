@@ -113,7 +113,8 @@ impl Mixed {
             let example = example?;
             let asked = usize::try_from(example.row).ok().and_then(|row| asked.get(row));
             self.find(asked.map_or("", String::as_str)).map_err(|message| {
-                Error::place(&together, format!("line {}: column `{column}`: {message}", example.line))
+                let file = read.examples.file_of(&example).unwrap_or(&together);
+                Error::place(file, format!("line {}: column `{column}`: {message}", example.line))
             })
         });
         let which: Vec<usize> = which.collect::<Result<_>>()?;
@@ -122,6 +123,7 @@ impl Mixed {
                 model.check_columns(&read.columns, file, &together)?;
             }
         }
+        read.file.check(output)?;
         let (predictions, mut done) = self.predict(&read.examples, &which, max_length, writing.logits)?;
         done.said.splice(0..0, read.said);
         for first in (0..self.models.len()).filter_map(|one| which.iter().position(|other| *other == one)) {
@@ -197,9 +199,8 @@ impl Mixed {
         let mut answers: Vec<_> = readers.into_iter().map(|(_, answers)| answers.into_iter()).collect();
         let answers = which.iter().filter_map(|adapter| answers.get_mut(*adapter)?.next());
         let answers = answers.map(|one| Answered { logits: one.logits.filter(|_| logits), ..one }).collect();
-        let said = self.models.iter().flat_map(|(name, model)| {
-            let said = model.thresholds_said().into_iter().chain(model.unknown_keys_said());
-            said.map(move |said| format!("{name}: {said}"))
+        let said = self.models.iter().zip(&tokens).flat_map(|((name, model), tokens)| {
+            model.said_of(tokens).map(move |said| format!("{name}: {said}"))
         });
         let done = Done {
             rows: examples.len(),

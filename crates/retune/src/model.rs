@@ -372,6 +372,12 @@ impl TextModel {
         self.check_pair(columns.pair.is_some(), "pair-column")
     }
 
+    /// What is to be known of its answers to rows with these tokens.
+    pub(crate) fn said_of(&self, tokens: &Tokens) -> impl Iterator<Item = String> {
+        let of_tokens = self.form.tokens_said(tokens);
+        of_tokens.into_iter().chain(self.thresholds_said()).chain(self.unknown_keys_said())
+    }
+
     /// What is to be known of the thresholds, where there are any.
     pub(crate) fn thresholds_said(&self) -> Option<String> {
         let problem_type = self.form.spec().problem_type.unwrap_or_default();

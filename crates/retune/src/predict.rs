@@ -78,6 +78,7 @@ pub fn file(
     let reading = file.reading(model.trained_columns(), WantedProblemType::default(), false)?;
     let read = model.task.read(input, &reading)?;
     model.check_columns(&read.columns, file, &inputs::together(input))?;
+    read.file.check(output)?;
     let (predictions, mut done) = run(&model, &read.examples, max_length, logits)?;
     done.said.splice(0..0, read.said);
     done.said.extend(predictions.first().and_then(|first| read.file.said_of(first)));
@@ -236,7 +237,7 @@ fn run(
         rows: examples.len(),
         tokens: tokens.total(),
         truncated: tokens.truncated(),
-        said: model.thresholds_said().into_iter().chain(model.unknown_keys_said()).collect(),
+        said: model.said_of(&tokens).collect(),
         seconds: start.elapsed().as_secs_f64(),
     };
     Ok((predictions, done))

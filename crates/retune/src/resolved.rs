@@ -352,9 +352,10 @@ impl<'a> Resolved<'a> {
                 Some(vec![share; labelling::usual_thresholds(used, examples.labels.len()).len()])
             }
             // One that is never passed is what goes without saying.
-            None if used == ThresholdUse::NoAnswer => {
-                examples.no_answer().filter(|threshold| threshold.is_finite()).map(|threshold| vec![threshold])
-            }
+            None if used == ThresholdUse::NoAnswer => examples
+                .no_answer()
+                .filter(|threshold| threshold.is_finite())
+                .map(|threshold| vec![threshold]),
             Some(AskedThresholds::Tuned) | None => None,
         })
     }

@@ -105,6 +105,10 @@ impl Form for Extractive {
         Ok(Tokens::of_questions(tokenizer, examples, max_length, doc_stride)?)
     }
 
+    fn tokens_said(&self, tokens: &Tokens) -> Vec<String> {
+        self.settings.crowded_said(tokens.windows()).into_iter().collect()
+    }
+
     fn targets(
         &self,
         examples: &Examples,
@@ -171,6 +175,10 @@ fn probabilities(answers: &Answers, unanswerable: bool) -> (Vec<f32>, f32) {
     let null = if unanswerable { answers.null_score } else { f32::NEG_INFINITY };
     let scores = || answers.spans.iter().map(|span| span.score);
     let largest = scores().fold(null, f32::max);
+    if largest == f32::NEG_INFINITY {
+        // A text without a token has no answer, and where there is always one none has no probability either.
+        return (scores().map(|_| 0.0).collect(), 0.0);
+    }
     let power = |score: f32| f64::from(score - largest).exp();
     let sum = scores().map(power).sum::<f64>() + power(null);
     (scores().map(|score| (power(score) / sum) as f32).collect(), (power(null) / sum) as f32)
@@ -341,6 +349,7 @@ impl Targets for Questions {
                 self.settings.doc_stride
             )
         });
-        characters.into_iter().chain(parted).collect()
+        let crowded = self.settings.crowded_said(&self.windows);
+        characters.into_iter().chain(parted).chain(crowded).collect()
     }
 }

@@ -48,6 +48,12 @@ pub trait Form: Debug + Send + Sync {
         Ok(Tokens::new(tokenizer, examples, max_length)?)
     }
 
+    /// Sentences for the user: how these tokens are not as they should be.
+    fn tokens_said(&self, tokens: &Tokens) -> Vec<String> {
+        let _ = tokens;
+        Vec::new()
+    }
+
     /// The targets of `examples`, which come from the file `path` and have these `tokens`, and how they are weighed.
     /// Errors if a label is not one of the form's, or a loss option has no meaning for it.
     fn targets(

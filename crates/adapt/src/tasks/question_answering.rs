@@ -1,12 +1,14 @@
 //! A question over a text: where in the text its answer begins and ends, if it has one (Rajpurkar et al. 2016, 2018).
 
-use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use retune_data::{
-    DataError, Examples, Format, LabelMap, ProblemType, QuestionColumns, ReadOptions, Table, Wanted,
-    beginning, looks_like_questions, read_tables,
+    DataError, Examples, Format, LabelMap, ProblemType, QuestionColumns, ReadOptions, Table, TextWindows,
+    Wanted, read_head, read_tables,
 };
 use retune_model::families::HeadKind;
 use serde::ser::{SerializeMap, Serializer};
@@ -36,6 +38,22 @@ impl Default for QuestionSettings {
     }
 }
 
+impl QuestionSettings {
+    /// That windows share less of a text than they should, for the user.
+    pub(super) fn crowded_said(&self, windows: &TextWindows) -> Option<String> {
+        let questions = match windows.crowded() {
+            0 => return None,
+            1 => "1 question leaves".to_owned(),
+            more => format!("{more} questions leave"),
+        };
+        Some(format!(
+            "{questions} too little of a row for windows of a text to share {} tokens: they share half of what is left; a \
+             smaller --doc-stride or a larger --max-length mends that",
+            self.doc_stride
+        ))
+    }
+}
+
 impl Task for QuestionAnswering {
     fn name(&self) -> &'static str {
         "question-answering"
@@ -55,11 +73,11 @@ impl Task for QuestionAnswering {
     }
 
     fn recognises(&self, path: &Path, options: &ReadOptions) -> Option<String> {
-        looks_like_questions(&beginning(path, options).ok()?).map(str::to_owned)
+        QuestionColumns::recognises(&read_head(path, options).ok()?).map(str::to_owned)
     }
 
     fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
-        let table = read_tables(named, &reading.options)?;
+        let table = Arc::new(read_tables(named, &reading.options)?);
         let has = |name: &str| table.columns().iter().any(|column| column == name);
         let wanted = Wanted {
             text: reading.column(reading.text, |trained| Some(&trained.text), has),
@@ -72,14 +90,14 @@ impl Task for QuestionAnswering {
         said.extend([&columns.context, &columns.question].map(|choice| choice.why.clone()));
         let examples = if reading.labelled {
             said.extend(columns.answers.as_ref().map(|choice| choice.why.clone()));
-            let questions = columns.answered(&table)?;
+            let questions = columns.answered(table.clone())?;
             said.extend(questions.notices.iter().map(ToString::to_string));
             questions.examples
         } else {
-            columns.asked(&table)?
+            columns.asked(table.clone())?
         };
         if table.format() == Format::Squad {
-            check_ids(&table, &columns)?;
+            check_ids(&table, &columns, "rename one of them")?;
         }
         let names = ColumnNames {
             text: columns.context.name.clone(),
@@ -88,7 +106,7 @@ impl Task for QuestionAnswering {
             ..ColumnNames::default()
         };
         let file = Box::new(QuestionFile { table, columns });
-        Ok(Corpus { examples: examples.into(), columns: names, problem_type: None, said, file })
+        Ok(Corpus { examples, columns: names, problem_type: None, said, file })
     }
 
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {
@@ -116,18 +134,34 @@ impl Task for QuestionAnswering {
     }
 }
 
-/// Errors if two questions have one id, by which predictions go.
-fn check_ids(table: &Table, columns: &QuestionColumns) -> Result<(), AdaptError> {
-    let mut seen = HashSet::new();
+/// Errors if two questions have one id, by which predictions go; `advice` says what to do.
+fn check_ids(table: &Table, columns: &QuestionColumns, advice: &str) -> Result<(), DataError> {
+    // Numbers in the place of ids, which may be long and many.
+    let mut ids = Vec::with_capacity(table.len());
     for row in table.rows() {
-        let row = row?;
-        let id = columns.id(&row);
-        if seen.contains(&id) {
-            let message =
-                format!("expected an id of its own for each question, got `{id}` twice; rename one of them");
-            return Err(DataError::about(row.place().path, row.line(), message).into());
+        let mut number = DefaultHasher::new();
+        columns.id(&row?).hash(&mut number);
+        ids.push((number.finish(), ids.len()));
+    }
+    ids.sort_unstable();
+    let alike = ids.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    let mut alike: Vec<[usize; 2]> = alike.map(|pair| [pair[1].1, pair[0].1]).collect();
+    alike.sort_unstable();
+    for [second, first] in alike {
+        let (Some(second), Some(first)) = (table.row(second)?, table.row(first)?) else { continue };
+        let (id, place, other) = (columns.id(&second), second.place(), first.place());
+        if columns.id(&first) == id {
+            let of = if other.path == place.path {
+                String::new()
+            } else {
+                format!(" of {}", other.path.display())
+            };
+            let message = format!(
+                "expected an id of its own for each question, got `{id}` as on line {}{of}: {advice}",
+                other.line
+            );
+            return Err(DataError::about(place.path, place.line, message));
         }
-        seen.insert(id);
     }
     Ok(())
 }
@@ -135,8 +169,19 @@ fn check_ids(table: &Table, columns: &QuestionColumns) -> Result<(), AdaptError>
 /// A table of questions.
 #[derive(Debug)]
 struct QuestionFile {
-    table: Table,
+    table: Arc<Table>,
     columns: QuestionColumns,
+}
+
+impl QuestionFile {
+    /// Whether predictions are SQuAD's, an object of answers by id: if the output's name ends in `.json`, or if it says nothing
+    /// and the input is SQuAD's.
+    fn by_id(&self, output: &Path) -> bool {
+        match output.extension().and_then(|extension| extension.to_str()) {
+            Some(extension) => extension.eq_ignore_ascii_case("json"),
+            None => self.table.format() == Format::Squad,
+        }
+    }
 }
 
 impl RowFile for QuestionFile {
@@ -148,34 +193,27 @@ impl RowFile for QuestionFile {
         table_file::renamed(&self.table, first)
     }
 
-    /// SQuAD's predictions, an object of answers by id, if its name ends in `.json`, or if it says nothing and the input is
-    /// SQuAD's; else the rows with their predictions.
+    fn check(&self, output: &Path) -> Result<(), DataError> {
+        match self.by_id(output) {
+            true => check_ids(&self.table, &self.columns, "rename one of them, or write JSONL"),
+            false => Ok(()),
+        }
+    }
+
+    /// SQuAD's predictions, or the rows with theirs.
     fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> io::Result<()> {
-        let is_json = match output.extension().and_then(|extension| extension.to_str()) {
-            Some(extension) => extension.eq_ignore_ascii_case("json"),
-            None => self.table.format() == Format::Squad,
-        };
-        if !is_json {
+        if !self.by_id(output) {
             return table_file::write(&self.table, predictions, output, writer);
         }
-        let mut seen = HashSet::new();
         let mut json = serde_json::Serializer::pretty(&mut *writer);
         let mut map = json.serialize_map(Some(predictions.len()))?;
         for (row, answered) in self.table.rows().zip(predictions) {
             let row = row.map_err(io::Error::other)?;
-            let id = self.columns.id(&row);
             let text = match &answered.answer {
                 Answer::Span { answer, .. } => answer.as_str(),
                 _ => "",
             };
-            map.serialize_entry(&id, text)?;
-            if !seen.insert(id) {
-                let message = format!(
-                    "two questions have the id of the one on line {}; write JSONL instead",
-                    row.line()
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-            }
+            map.serialize_entry(&self.columns.id(&row), text)?;
         }
         SerializeMap::end(map)?;
         writer.write_all(b"\n")

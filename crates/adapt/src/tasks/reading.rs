@@ -123,6 +123,12 @@ pub trait RowFile: std::fmt::Debug {
     /// What the user is to know of how predictions are written, given the first of them.
     fn said_of(&self, first: &Answered) -> Option<String>;
 
+    /// Errors if predictions cannot be written in the form that `output`'s name says: asked before they are made.
+    fn check(&self, output: &Path) -> Result<(), DataError> {
+        let _ = output;
+        Ok(())
+    }
+
     /// Writes its rows with their predictions, of all of them in their order, in the form that `output`'s name says or
     /// else its own.
     fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> io::Result<()>;

@@ -126,7 +126,8 @@ fn text(evaluation: &Evaluation) -> String {
             .take(5)
             .map(|mistake| {
                 let expected = nothing(mistake.expected.first().map_or("", String::as_str));
-                let line = mistake.line.to_string();
+                let file = mistake.file.as_ref().map(|file| format!("{}:", file.display()));
+                let line = format!("{}{}", file.unwrap_or_default(), mistake.line);
                 let score = format!("{:.3}", mistake.score);
                 vec![line, short(&mistake.text), expected, nothing(&mistake.predicted), score]
             })

@@ -72,28 +72,34 @@ pub fn named_files(named: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     Ok(find_files(named)?.0)
 }
 
-/// How the file at `path` begins, unpacked and decoded: enough to tell what it is.
+/// Reads what a file begins with as a table, to see what it is: the records of its first mebibyte, or of as much as has one;
+/// the first thousand rows of a Parquet file.
 ///
 /// # Errors
-/// The file cannot be read, unpacked or decoded.
-pub fn beginning(path: &Path, options: &ReadOptions) -> Result<String, DataError> {
-    let input = Input::open(path)?;
-    Ok(Text::open(&input, options.encoding.as_deref())?.text().to_owned())
-}
-
-/// Reads what a large file begins with as a table, to see what it is: whole lines of its first mebibyte; all of a Parquet
-/// file.
-///
-/// # Errors
-/// As [`read_table`]; and where what is read ends in the middle of a record.
+/// As [`read_table`], less those behind these rows.
 pub fn read_head(path: &Path, options: &ReadOptions) -> Result<Table, DataError> {
+    /// A record is not looked for beyond.
+    const MOST: usize = 64 << 20;
     let input = Input::open(path)?;
+    let mut read = Reading { most: 1000, ..Reading::new(options) };
     if input.head()?.starts_with(b"PAR1") {
-        return read_table(path, options);
+        read.file(&input)?;
+        return Ok(read.table);
     }
-    let text = Text::open(&input, options.encoding.as_deref())?;
-    let head = if text.is_whole() { text.text() } else { whole_lines(text.text()) };
-    parse_table(path, head, options.format)
+    let mut text = Text::open(&input, options.encoding.as_deref())?;
+    // It is decoded already.
+    let options = ReadOptions { encoding: None, ..options.clone() };
+    loop {
+        let head = if text.is_whole() { text.text() } else { whole_lines(text.text()) };
+        let mut read = Reading::new(&options);
+        match read.file(&Input::memory(path, head.as_bytes())?) {
+            Ok(()) => return Ok(read.table),
+            // The last record of a part may be a part itself.
+            Err(_) if !text.is_whole() && !read.table.is_empty() => return Ok(read.table),
+            Err(_) if !text.is_whole() && head.len() < MOST => text.more()?,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A text up to the end of its last line.
@@ -118,6 +124,8 @@ struct Reading<'o> {
     table: Table,
     /// Whether it must be said which file a notice is about.
     several: bool,
+    /// How many rows of a file are enough, where it has its rows one by one.
+    most: usize,
     /// Which columns were renamed.
     renamed: BTreeSet<String>,
 }
@@ -130,12 +138,13 @@ struct FileUnderWay<'f> {
     notices: Vec<String>,
     /// What looks odd about its encoding.
     of_encoding: Option<String>,
+    most: usize,
     renamed: &'f mut BTreeSet<String>,
 }
 
 impl<'o> Reading<'o> {
     fn new(options: &'o ReadOptions) -> Self {
-        Reading { options, table: Table::new(), several: false, renamed: BTreeSet::new() }
+        Reading { options, table: Table::new(), several: false, most: usize::MAX, renamed: BTreeSet::new() }
     }
 
     fn file(&mut self, input: &Input) -> Result<(), DataError> {
@@ -147,6 +156,7 @@ impl<'o> Reading<'o> {
             table: &mut self.table,
             notices: Vec::new(),
             of_encoding: None,
+            most: self.most,
             renamed: &mut self.renamed,
         };
         file.read().map_err(|error| if error.system { error } else { error.in_file(path) })?;

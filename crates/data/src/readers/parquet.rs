@@ -71,6 +71,9 @@ pub(super) fn read(file: &mut FileUnderWay<'_>) -> std::result::Result<(), DataE
                 }
             }
             file.table.end_row(number)?;
+            if file.table.file_rows() >= file.most {
+                return Ok(());
+            }
         }
     }
     if file.table.file_rows() == 0 {

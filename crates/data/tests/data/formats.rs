@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::files::{Folder, lines, rows, values};
-use retune_data::{Format, ReadOptions, Table, named_files, read_table, read_tables};
+use retune_data::{
+    Format, QuestionColumns, ReadOptions, SentenceColumns, Table, named_files, read_head, read_table,
+    read_tables,
+};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tables").join(name)
@@ -242,4 +245,38 @@ fn plain_text_is_a_text_a_file_or_a_line() {
         let error = read_table(&folder.path().join("empty.txt"), &as_format(format)).unwrap_err();
         assert!(error.to_string().ends_with("empty.txt: the file is empty: expected text"), "{error}");
     }
+}
+
+/// What a file is, its first records say, whatever its format and its size.
+#[test]
+fn a_file_is_known_by_its_first_records() {
+    let folder = Folder::new();
+    let many = |record: &str, between: &str| vec![record; (3 << 20) / record.len()].join(between);
+    let sentence = "{\"tokens\": [\"Ana\", \"ran\"], \"tags\": [\"B-x\", \"O\"]}";
+    let long = format!("{{\"tokens\": [\"{}\"], \"tags\": [\"O\"]}}", "é".repeat(1 << 20));
+    let head = |name: &str, text: String, options: &ReadOptions| {
+        read_head(&folder.write(name, text), options).unwrap()
+    };
+    let none = ReadOptions::default();
+    for (name, text) in [
+        ("array.json", format!("[{}]", many(sentence, ","))),
+        ("lines.json", format!("[\n{}\n]", many(sentence, ",\n"))),
+        ("rows.jsonl", many(sentence, "\n")),
+        ("long.jsonl", format!("{long}\n{long}\n")),
+    ] {
+        let table = head(name, text, &none);
+        assert!(table.len() < 30_000 && SentenceColumns::recognises(&table), "{name}: {}", table.len());
+    }
+    // The part ends within quotes.
+    let record = format!("\"{}\",b,c\n", "a line\n".repeat(100_000));
+    let table = head("rows.csv", format!("context,question,answers\n{}", record.repeat(4)), &none);
+    assert!(QuestionColumns::recognises(&table).is_some());
+    let names = [("text", "context"), ("label", "question"), ("tags", "answers")];
+    let rename = BTreeMap::from(names.map(|(old, new)| (old.to_owned(), new.to_owned())));
+    let renamed = ReadOptions { rename, ..ReadOptions::default() };
+    let table = read_head(&golden("rows-snappy-v1.parquet"), &renamed).unwrap();
+    assert!(QuestionColumns::recognises(&table).is_some());
+    // What is wrong with the first record is said.
+    let wrong = format!("[{{\"a\": 1,}}, {}]", many(sentence, ","));
+    assert!(read_head(&folder.write("wrong.json", wrong), &none).is_err());
 }

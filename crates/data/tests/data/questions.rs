@@ -2,24 +2,32 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use retune_data::{
-    DataError, Format, GoldAnswer, Label, LabelMap, QuestionColumns, Questions, Strata, Table, Wanted,
-    duplicate_groups, looks_like_questions, parse_table,
+    DataError, DataProfile, Example, Examples, Format, GoldAnswer, Keys, Label, LabelMap, LabelReading,
+    QuestionColumns, Questions, ReadOptions, Strata, Table, Wanted, duplicate_groups, parse_table,
+    read_tables,
 };
 
-fn table(text: &str) -> Table {
-    parse_table(Path::new("file"), text, None).unwrap()
+use crate::files::Folder;
+
+fn table(text: &str) -> Arc<Table> {
+    Arc::new(parse_table(Path::new("file"), text, None).unwrap())
 }
 
 fn read(text: &str) -> Result<Questions, DataError> {
     let table = parse_table(Path::new("file"), text, None)?;
-    QuestionColumns::choose(&table, &Wanted::default())?.answered(&table)
+    QuestionColumns::choose(&table, &Wanted::default())?.answered(Arc::new(table))
+}
+
+fn example(questions: &Questions, row: usize) -> Example {
+    questions.examples.get(row).unwrap().unwrap()
 }
 
 fn answers(questions: &Questions, row: usize) -> Vec<GoldAnswer> {
-    let Some(Label::Answers(answers)) = &questions.examples[row].label else { return Vec::new() };
-    answers.clone()
+    let Some(Label::Answers(answers)) = example(questions, row).label else { return Vec::new() };
+    answers
 }
 
 fn answer(text: &str, start: Option<usize>) -> GoldAnswer {
@@ -43,14 +51,14 @@ fn squad_is_read_with_answers_found_and_repaired() {
     assert_eq!(table.format(), Format::Squad);
     assert_eq!(table.columns(), ["id", "title", "context", "question", "answers", "is_impossible"]);
     let columns = QuestionColumns::choose(&table, &Wanted::default()).unwrap();
-    assert_eq!(looks_like_questions(SQUAD), Some("the file is SQuAD's JSON"));
-    let questions = columns.answered(&table).unwrap();
+    assert_eq!(QuestionColumns::recognises(&table), Some("the file is SQuAD's JSON"));
+    let questions = columns.answered(table.clone()).unwrap();
     assert_eq!(questions.examples.len(), 3);
     assert_eq!(answers(&questions, 0), [answer("1721", Some(22)), answer("in 1721", Some(19))]);
     assert_eq!(answers(&questions, 1), []);
     assert_eq!(answers(&questions, 2), [answer("5 \"cups\"", Some(13))]);
-    assert_eq!(questions.examples[2].pair.as_deref(), Some("How many\ncups?"));
-    assert_eq!(questions.examples.iter().map(|example| example.line).collect::<Vec<_>>(), [4, 6, 9]);
+    assert_eq!(example(&questions, 2).pair.as_deref(), Some("How many\ncups?"));
+    assert_eq!(questions.examples.iter().map(|example| example.unwrap().line).collect::<Vec<_>>(), [4, 6, 9]);
     let ids: Vec<String> = table.rows().map(|row| columns.id(&row.unwrap())).collect();
     assert_eq!(ids, ["a1", "a2", "7"]);
     let said: Vec<&str> = questions.notices.iter().map(|notice| notice.message.as_str()).collect();
@@ -82,7 +90,7 @@ fn questions_in_tables_are_the_same_as_in_squad() {
         let questions = read(&text).unwrap();
         assert_eq!(answers(&questions, 0), [answer("1721", Some(22))], "{text}");
         assert_eq!(answers(&questions, 1), [], "{text}");
-        assert_eq!(questions.examples[0].text, context);
+        assert_eq!(example(&questions, 0).text, context);
     }
 }
 
@@ -137,9 +145,9 @@ fn files_that_are_wrong_are_told_with_their_place() {
         (one(r#"{"id": "a", "id": "b", "question": "?", "answers": []}"#), "duplicate field `id`"),
         (
             one(r#"{"id": "a", "question": " ", "answers": []}"#),
-            "file: 1 row has nothing in column `question` (line 2)",
+            "file: expected a text, a question and its answers in every row, but 1 row has nothing in column `question` (line 2)",
         ),
-        (one(r#"{"id": "a", "question": "?"}"#), "file: 1 row has nothing in column `answers` (line 2)"),
+        (one(r#"{"id": "a", "question": "?"}"#), "1 row has nothing in column `answers` (line 2)"),
         (
             one(r#"{"id": "a", "question": "?", "answers": 5}"#),
             "invalid type: integer `5`, expected a sequence",
@@ -163,6 +171,14 @@ fn files_that_are_wrong_are_told_with_their_place() {
             "context,question,answer,answer_start\na b,?,b,two\n".to_owned(),
             "file: line 2: column `answer`: expected the number of the character",
         ),
+        (
+            "context,question,answer,is_impossible\na b,?,b,False\na b,?,,yes\n".to_owned(),
+            "file: line 3: column `is_impossible`: expected true or false, got `yes`",
+        ),
+        (
+            "{\"context\": \"a [1]\", \"question\": \"?\", \"answers\": [1]}\n".to_owned(),
+            "file: line 1: column `answers`: expected the text of an answer, got `1`",
+        ),
     ] {
         let error = read(&text).unwrap_err().to_string();
         assert!(error.contains(words), "{error}\nexpected {words}");
@@ -172,13 +188,13 @@ fn files_that_are_wrong_are_told_with_their_place() {
 #[test]
 fn texts_stay_whole_when_rows_are_held_back() {
     let questions = read(SQUAD).unwrap();
-    assert_eq!(duplicate_groups(&questions.examples.clone().into()).unwrap(), [0, 0, 2]);
+    assert_eq!(duplicate_groups(&questions.examples).unwrap(), [0, 0, 2]);
     let table = table(SQUAD);
     let columns =
         retune_data::choose_columns(&table, Some("context"), Some("answers"), Some("question")).unwrap();
-    let labels = LabelMap::from_examples(&questions.examples.clone().into(), &table, &columns).unwrap();
+    let labels = LabelMap::from_examples(&questions.examples, &table, &columns).unwrap();
     assert_eq!(labels.names(), ["start", "end"]);
-    let strata = Strata::of(&questions.examples.into(), &labels, Path::new("file")).unwrap();
+    let strata = Strata::of(&questions.examples, &labels, Path::new("file")).unwrap();
     assert_eq!((strata.of_row, strata.count), (vec![0, 1, 0], 2));
 }
 
@@ -187,17 +203,76 @@ fn columns_may_be_named() {
     let table = table("a,b,c\nwhy?,because of it,it\n");
     let named =
         Wanted { text: Some("b".into()), label: Some("c".into()), pair: Some("a".into()), separator: None };
-    let questions = QuestionColumns::choose(&table, &named).unwrap().answered(&table).unwrap();
+    let questions = QuestionColumns::choose(&table, &named).unwrap().answered(table.clone()).unwrap();
     assert_eq!(answers(&questions, 0), [answer("it", Some(11))]);
-    for (beginning, expected) in [
+    for (text, expected) in [
         ("a,b,c\nwhy?,because of it,it\n", false),
-        ("\"question\";\"Context\";\"answer\"\n", true),
-        ("question,sentence,label\n", false),
+        ("\"question\";\"Context\";\"answer\"\na;b;c\n", true),
+        ("question,sentence,label\na,b,c\n", false),
+        ("[{\"context\": \"question\",\n \"question\": \"a\", \"answers\": []}]\n", true),
         ("{\"context\": \"question\", \"question\": \"a\", \"answers\": []}\n", true),
         ("{\"text\": \"context question answers\"}\n", false),
     ] {
-        assert_eq!(looks_like_questions(beginning).is_some(), expected, "{beginning}");
+        assert_eq!(QuestionColumns::recognises(&self::table(text)).is_some(), expected, "{text}");
     }
     let error = QuestionColumns::choose(&table, &Wanted { pair: Some("d".into()), ..named }).unwrap_err();
     assert!(error.to_string().contains("no column `d` for the question"), "{error}");
+}
+
+/// Of several files the one is named in which something is.
+#[test]
+fn places_are_told_with_their_file() {
+    let folder = Folder::new();
+    let header = "context,question,answer\n";
+    let read = |first: &str, second: &str| {
+        let files = [("a.csv", first), ("b.csv", second)];
+        let named = files.map(|(name, rows)| folder.write(name, format!("{header}{rows}")));
+        let table = Arc::new(read_tables(&named, &ReadOptions::default()).unwrap());
+        QuestionColumns::choose(&table, &Wanted::default()).unwrap().answered(table)
+    };
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let error = read("tea,?,tea\n", "tea,?,tea\n ,?,tea\n").unwrap_err();
+    assert_eq!(error.path, Some(folder.path().join("b.csv")));
+    assert!(error.to_string().contains("nothing in column `context` (line 3): "), "{error}");
+    let error = read("tea,?,tea\n,?,a\n,?,b\n", "tea,,tea\n ,?,tea\n").unwrap_err().to_string();
+    let words = format!(
+        "3 rows have nothing in column `context` (lines 3, 4 of {}, line 3 of {})",
+        place("a.csv"),
+        place("b.csv")
+    );
+    assert!(
+        error.starts_with(&format!("{} and 1 more file: ", place("a.csv"))) && error.contains(&words),
+        "{error}"
+    );
+    let questions = read("tea,?,tea\n", "tea,?,milk\ntea,?,tea\n").unwrap();
+    let said = &questions.notices[0].message;
+    assert!(said.ends_with(&format!("question `1` on line 2 of {}", place("b.csv"))), "{said}");
+    assert_eq!(questions.examples.file_of(&example(&questions, 2)), Some(&*folder.path().join("b.csv")));
+}
+
+#[test]
+fn texts_with_labels_are_placed_the_same_way() {
+    let folder = Folder::new();
+    let read = |first: &str, second: &str| {
+        let files = [("a.csv", first), ("b.csv", second)];
+        let named = files.map(|(name, rows)| folder.write(name, format!("text,label\n{rows}")));
+        let table = Arc::new(read_tables(&named, &ReadOptions::default()).unwrap());
+        let columns = retune_data::choose_columns(&table, None, None, None).unwrap();
+        Examples::labelled(table, &columns, &LabelReading::default())
+    };
+    let error = read("tea,x\n", "milk,y\nwater,\n").unwrap_err();
+    assert_eq!(error.path, Some(folder.path().join("b.csv")));
+    let rows = read("tea,x\nmilk,y\n", "milk,x\ncoffee,z\n").unwrap();
+    let profile = DataProfile::new(&rows, &Keys::of(&rows).unwrap(), None).unwrap();
+    let files = ["a.csv", "b.csv"].map(|name| folder.path().join(name).display().to_string());
+    let words = format!("such as on line 3 of {}, line 2 of {}: ", files[0], files[1]);
+    assert!(profile.lines().iter().any(|line| line.contains(&words)), "{:?}", profile.lines());
+    // The label of each file is where it is.
+    let error =
+        LabelMap::new(vec!["x".into()]).unwrap().encode(&rows, Path::new("all")).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&files[0])
+            && error.contains(&format!("`z` (1 row, first on line 3 of {}", files[1])),
+        "{error}"
+    );
 }

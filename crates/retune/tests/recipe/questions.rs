@@ -148,7 +148,11 @@ fn when_to_give_no_answer_is_what_the_training_says() {
     assert!(!ear.heard("tuned on the evaluation rows"), "{:?}", ear.said);
     assert_eq!(thresholds("trained"), Some(vec![0.0]));
     let (_, ear) = train(&of("evaluated", false)).unwrap();
-    assert!(ear.heard("every question of the training has an answer, so there is always one"), "{:?}", ear.said);
+    assert!(
+        ear.heard("every question of the training has an answer, so there is always one"),
+        "{:?}",
+        ear.said
+    );
     assert_eq!(thresholds("evaluated"), None);
     let mut asked = of("asked", true);
     asked.model.thresholds = Some("tuned".into());
