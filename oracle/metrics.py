@@ -1,12 +1,12 @@
 """Reference values for crates/metrics, from scikit-learn, scipy and numpy.
 
 Run `python oracle/metrics.py` at the repository's root: it rewrites classification.json, multi_label.json and
-regression.json in crates/metrics/tests/golden, the same bytes each time.
+regression.json in crates/metrics/tests/golden, the same bytes each time; and files of the same names that end in .cases, with
+what each of 10,000 random cases scores, which the tests make again: see `random_cases.py`.
 """
 
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import scipy.stats
@@ -25,8 +25,11 @@ from sklearn.metrics import (
     recall_score,
 )
 
-OUT = Path(__file__).parent.parent / "crates/metrics/tests/golden"
+import random_cases
+
+OUT = random_cases.GOLDEN
 RESAMPLES = 100_000
+CASES, SEED = 10_000, 20_261_207
 
 
 def scores(name, classes, gold, predicted):
@@ -242,6 +245,46 @@ def regression_bootstrap(rows, noise, confidence):
     return {**case, "ends": ends(scores, confidence)}
 
 
+def each_classification():
+    """1 to 5 classes and 1 to 12 rows; of a row the class, and whether it is predicted, or which other draw."""
+    random = random_cases.SplitMix64(SEED)
+    for _ in range(CASES):
+        classes = 1 + random.below(5)
+        gold, predicted = [], []
+        for _ in range(1 + random.below(12)):
+            gold.append(random.below(classes))
+            predicted.append(gold[-1] if random.below(2) else random.below(classes))
+        precision, recall, f1, _ = precision_recall_fscore_support(gold, predicted, average="macro", zero_division=0)
+        others = [f1_score(gold, predicted, average=a, zero_division=0) for a in ("micro", "weighted")]
+        yield accuracy_score(gold, predicted), f1, *others, precision, recall, matthews_corrcoef(gold, predicted)
+
+
+def each_multi_label():
+    """2 to 5 labels and 1 to 8 rows; of each label whether it is right, and whether the prediction is drawn, and what."""
+    random = random_cases.SplitMix64(SEED + 1)
+    for _ in range(CASES):
+        labels = 2 + random.below(4)
+        shape = 1 + random.below(8), labels
+        gold, predicted = np.zeros(shape, int), np.zeros(shape, int)
+        for cell in np.ndindex(shape):
+            gold[cell] = random.below(2)
+            predicted[cell] = gold[cell] if random.below(2) else random.below(2)
+        scores = multi_label_scores("", gold, predicted)
+        yield [score for score in scores.values() if isinstance(score, float)]
+
+
+def each_regression():
+    """3 to 12 rows of whole numbers from 0 to 8, of which not all are equal: else the first is one more."""
+    random = random_cases.SplitMix64(SEED + 2)
+    for _ in range(CASES):
+        rows = 3 + random.below(10)
+        gold, predicted = ([random.below(9) for _ in range(rows)] for _ in range(2))
+        for numbers in (gold, predicted):
+            numbers[0] += len(set(numbers)) == 1
+        scores = regression_scores("", np.asarray(gold, float), np.asarray(predicted, float))
+        yield [score for score in scores.values() if isinstance(score, float)]
+
+
 def write(name, sections):
     lines = []
     for section, cases in sections.items():
@@ -256,6 +299,9 @@ def main():
     write("classification.json", {"classification": classification_cases(), "bootstrap": bootstrap_cases()})
     several = [multi_label_bootstrap(*case) for case in ((61, 3, 0.3, 0.1, 0.95), (40, 5, 0.15, 0.2, 0.8))]
     write("multi_label.json", {"multi_label": multi_label_cases(), "threshold": threshold_cases(), "bootstrap": several})
+    random_cases.write("classification.cases", each_classification())
+    random_cases.write("multi_label.cases", each_multi_label())
+    random_cases.write("regression.cases", each_regression())
     numbers = [regression_bootstrap(*case) for case in ((83, 0.7, 0.95), (47, 2.0, 0.8))]
     write("regression.json", {"regression": regression_cases(), "bootstrap": numbers})
 

@@ -7,7 +7,8 @@ The rules of the official scripts of SQuAD 1.1 and 2.0 and of MLQA (for Chinese)
 
 The 10,000 cases are made again by the test, from the fragments in the file and SplitMix64: a case draws how many fragments
 its prediction has (0 to 5), which, and then 1 to 3 gold answers in the same way, each fragment of which is one of the
-prediction's in half of the draws. The file has the sums of each hundred cases; and some cases with names, whole.
+prediction's in half of the draws. What each scores is in squad.cases, as `random_cases.py` has it; some cases with names are
+whole.
 """
 
 import argparse
@@ -20,8 +21,9 @@ import types
 import unicodedata
 from pathlib import Path
 
-OUT = Path(__file__).parent.parent / "crates/metrics/tests/golden/squad.json"
-CASES, BLOCK = 10_000, 100
+from random_cases import GOLDEN, SplitMix64, write
+
+CASES = 10_000
 FRAGMENTS = [
     "the", "The ", " a ", "an", "A", " ", "  ", "\t", "\u00a0", "\u001f", "\u3000", ",", ".", "-", "_", "'s", "’s", "“", "”", "–",
     "%", "$", "+", "U.S.", "50%", "3.5", "½", "x²", "٣", "cat", "Cat ", " dog", "dogs", "theory", "Ana", "a_b", "café", "cafe\u0301",
@@ -73,19 +75,6 @@ def all_scores(predicted, golds):
     return [*words, *strict, *score(mlqa_tokens, predicted, golds, False)]
 
 
-class SplitMix64:
-    def __init__(self, state):
-        self.state = state
-
-    def below(self, bound):
-        mask = (1 << 64) - 1
-        self.state = (self.state + 0x9E3779B97F4A7C15) & mask
-        z = self.state
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-        return ((z ^ (z >> 31)) * bound) >> 64
-
-
 def random_case(random):
     predicted = [FRAGMENTS[random.below(len(FRAGMENTS))] for _ in range(random.below(6))]
 
@@ -119,16 +108,11 @@ def main():
     scores = [all_scores(*case) for case in cases]
     if options.check:
         check(options.check, cases, scores)
-    blocks = [
-        [sum(column) for column in zip(*scores[start : start + BLOCK])] for start in range(0, CASES, BLOCK)
-    ]
-    lines = [f'  "seed": 2016,\n  "fragments": {json.dumps(FRAGMENTS)}']
-    for name, rows in [
-        ("cases", [{"name": n, "predicted": p, "golds": g, "scores": all_scores(p, g)} for n, p, g in NAMED]),
-        ("blocks", blocks),
-    ]:
-        lines.append(f'  "{name}": [\n' + ",\n".join("    " + json.dumps(row) for row in rows) + "\n  ]")
-    OUT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write("squad.cases", scores)
+    named = [{"name": n, "predicted": p, "golds": g, "scores": all_scores(p, g)} for n, p, g in NAMED]
+    rows = ",\n".join("    " + json.dumps(row) for row in named)
+    text = f'{{\n  "seed": 2016,\n  "fragments": {json.dumps(FRAGMENTS)},\n  "cases": [\n{rows}\n  ]\n}}\n'
+    (GOLDEN / "squad.json").write_text(text, encoding="utf-8")
 
 
 def check(path, cases, scores):

@@ -4,6 +4,9 @@
     reason = "the golden file is ours: a test may stop at the first surprise in it"
 )]
 
+mod each_case;
+
+use each_case::SplitMix64;
 use retune_metrics::{Bootstrap, ConfusionMatrix};
 use serde_json::Value;
 
@@ -53,6 +56,22 @@ fn scores_equal_scikit_learn() {
             }
         }
     }
+}
+
+#[test]
+fn ten_thousand_random_cases_equal_scikit_learn() {
+    let mut random = SplitMix64(20_261_207);
+    each_case::compare(include_bytes!("golden/classification.cases"), 10_000, || {
+        let mut matrix = ConfusionMatrix::new(1 + random.below(5));
+        for _ in 0..=random.below(12) {
+            let gold = random.below(matrix.classes());
+            let predicted = if random.below(2) == 0 { random.below(matrix.classes()) } else { gold };
+            matrix.record(gold, predicted).unwrap();
+        }
+        let r = matrix.report();
+        let f1 = [r.f1_macro, r.f1_micro, r.f1_weighted];
+        [r.accuracy].into_iter().chain(f1).chain([r.precision_macro, r.recall_macro, r.matthews]).collect()
+    });
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn check_ids(table: &Table, columns: &QuestionColumns, advice: &str) -> Result<(
                 format!(" of {}", other.path.display())
             };
             let message = format!(
-                "expected an id of its own for each question, got `{id}` as on line {}{of}: {advice}",
+                "expected an id of its own for each question, got `{id}` twice, first on line {}{of}: {advice}",
                 other.line
             );
             return Err(DataError::about(place.path, place.line, message));

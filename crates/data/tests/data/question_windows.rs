@@ -122,6 +122,20 @@ fn a_long_question_is_cut_and_no_text_is_a_window_all_the_same() {
     assert!((0..tokens.len()).all(|row| tokens.length(row) <= 13));
     assert!(tokens.cut(0) > 50 && tokens.truncated() == 1);
     assert_eq!(tokens.windows().row(0).begins, 7);
+    // Of the 13 tokens 5 are left: windows that should share 5 share 2, and that is counted.
+    for (text, overlap, crowded) in [
+        ("the card is lost", 5, 0),
+        ("is my card lost or not lost?", 4, 0),
+        ("is my card lost or not lost?", 5, 1),
+    ] {
+        let tokens =
+            Tokens::of_questions(&tokenizer, &vec![example(text, &long)].into(), 13, overlap).unwrap();
+        assert_eq!(
+            (tokens.windows().crowded(), tokens.len() > 1),
+            (crowded, text.len() > 20),
+            "{text} {overlap}"
+        );
+    }
     let blank = Tokens::of_questions(&tokenizer, &vec![example(" ", "lost?")].into(), 13, 2).unwrap();
     let window = blank.windows().row(0);
     assert_eq!(

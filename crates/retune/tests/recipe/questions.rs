@@ -190,6 +190,60 @@ fn two_models_are_compared_question_by_question() {
     assert!(weak.mistakes.iter().all(|mistake| mistake.score.is_finite() && mistake.line == 1));
 }
 
+/// What a user has in several files, some of it wrong.
+#[test]
+fn files_of_rows_are_known_and_placed() {
+    let tiny = Tiny::new();
+    let row = |id: &str, context: &str| {
+        json!({"id": id, "context": context, "question": "is it?", "answers": ["lost"]}).to_string()
+    };
+    let rows = |ids: std::ops::Range<usize>| -> Vec<String> {
+        ids.map(|id| row(&format!("q{id}"), &format!("my card {id} is lost"))).collect()
+    };
+    let array = tiny.write("array.json", format!("[{}]", rows(0..30).join(",\n")));
+    let (first, second) =
+        (tiny.write("a.jsonl", rows(30..40).join("\n")), tiny.write("b.jsonl", rows(40..50).join("\n")));
+    let settings = TrainSettings {
+        train: Some(vec![array]),
+        eval: Some(vec![first.clone()]),
+        epochs: Some(0.1),
+        ..questions(&tiny, "head", "run", false)
+    };
+    let (report, ear) = train(&settings).unwrap();
+    assert_eq!(report.task, "question-answering");
+    assert!(ear.heard("the file has columns for contexts, questions and answers"), "{:?}", ear.said);
+    let (finished, file) = (model(tiny.path("run")), FileSettings::default());
+    let mistakes = |data: &[PathBuf]| evaluate(&finished, None, data, &file, None).unwrap().mistakes;
+    let of_both = mistakes(&[first.clone(), second.clone()]);
+    let ours = |wrong: &retune::evaluate::WrongAnswer| {
+        wrong.file.as_ref().is_some_and(|file| *file == first || *file == second)
+    };
+    assert!(of_both.len() > 10 && of_both.iter().all(ours), "{of_both:?}");
+    assert!(mistakes(&[first.clone()]).iter().all(|wrong| wrong.file.is_none()));
+    // An id that is in both files is told before anything is predicted.
+    let twice = tiny.write("c.jsonl", format!("\n{}", row("q33", "it is lost")));
+    let input = [first.clone(), twice.clone()];
+    let predict =
+        |output: &str| predict::file(&finished, &input, &tiny.path(output), &file, None, Writing::default());
+    let error = predict("out.json").unwrap_err().to_string();
+    let expected = format!(
+        "{}: line 2: expected an id of its own for each question, got `q33` twice, first on line 4 of {}",
+        twice.display(),
+        first.display()
+    );
+    assert!(error.starts_with(&expected), "{error}");
+    assert_eq!(predict("out.jsonl").unwrap().rows, 11);
+    // Windows that share less than was asked for are told of.
+    let crowded = TrainSettings {
+        max_length: Some(12),
+        model: ModelSettings { doc_stride: Some(8), ..settings.model.clone() },
+        output: Some(tiny.path("crowded")),
+        ..settings
+    };
+    let (_, ear) = train(&crowded).unwrap();
+    assert!(ear.heard("too little of a row for windows of a text to share 8 tokens"), "{:?}", ear.said);
+}
+
 #[test]
 fn what_cannot_be_is_refused() {
     let tiny = Tiny::new();

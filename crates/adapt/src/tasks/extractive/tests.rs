@@ -171,6 +171,25 @@ fn without_a_threshold_there_is_always_an_answer() {
 }
 
 #[test]
+fn a_text_without_a_token_has_no_answer_and_no_probability() {
+    let examples: Examples = vec![example(0, "\u{200b}", &[])].into();
+    for (threshold, expected) in [(f32::INFINITY, 0.0), (0.0, 1.0)] {
+        let form = form(Thresholds::Set(vec![threshold]));
+        let tokens = tokens(&form, &examples);
+        let mut decode = form.decode(&examples, &tokens).unwrap();
+        let logits = logits(&tokens, 0, "", "");
+        let answered = decode.add(&[0], &logits).remove(0).answer;
+        let Answer::Span { answer, score, n_best, .. } = answered else { panic!("{answered:?}") };
+        assert_eq!((answer.as_str(), n_best.len()), ("", usize::from(threshold.is_finite())));
+        assert!((score - expected).abs() < 1e-9, "{score}");
+        let targets = form.targets(&examples, &tokens, Path::new("f"), LossOptions::default()).unwrap();
+        let mut score = targets.score(Scoring { tallies: false, mistakes: 1 });
+        score.add(&[0], &logits);
+        assert!(score.measure(None).mistakes.iter().all(|mistake| mistake.score.is_finite()));
+    }
+}
+
+#[test]
 fn chinese_answers_are_compared_by_characters() {
     let form = form(Thresholds::Set(vec![f32::INFINITY]));
     let text = "中国卡丢了 the card";
