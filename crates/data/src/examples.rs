@@ -242,6 +242,15 @@ impl Examples {
         }
     }
 
+    /// All of them in order, so many at a time.
+    pub(crate) fn chunks(&self, size: usize) -> impl Iterator<Item = Result<Vec<Example>, DataError>> {
+        let mut rest = self.iter();
+        std::iter::from_fn(move || {
+            let chunk = rest.by_ref().take(size).collect::<Result<Vec<_>, _>>();
+            chunk.map(|chunk| (!chunk.is_empty()).then_some(chunk)).transpose()
+        })
+    }
+
     /// Those at the places `chosen`, which rise.
     pub fn pick(&self, chosen: &[u32]) -> Self {
         let place = |index: &u32| match &self.chosen {

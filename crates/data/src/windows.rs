@@ -44,7 +44,8 @@ impl Tokens {
             return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
         };
         let mut tokens = Tokens::default();
-        for chunk in examples.all()?.chunks(CHUNK) {
+        for chunk in examples.chunks(CHUNK) {
+            let chunk = chunk?;
             let texts: Vec<&str> = chunk.iter().map(|example| example.text.as_str()).collect();
             for (example, text) in chunk.iter().zip(tokenizer.pieces_batch(&texts)?) {
                 let place = tokens.add_spans(&text.spans);
@@ -89,7 +90,8 @@ impl Tokens {
             return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
         };
         let mut tokens = Tokens::default();
-        for chunk in examples.all()?.chunks(CHUNK) {
+        for chunk in examples.chunks(CHUNK) {
+            let chunk = chunk?;
             // Many questions are about one text.
             let mut numbers: HashMap<&str, usize> = HashMap::new();
             let mut texts = Vec::new();

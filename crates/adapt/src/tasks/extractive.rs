@@ -5,11 +5,13 @@ mod score;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use retune_data::{Example, Examples, GoldAnswer, Label, LabelMap, TextWindows, Tokens};
+use retune_data::{
+    DataError, Example, Examples, GoldAnswer, Label, LabelMap, TextWindow, TextWindows, Tokens,
+};
 use retune_metrics::Segmentation;
 use retune_model::tokenizer::Tokenizer;
 use retune_tensor::backend::Layout;
@@ -120,7 +122,7 @@ impl Form for Extractive {
         options.refuse_smoothing(
             "it spreads a target over classes, and answers are places in a text; leave it out",
         )?;
-        Ok(Box::new(Questions::new(self, &examples.all()?, tokens)))
+        Ok(Box::new(Questions::new(self, examples, tokens)?))
     }
 
     fn decode<'a>(
@@ -258,32 +260,36 @@ struct Asked {
 }
 
 impl Questions {
-    fn new(form: &Extractive, examples: &[Example], tokens: &Tokens) -> Self {
+    /// Errors if the system cannot read the examples again.
+    fn new(form: &Extractive, examples: &Examples, tokens: &Tokens) -> Result<Self, DataError> {
         let windows = tokens.windows().clone();
-        let position = |row: usize| {
-            let window = windows.row(row);
-            let answers = golds(examples.get(window.example)?);
+        let (mut positions, mut asked) = (Vec::with_capacity(windows.len()), Vec::new());
+        // Many questions are about one text.
+        let mut texts: HashSet<Arc<str>> = HashSet::new();
+        for (number, example) in examples.iter().enumerate() {
+            let example = example?;
+            let answers = golds(&example);
             // As transformers' script: the first answer, of those whose place is known.
             let placed = answers.iter().find_map(|answer| Some((answer.start?, answer.text.len())));
-            match placed {
+            let position = |window: TextWindow<'_>| match placed {
                 None if answers.is_empty() => Some([0, 0]),
                 None => None,
                 Some((start, length)) => {
                     let positions = window.positions(start..start + length).unwrap_or_default();
                     Some(positions.map(|position| u32::try_from(position).unwrap_or_default()))
                 }
-            }
-        };
-        let positions = (0..windows.len()).map(position).collect();
-        // Many questions are about one text.
-        let mut texts: HashMap<&str, Arc<str>> = HashMap::new();
-        let asked = examples.iter().map(|example| Asked {
-            text: texts.entry(&example.text).or_insert_with(|| example.text.as_str().into()).clone(),
-            golds: golds(example).iter().map(|answer| answer.text.clone()).collect(),
-        });
-        let asked: Vec<Asked> = asked.collect();
+            };
+            // The rows of an example come one after the other.
+            let rows = (positions.len()..windows.len()).map(|row| windows.row(row));
+            let rows = rows.take_while(|window| window.example == number);
+            positions.extend(rows.map(position).collect::<Vec<_>>());
+            let known = texts.get(example.text.as_str()).cloned();
+            let text = known.unwrap_or_else(|| Arc::from(example.text.as_str()));
+            texts.insert(text.clone());
+            asked.push(Asked { text, golds: answers.iter().map(|answer| answer.text.clone()).collect() });
+        }
         let chinese = asked.iter().filter(|asked| asked.text.chars().any(is_chinese)).count();
-        Questions {
+        Ok(Questions {
             windows,
             positions,
             unanswerable: asked.iter().any(|asked| asked.golds.is_empty()),
@@ -295,7 +301,7 @@ impl Questions {
             settings: form.settings,
             thresholds: form.thresholds.clone(),
             threshold: form.threshold(),
-        }
+        })
     }
 
     /// The rows that are learnt from, among `rows`.
