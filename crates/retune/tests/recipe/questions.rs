@@ -221,7 +221,7 @@ fn files_of_rows_are_known_and_placed() {
         wrong.file.as_ref().is_some_and(|file| *file == first || *file == second)
     };
     assert!(of_both.len() == 20 && of_both.iter().all(ours), "{of_both:?}");
-    assert!(mistakes(&[first.clone()]).iter().all(|wrong| wrong.file.is_none()));
+    assert!(mistakes(std::slice::from_ref(&first)).iter().all(|wrong| wrong.file.is_none()));
     // An id that is in both files is told before anything is predicted.
     let twice = tiny.write("c.jsonl", format!("\n{}", row("q33", "it is lost", "lost")));
     let input = [first.clone(), twice.clone()];
