@@ -1,8 +1,8 @@
 """Reference values for crates/metrics, from scikit-learn, scipy and numpy.
 
 Run `python oracle/metrics.py` at the repository's root: it rewrites classification.json, multi_label.json and
-regression.json in crates/metrics/tests/golden, the same bytes each time; and classification.cases, with what each of 10,000
-random cases scores, which the test makes again: see `random_cases.py`.
+regression.json in crates/metrics/tests/golden, the same bytes each time; and files of the same names that end in .cases, with
+what each of 10,000 random cases scores, which the tests make again: see `random_cases.py`.
 """
 
 import json
@@ -259,6 +259,32 @@ def each_classification():
         yield accuracy_score(gold, predicted), f1, *others, precision, recall, matthews_corrcoef(gold, predicted)
 
 
+def each_multi_label():
+    """2 to 5 labels and 1 to 8 rows; of each label whether it is right, and whether the prediction is drawn, and what."""
+    random = random_cases.SplitMix64(SEED + 1)
+    for _ in range(CASES):
+        labels = 2 + random.below(4)
+        shape = 1 + random.below(8), labels
+        gold, predicted = np.zeros(shape, int), np.zeros(shape, int)
+        for cell in np.ndindex(shape):
+            gold[cell] = random.below(2)
+            predicted[cell] = gold[cell] if random.below(2) else random.below(2)
+        scores = multi_label_scores("", gold, predicted)
+        yield [score for score in scores.values() if isinstance(score, float)]
+
+
+def each_regression():
+    """3 to 12 rows of whole numbers from 0 to 8, of which not all are equal: else the first is one more."""
+    random = random_cases.SplitMix64(SEED + 2)
+    for _ in range(CASES):
+        rows = 3 + random.below(10)
+        gold, predicted = ([random.below(9) for _ in range(rows)] for _ in range(2))
+        for numbers in (gold, predicted):
+            numbers[0] += len(set(numbers)) == 1
+        scores = regression_scores("", np.asarray(gold, float), np.asarray(predicted, float))
+        yield [score for score in scores.values() if isinstance(score, float)]
+
+
 def write(name, sections):
     lines = []
     for section, cases in sections.items():
@@ -274,6 +300,8 @@ def main():
     several = [multi_label_bootstrap(*case) for case in ((61, 3, 0.3, 0.1, 0.95), (40, 5, 0.15, 0.2, 0.8))]
     write("multi_label.json", {"multi_label": multi_label_cases(), "threshold": threshold_cases(), "bootstrap": several})
     random_cases.write("classification.cases", each_classification())
+    random_cases.write("multi_label.cases", each_multi_label())
+    random_cases.write("regression.cases", each_regression())
     numbers = [regression_bootstrap(*case) for case in ((83, 0.7, 0.95), (47, 2.0, 0.8))]
     write("regression.json", {"regression": regression_cases(), "bootstrap": numbers})
 

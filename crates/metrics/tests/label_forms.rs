@@ -4,6 +4,9 @@
     reason = "the golden files are ours: a test may stop at the first surprise in them"
 )]
 
+mod each_case;
+
+use each_case::SplitMix64;
 use retune_metrics::{Bootstrap, Intervals, MultiLabelCounts, RegressionPairs, best_threshold};
 use serde_json::Value;
 
@@ -103,6 +106,47 @@ fn regression_scores_equal_scikit_learn_and_scipy() {
         let ends = intervals.scores["spearman"];
         assert!(-1.0 <= ends.low && ends.low <= ends.high && ends.high <= 1.0, "{ends:?}");
     }
+}
+
+#[test]
+fn ten_thousand_random_rows_of_labels_equal_scikit_learn() {
+    let mut random = SplitMix64(20_261_208);
+    each_case::compare(include_bytes!("golden/multi_label.cases"), 10_000, || {
+        let labels = 2 + random.below(4);
+        let mut counts = MultiLabelCounts::new(labels);
+        for _ in 0..=random.below(8) {
+            let mut cell = |_| {
+                let gold = random.below(2) == 1;
+                (gold, if random.below(2) == 0 { random.below(2) == 1 } else { gold })
+            };
+            let (gold, predicted): (Vec<bool>, Vec<bool>) = (0..labels).map(&mut cell).unzip();
+            counts.record(&gold, &predicted).unwrap();
+        }
+        let r = counts.report();
+        let f1 = [r.f1_micro, r.f1_macro, r.f1_weighted, r.f1_samples];
+        let others = [r.precision_micro, r.recall_micro, r.subset_accuracy, r.hamming_loss];
+        f1.into_iter().chain(others).collect()
+    });
+}
+
+#[test]
+fn ten_thousand_random_columns_of_numbers_equal_scikit_learn_and_scipy() {
+    let mut random = SplitMix64(20_261_209);
+    each_case::compare(include_bytes!("golden/regression.cases"), 10_000, || {
+        let rows = 3 + random.below(10);
+        let mut column = || -> Vec<f64> {
+            let mut numbers: Vec<f64> = (0..rows).map(|_| random.below(9) as f64).collect();
+            if numbers.iter().all(|number| *number <= numbers[0] && *number >= numbers[0]) {
+                numbers[0] += 1.0;
+            }
+            numbers
+        };
+        let (gold, predicted) = (column(), column());
+        let mut pairs = RegressionPairs::default();
+        gold.iter().zip(&predicted).for_each(|(gold, predicted)| pairs.record(*gold, *predicted));
+        let r = pairs.report();
+        vec![r.pearson, r.spearman, r.mse, r.mae, r.r2]
+    });
 }
 
 /// Whether the intervals of a case are those of numpy's resampling. Both are random: an end of 20,000 resamples has a
