@@ -136,7 +136,7 @@ fn ten_thousand_random_columns_of_numbers_equal_scikit_learn_and_scipy() {
         let rows = 3 + random.below(10);
         let mut column = || -> Vec<f64> {
             let mut numbers: Vec<f64> = (0..rows).map(|_| random.below(9) as f64).collect();
-            if numbers.iter().all(|number| *number <= numbers[0] && *number >= numbers[0]) {
+            if numbers.iter().all(|number| number.total_cmp(&numbers[0]).is_eq()) {
                 numbers[0] += 1.0;
             }
             numbers
