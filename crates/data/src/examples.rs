@@ -9,7 +9,7 @@ use crate::columns::Columns;
 use crate::error::DataError;
 use crate::label::{Label, LabelReading};
 use crate::places::Gaps;
-use crate::table::{Row, Table};
+use crate::table::{Files, Row, Table};
 
 /// One row as a task sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +124,7 @@ pub struct Examples {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Memory(Arc<Vec<Example>>),
+    Memory(Arc<(Vec<Example>, Files)>),
     Table(Arc<TableRows>),
 }
 
@@ -157,11 +157,17 @@ impl ReadRow for ColumnRows {
 
 impl From<Vec<Example>> for Examples {
     fn from(examples: Vec<Example>) -> Self {
-        Examples { source: Source::Memory(Arc::new(examples)), chosen: None }
+        Examples { source: Source::Memory(Arc::new((examples, Files::default()))), chosen: None }
     }
 }
 
 impl Examples {
+    /// Examples that were made of the rows of `table`, and know its files.
+    pub fn of(examples: Vec<Example>, table: &Table) -> Self {
+        let files = table.places().clone();
+        Examples { source: Source::Memory(Arc::new((examples, files))), chosen: None }
+    }
+
     /// The rows of `table` with their labels, read as `reading` says, for training and evaluation.
     ///
     /// # Errors
@@ -187,7 +193,7 @@ impl Examples {
     pub fn len(&self) -> usize {
         match (&self.chosen, &self.source) {
             (Some(chosen), _) => chosen.len(),
-            (None, Source::Memory(examples)) => examples.len(),
+            (None, Source::Memory(memory)) => memory.0.len(),
             (None, Source::Table(rows)) => rows.table.len(),
         }
     }
@@ -207,7 +213,7 @@ impl Examples {
             },
         };
         match &self.source {
-            Source::Memory(examples) => Ok(examples.get(place).cloned()),
+            Source::Memory(memory) => Ok(memory.0.get(place).cloned()),
             Source::Table(rows) => rows.table.row(place)?.map(|row| rows.example(&row)).transpose(),
         }
     }
@@ -215,9 +221,9 @@ impl Examples {
     /// All of them, in order. Each may be an error of the system.
     pub fn iter(&self) -> Box<dyn Iterator<Item = Result<Example, DataError>> + Send + '_> {
         match (&self.source, &self.chosen) {
-            (Source::Memory(examples), None) => Box::new(examples.iter().cloned().map(Ok)),
-            (Source::Memory(examples), Some(chosen)) => {
-                Box::new(chosen.iter().filter_map(|place| examples.get(*place as usize).cloned()).map(Ok))
+            (Source::Memory(memory), None) => Box::new(memory.0.iter().cloned().map(Ok)),
+            (Source::Memory(memory), Some(chosen)) => {
+                Box::new(chosen.iter().filter_map(|place| memory.0.get(*place as usize).cloned()).map(Ok))
             }
             (Source::Table(rows), None) => Box::new(rows.table.rows().map(|row| rows.example(&row?))),
             (Source::Table(rows), Some(chosen)) => {
@@ -237,7 +243,7 @@ impl Examples {
     /// The system cannot read them again.
     pub fn all(&self) -> Result<Cow<'_, [Example]>, DataError> {
         match (&self.source, &self.chosen) {
-            (Source::Memory(examples), None) => Ok(Cow::Borrowed(examples)),
+            (Source::Memory(memory), None) => Ok(Cow::Borrowed(&memory.0)),
             _ => self.iter().collect::<Result<Vec<_>, _>>().map(Cow::Owned),
         }
     }
@@ -269,27 +275,26 @@ impl Examples {
     }
 
     /// Where a row is, which begins on `line`: `line 3`, and of which file where they are of several.
-    pub(crate) fn place_words(&self, row: u64, line: u64) -> String {
-        match self.table() {
-            Some(table) => table.place_words(usize::try_from(row).unwrap_or_default(), line),
-            None => format!("line {line}"),
-        }
+    pub fn place_words(&self, row: u64, line: u64) -> String {
+        self.files().place_words(usize::try_from(row).unwrap_or_default(), line)
     }
 
     /// The file that `example` is in, which is one of these, where they are of several.
     pub fn file_of(&self, example: &Example) -> Option<&Path> {
-        let table = self.table().filter(|table| table.files().count() > 1)?;
-        Some(table.path_of(usize::try_from(example.row).ok()?))
+        self.files().one_of_several(usize::try_from(example.row).ok()?)
+    }
+
+    fn files(&self) -> &Files {
+        match &self.source {
+            Source::Memory(memory) => &memory.1,
+            Source::Table(rows) => rows.table.places(),
+        }
     }
 
     /// An error about `example`, which is one of these, from the file that it is in; from `path` where that is not known.
-    pub(crate) fn error_at(&self, example: &Example, path: &Path, message: impl Into<String>) -> DataError {
-        match &self.source {
-            Source::Table(rows) => {
-                rows.table.error_at(usize::try_from(example.row).unwrap_or_default(), example.line, message)
-            }
-            Source::Memory(_) => DataError::new(message).at_line(example.line).in_file(path),
-        }
+    pub fn error_at(&self, example: &Example, path: &Path, message: impl Into<String>) -> DataError {
+        let row = usize::try_from(example.row).unwrap_or_default();
+        self.files().error_at(row, example.line, path, message)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Texts whose words have tags: which columns they stand in, and what the words and tags are.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -39,8 +40,10 @@ pub struct SentenceColumns {
 pub struct Sentences {
     /// The label is [`Label::Words`]; a text that nobody has parted and that has no spans has none.
     pub examples: Vec<Example>,
-    /// How the tags of the file are written; none where it has none.
-    pub scheme: Option<TagScheme>,
+    /// The scheme of the file's tags, or of those that its spans become.
+    pub scheme: TagScheme,
+    /// What stands between a prefix and a type in its tags.
+    pub separator: char,
     /// What was widened or left out.
     pub notices: Vec<Notice>,
 }
@@ -106,17 +109,24 @@ impl SentenceColumns {
     /// The sentences of all rows, without their tags.
     ///
     /// # Errors
-    /// A list of words is none; the line is named.
+    /// A row has no text, or one that is none, or a list of words that is none; the line is named.
     pub fn untagged(&self, table: &Table) -> Result<Vec<Example>, DataError> {
         table.rows().map(|row| self.example(table, &row?)).collect()
     }
 
-    /// The sentences of all rows with their tags. `scheme` says how these are written, where somebody did; else it is found.
+    /// The sentences of all rows with their tags. `asked` says the scheme of the file's tags, or the one that its spans become, where
+    /// somebody did; else it is found, and is `trained`, that of a model, where it may be. The examples have the tags that are learnt: where
+    /// somebody asked, those of the model, and else the file's, since whether they are another's or broken is not known.
     ///
     /// # Errors
-    /// There is no column for tags, a row has none or as many as it has no words, a tag or a span is none, or the tags are of
-    /// several schemes; the line is named.
-    pub fn tagged(&self, table: &Table, scheme: Option<TagScheme>) -> Result<Sentences, DataError> {
+    /// There is no column for tags or spans, a row has none or as many as it has no words, a tag or a span is none, or the tags
+    /// are not of one scheme, or not of the one that was asked for; the line is named.
+    pub fn tagged(
+        &self,
+        table: &Table,
+        asked: Option<TagScheme>,
+        trained: Option<TagScheme>,
+    ) -> Result<Sentences, DataError> {
         let Some(label) = &self.label else {
             return Err(DataError::new(format!(
                 "no column stands out as the tags or entities: give --label-column with one of {}",
@@ -124,79 +134,170 @@ impl SentenceColumns {
             ))
             .in_file(table.path()));
         };
-        let mut examples = self.untagged(table)?;
-        let wrong = |row: &Row<'_>, message: String| {
-            let name = &label.name;
-            table.error_at(row.index(), row.line(), format!("column `{name}`: {message}"))
-        };
-        if !self.tokens {
-            let mut losses = SpanLosses::default();
-            for (example, row) in examples.iter_mut().zip(table.rows()) {
-                let row = row?;
-                let spans = written_spans(row.get(label.index).unwrap_or("[]"))
-                    .and_then(|spans| tag_spans(&example.text, spans, example.line, &mut losses));
-                example.label = Some(Label::Words(spans.map_err(|message| wrong(&row, message))?));
-            }
-            let notices = losses.notices();
-            return Ok(Sentences { examples, scheme: Some(TagScheme::Iob2), notices });
+        let examples = self.untagged(table)?;
+        match self.tokens {
+            true => self.with_tags(table, label, examples, (asked, trained)),
+            false => with_spans(table, label, examples, (asked, trained)),
         }
+    }
+
+    fn with_tags(
+        &self,
+        table: &Table,
+        label: &Choice,
+        mut examples: Vec<Example>,
+        (asked, trained): (Option<TagScheme>, Option<TagScheme>),
+    ) -> Result<Sentences, DataError> {
         let mut all: Vec<Vec<String>> = Vec::with_capacity(examples.len());
         for (example, row) in examples.iter().zip(table.rows()) {
             let row = row?;
-            let field = row.get(label.index);
-            let field = field.ok_or_else(|| wrong(&row, "expected a list of tags, got nothing".into()))?;
-            let tags = strings(field, "tags").map_err(|message| wrong(&row, message))?;
+            let field = row.get(label.index).ok_or_else(|| "expected a list of tags, got nothing".to_owned());
+            let tags = field.and_then(|field| strings(field, "tags"));
+            let tags = tags.map_err(|message| wrong(table, example, label, &message))?;
             let words = words_of(example).len();
             if tags.len() != words {
                 let message =
                     format!("expected a tag for each of {}, got {}", count(words, "word"), tags.len());
-                return Err(wrong(&row, message));
+                return Err(wrong(table, example, label, &message));
             }
-            if let Some(place) = tags.iter().position(|tag| tag_parts(tag).is_none()) {
+            let prefix = |tag: &String| tag_parts(tag).map(|(prefix, _)| prefix);
+            if let Some(place) = tags.iter().position(|tag| prefix(tag).is_none()) {
                 let message = format!(
-                    "expected O or a tag such as B-person, got `{}` for the word `{}`: correct it, or name another column \
-                     with --label-column",
+                    "expected O or a tag such as B-person, got `{}` for {}: correct it, or name another column with \
+                     --label-column",
                     excerpt(&tags[place], 40),
-                    excerpt(&example.text[words_of(example)[place].range()], 40)
+                    word(example, place)
                 );
-                let message = wrong(&row, message);
-                // In CoNLL's form each word has its line.
-                let line = row.line() + if table.format() == Format::Conll { place as u64 } else { 0 };
-                return Err(message.at_line(line));
+                return Err(wrong_word(table, example, place, label, &message));
+            }
+            let of_scheme = |scheme: TagScheme, tag| prefix(tag).is_some_and(|prefix| scheme.has(prefix));
+            if let Some(scheme) = asked
+                && let Some(place) = tags.iter().position(|tag| !of_scheme(scheme, tag))
+            {
+                let message = format!(
+                    "expected tags of {scheme}, as --tag-scheme says, whose prefixes are O and {}, got `{}` for {}: correct it, \
+                     or leave --tag-scheme out",
+                    scheme.letters(),
+                    excerpt(&tags[place], 40),
+                    word(example, place)
+                );
+                return Err(wrong_word(table, example, place, label, &message));
             }
             all.push(tags);
         }
-        let found = match scheme {
+        let found = match asked {
             Some(scheme) => scheme,
-            None => TagScheme::of(all.iter().map(|tags| tags.iter().map(String::as_str).collect()))
-                .map_err(|letters| mixed(&letters, label, table))?,
+            None => TagScheme::of(all.iter().map(|tags| texts(tags)), trained).map_err(|mixed| {
+                let [first, second] = mixed.prefixes;
+                let example = &examples[mixed.sentence];
+                let message = format!(
+                    "expected tags of one scheme, got the prefixes `{first}`, `{second}`, the second first for {}, and no scheme \
+                     has both: correct them",
+                    word(example, mixed.word)
+                );
+                wrong_word(table, example, mixed.word, label, &message)
+            })?,
         };
-        let mut names: HashMap<String, Arc<str>> = HashMap::new();
+        let learnt = asked.and(trained).unwrap_or(found).learnt();
+        let mut names = Names::default();
         for (example, tags) in examples.iter_mut().zip(&all) {
-            let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+            let own = found.to_learnt(&texts(tags));
             let Some(Label::Words(words)) = &mut example.label else { continue };
-            for (word, tag) in words.iter_mut().zip(found.to_learnt(&tags)) {
-                let tag = names.entry(tag).or_insert_with_key(|tag| Arc::from(tag.as_str()));
-                word.tag = Some(Arc::clone(tag));
+            for (word, tag) in words.iter_mut().zip(learnt.from_learnt(&texts(&own), found.learnt())) {
+                word.tag = Some(names.of(tag));
             }
         }
-        Ok(Sentences { examples, scheme: Some(found), notices: Vec::new() })
+        let typed = all.iter().flatten().find_map(|tag| tag.chars().nth(1));
+        Ok(Sentences { examples, scheme: found, separator: typed.unwrap_or('-'), notices: Vec::new() })
     }
 
     fn example(&self, table: &Table, row: &Row<'_>) -> Result<Example, DataError> {
-        let field = row.get(self.text.index);
+        let wrong = |message: String| {
+            table.error_at(row.index(), row.line(), format!("column `{}`: {message}", self.text.name))
+        };
+        let what = if self.tokens { "a list of words" } else { "a text" };
+        let field = row.get(self.text.index).ok_or_else(|| {
+            wrong(format!("expected {what}, got nothing: fill it in or delete the row"))
+        })?;
         let (text, label) = if self.tokens {
-            let words = strings(field.unwrap_or_default(), "words").map_err(|message| {
-                let message = format!("column `{}`: {message}", self.text.name);
-                table.error_at(row.index(), row.line(), message)
-            })?;
-            let (text, words) = join_words(&words);
+            let (text, words) = join_words(&strings(field, "words").map_err(wrong)?);
             (text, Some(Label::Words(words)))
+        } else if row.is_json(self.text.index) {
+            return Err(wrong(format!("expected {what}, got `{}`: write it as a string", excerpt(field, 40))));
         } else {
-            (field.unwrap_or_default().to_owned(), None)
+            (field.to_owned(), None)
         };
         Ok(Example { row: row.index() as u64, line: row.line(), text, pair: None, label })
     }
+}
+
+/// The texts with the tags that their spans make.
+fn with_spans(
+    table: &Table,
+    label: &Choice,
+    mut examples: Vec<Example>,
+    (asked, trained): (Option<TagScheme>, Option<TagScheme>),
+) -> Result<Sentences, DataError> {
+    let scheme = asked.or(trained).unwrap_or(TagScheme::Iob2);
+    let learnt = trained.unwrap_or(scheme).learnt();
+    // What is lost is told of each file.
+    let mut losses: Vec<(Option<&Path>, SpanLosses)> = Vec::new();
+    let mut names = Names::default();
+    for (example, row) in examples.iter_mut().zip(table.rows()) {
+        let row = row?;
+        let file = table.places().one_of_several(row.index());
+        if losses.last().is_none_or(|(last, _)| *last != file) {
+            losses.push((file, SpanLosses::default()));
+        }
+        let Some((_, losses)) = losses.last_mut() else { continue };
+        let field = row.get(label.index).filter(|field| !field.trim().is_empty());
+        let field = field
+            .ok_or_else(|| "expected a list of entities, got nothing: write [] where there are none".to_owned());
+        let words = field
+            .and_then(written_spans)
+            .and_then(|spans| tag_spans(&example.text, spans, example.line, losses));
+        let mut words = words.map_err(|message| wrong(table, example, label, &message))?;
+        if learnt != TagScheme::Iob2 {
+            let tags: Vec<&str> = words.iter().filter_map(|word| word.tag.as_deref()).collect();
+            let tags = learnt.from_learnt(&tags, TagScheme::Iob2);
+            words.iter_mut().zip(tags).for_each(|(word, tag)| word.tag = Some(names.of(tag)));
+        }
+        example.label = Some(Label::Words(words));
+    }
+    let notices = losses.iter().flat_map(|(file, losses)| losses.notices(*file)).collect();
+    Ok(Sentences { examples, scheme, separator: '-', notices })
+}
+
+/// Each tag once in memory.
+#[derive(Default)]
+struct Names(HashMap<String, Arc<str>>);
+
+impl Names {
+    fn of(&mut self, tag: String) -> Arc<str> {
+        Arc::clone(self.0.entry(tag).or_insert_with_key(|tag| Arc::from(tag.as_str())))
+    }
+}
+
+/// An error about the labels of an example, which is a row of `table`.
+fn wrong(table: &Table, example: &Example, label: &Choice, message: &str) -> DataError {
+    let row = usize::try_from(example.row).unwrap_or_default();
+    table.error_at(row, example.line, format!("column `{}`: {message}", label.name))
+}
+
+/// The same about that of one word.
+fn wrong_word(table: &Table, example: &Example, word: usize, label: &Choice, message: &str) -> DataError {
+    let row = usize::try_from(example.row).unwrap_or_default();
+    table.error_at_word((row, example.line), word, format!("column `{}`: {message}", label.name))
+}
+
+/// A word that an error is about.
+fn word(example: &Example, place: usize) -> String {
+    let text = words_of(example).get(place).and_then(|word| example.text.get(word.range()));
+    format!("the word `{}`", excerpt(text.unwrap_or_default(), 40))
+}
+
+fn texts(tags: &[String]) -> Vec<&str> {
+    tags.iter().map(String::as_str).collect()
 }
 
 /// The words that a file gives for an example.
@@ -205,17 +306,6 @@ fn words_of(example: &Example) -> &[Word] {
         Some(Label::Words(words)) => words,
         _ => &[],
     }
-}
-
-fn mixed(letters: &str, label: &Choice, table: &Table) -> DataError {
-    let letters: Vec<String> = letters.chars().map(|letter| letter.to_string()).collect();
-    DataError::new(format!(
-        "column `{}`: expected tags of one scheme, got the prefixes {}, which are of several: correct them, or say which \
-         with --tag-scheme",
-        label.name,
-        list(&letters, 10)
-    ))
-    .in_file(table.path())
 }
 
 /// A JSON list of texts; `what` it is of is for the error.

@@ -1,6 +1,7 @@
 //! Entities as places in a text, and the tags of the words that they cover.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -28,9 +29,6 @@ pub(crate) fn written_spans(field: &str) -> Result<Vec<WrittenSpan>, String> {
         )
     };
     let field = field.trim();
-    if field.is_empty() {
-        return Ok(Vec::new());
-    }
     let values: Vec<Value> =
         serde_json::from_str(field).map_err(|_| wrong(format!("`{}`", excerpt(field, 40))))?;
     let span = |value: &Value| {
@@ -84,7 +82,9 @@ impl Lost {
 }
 
 impl SpanLosses {
-    pub fn notices(&self) -> Vec<Notice> {
+    /// Sentences about them; `file` is where they are, if that must be said.
+    pub fn notices(&self, file: Option<&Path>) -> Vec<Notice> {
+        let file = file.map(|file| format!("{}: ", file.display())).unwrap_or_default();
         [
             (&self.widened, "begin or end inside a word, and are taken for whole words"),
             (&self.inside, "overlap another, which tags cannot say, and are left out: the longer one stays"),
@@ -94,7 +94,7 @@ impl SpanLosses {
         .filter(|(lost, _)| lost.count > 0)
         .map(|(lost, what)| {
             let place = lines(&lost.lines, lost.lines.len());
-            Notice::new(format!("{} of {} entities {what} ({place})", lost.count, self.total))
+            Notice::new(format!("{file}{} of {} entities {what} ({place})", lost.count, self.total))
         })
         .collect()
     }
@@ -172,7 +172,7 @@ mod tests {
         let mut losses = SpanLosses::default();
         let words = tag_spans(text, written_spans(field)?, 3, &mut losses)?;
         let tags: Vec<&str> = words.iter().map(|word| word.tag.as_deref().unwrap()).collect();
-        Ok((tags.join(" "), losses.notices().len()))
+        Ok((tags.join(" "), losses.notices(None).len()))
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::wording::count;
 pub struct Table {
     /// What stands for all files in words.
     path: PathBuf,
-    files: Vec<TableFile>,
+    files: Files,
     columns: Vec<String>,
     /// The columns by name.
     indices: HashMap<String, usize>,
@@ -29,12 +29,18 @@ pub struct Table {
     row: Vec<u8>,
 }
 
+/// The files that rows come from, in their order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Files(Vec<TableFile>);
+
 /// One of the files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct TableFile {
     path: PathBuf,
     format: Format,
     first_row: usize,
+    /// Whether blanks part its columns, and not tabs.
+    blanks: bool,
 }
 
 /// One row of a [`Table`].
@@ -61,7 +67,7 @@ impl Table {
     pub(crate) fn new() -> Self {
         Table {
             path: PathBuf::new(),
-            files: Vec::new(),
+            files: Files::default(),
             columns: Vec::new(),
             indices: HashMap::new(),
             notices: Vec::new(),
@@ -73,20 +79,27 @@ impl Table {
 
     /// The rows that are added from here on are those of `path`.
     pub(crate) fn begin_file(&mut self, path: &Path) {
-        self.path = match self.files.first() {
+        self.path = match self.files.0.first() {
             None => path.to_owned(),
             Some(first) => {
-                let more = count(self.files.len(), "more file");
+                let more = count(self.files.0.len(), "more file");
                 PathBuf::from(format!("{} and {more}", first.path.display()))
             }
         };
-        let file = TableFile { path: path.to_owned(), format: Format::Csv, first_row: self.len() };
-        self.files.push(file);
+        let path = path.to_owned();
+        let file = TableFile { path, format: Format::Csv, first_row: self.len(), blanks: false };
+        self.files.0.push(file);
     }
 
     pub(crate) fn set_format(&mut self, format: Format) {
-        if let Some(file) = self.files.last_mut() {
+        if let Some(file) = self.files.0.last_mut() {
             file.format = format;
+        }
+    }
+
+    pub(crate) fn set_blanks(&mut self, blanks: bool) {
+        if let Some(file) = self.files.0.last_mut() {
+            file.blanks = blanks;
         }
     }
 
@@ -97,7 +110,7 @@ impl Table {
 
     /// The first row of the file under way.
     pub(crate) fn first_row(&self) -> usize {
-        self.files.last().map_or(0, |file| file.first_row)
+        self.files.0.last().map_or(0, |file| file.first_row)
     }
 
     /// The index of the column `name`, which the rows so far lack if it is new.
@@ -149,12 +162,17 @@ impl Table {
 
     /// The files that the table was read from.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(|file| file.path.as_path())
+        self.files.0.iter().map(|file| file.path.as_path())
     }
 
     /// The first file's format, as found or asked for.
     pub fn format(&self) -> Format {
-        self.files.first().map_or(Format::Csv, |file| file.format)
+        self.files.0.first().map_or(Format::Csv, |file| file.format)
+    }
+
+    /// What parts the columns of the first file, where it is in CoNLL's form: a tab, or a blank for any white space.
+    pub fn conll_separator(&self) -> char {
+        if self.files.0.first().is_some_and(|file| file.blanks) { ' ' } else { '\t' }
     }
 
     /// The columns' names: a header's in its order, JSON keys in the order they are first met.
@@ -206,36 +224,78 @@ impl Table {
 
     /// The file that the row at `index` is in.
     pub fn path_of(&self, index: usize) -> &Path {
-        self.file_of(index).map_or(&self.path, |file| &file.path)
+        self.files.of_row(index).map_or(&self.path, |file| &file.path)
     }
 
     /// Where the row at `index` is, which begins on `line`: `line 3`, and of which file where there are several.
     pub(crate) fn place_words(&self, index: usize, line: u64) -> String {
-        let of = if self.files.len() > 1 {
-            format!(" of {}", self.path_of(index).display())
-        } else {
-            String::new()
-        };
-        format!("{} {line}{of}", self.unit(index))
+        self.files.place_words(index, line)
     }
 
     /// What is counted in the file of the row at `index`: lines, or rows where it has none.
     pub(crate) fn unit(&self, index: usize) -> &'static str {
-        match self.file_of(index).map(|file| file.format) {
+        self.files.unit(index)
+    }
+
+    /// Where rows come from, for those who keep no table.
+    pub(crate) fn places(&self) -> &Files {
+        &self.files
+    }
+
+    /// An error about the row at `index`, which begins on `line`.
+    pub(crate) fn error_at(&self, index: usize, line: u64, message: impl Into<String>) -> DataError {
+        self.files.error_at(index, line, &self.path, message)
+    }
+
+    /// The same about one word of a row that is a list of words: in CoNLL's form each has its line.
+    pub(crate) fn error_at_word(
+        &self,
+        (index, line): (usize, u64),
+        word: usize,
+        message: impl Into<String>,
+    ) -> DataError {
+        let is_conll = self.files.of_row(index).is_some_and(|file| file.format == Format::Conll);
+        self.error_at(index, line + if is_conll { word as u64 } else { 0 }, message)
+    }
+}
+
+impl Files {
+    fn of_row(&self, index: usize) -> Option<&TableFile> {
+        let behind = self.0.partition_point(|file| file.first_row <= index);
+        self.0.get(behind.checked_sub(1)?)
+    }
+
+    /// What is counted in the file of the row at `index`: lines, or rows where it has none.
+    fn unit(&self, index: usize) -> &'static str {
+        match self.of_row(index).map(|file| file.format) {
             Some(Format::Parquet) => "row",
             _ => "line",
         }
     }
 
-    fn file_of(&self, index: usize) -> Option<&TableFile> {
-        let behind = self.files.partition_point(|file| file.first_row <= index);
-        self.files.get(behind.checked_sub(1)?)
+    /// Where the row at `index` is, which begins on `line`: `line 3`, and of which file where there are several.
+    pub(crate) fn place_words(&self, index: usize, line: u64) -> String {
+        let of = self.one_of_several(index).map(|file| format!(" of {}", file.display()));
+        format!("{} {line}{}", self.unit(index), of.unwrap_or_default())
     }
 
-    /// An error about the row at `index`, which begins on `line`.
-    pub(crate) fn error_at(&self, index: usize, line: u64, message: impl Into<String>) -> DataError {
-        let error = DataError::new(message).in_file(self.path_of(index));
-        match self.file_of(index).map(|file| file.format) {
+    /// The file of the row at `index`, where there are several and it must be said which.
+    pub(crate) fn one_of_several(&self, index: usize) -> Option<&Path> {
+        let file = if self.0.len() > 1 { self.of_row(index) } else { None };
+        file.map(|file| file.path.as_path())
+    }
+
+    /// An error about the row at `index`, which begins on `line`; from `path` where its file is not known.
+    pub(crate) fn error_at(
+        &self,
+        index: usize,
+        line: u64,
+        path: &Path,
+        message: impl Into<String>,
+    ) -> DataError {
+        let file = self.of_row(index);
+        let error = DataError::new(message).in_file(file.map_or(path, |file| &file.path));
+        match file.map(|file| file.format) {
             Some(Format::Parquet) => error.at_row(line),
             _ => error.at_line(line),
         }

@@ -79,46 +79,72 @@ fn join(prefix: char, kind: &str) -> String {
     if kind.is_empty() { prefix.to_string() } else { format!("{prefix}-{kind}") }
 }
 
+/// Two prefixes that no scheme has both of, and where the second is first met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MixedTags {
+    /// One that stands before, and the second.
+    pub prefixes: [char; 2],
+    /// Its sentence, counted from 0.
+    pub sentence: usize,
+    /// Its word there.
+    pub word: usize,
+}
+
 impl TagScheme {
     /// The scheme of sentences of tags. `S`, `E`, `M`, `L` and `U` tell theirs; `B` and `I` alone are IOB1 where entities
-    /// begin with `I` and every `B` stands behind a word of its type, and else IOB2, whatever is broken in it.
+    /// begin with `I` and every `B` stands behind a word of its type, and else IOB2, whatever is broken in it. It is `usual`
+    /// where the prefixes leave that open: there are none, or they are those of BIOES and of BMES.
     ///
     /// # Errors
-    /// Prefixes of different schemes: their letters.
-    pub fn of<'t>(sentences: impl Iterator<Item = Vec<&'t str>>) -> Result<Self, String> {
-        let mut letters = [false; 128];
+    /// Prefixes of different schemes.
+    pub(crate) fn of<'t>(
+        sentences: impl Iterator<Item = Vec<&'t str>>,
+        usual: Option<TagScheme>,
+    ) -> Result<Self, MixedTags> {
+        const ALL: [TagScheme; 4] = [TagScheme::Iob2, TagScheme::Bioes, TagScheme::Bmes, TagScheme::Bilou];
+        let together = |a: char, b: char| ALL.iter().any(|scheme| scheme.has(a) && scheme.has(b));
+        let mut seen: Vec<char> = Vec::new();
         let (mut first_b, mut first_i) = (0_usize, 0_usize);
-        for sentence in sentences {
+        for (sentence, tags) in sentences.enumerate() {
             let mut before = ('O', "");
-            for (prefix, kind) in sentence.into_iter().filter_map(tag_parts) {
-                letters[prefix as usize & 127] = true;
+            for (word, (prefix, kind)) in tags.into_iter().filter_map(tag_parts).enumerate() {
+                if prefix != 'O' && !seen.contains(&prefix) {
+                    if let Some(other) = seen.iter().find(|other| !together(**other, prefix)) {
+                        return Err(MixedTags { prefixes: [*other, prefix], sentence, word });
+                    }
+                    seen.push(prefix);
+                }
                 let begins = before.0 == 'O' || before.1 != kind;
                 first_b += usize::from(prefix == 'B' && begins);
                 first_i += usize::from(prefix == 'I' && begins);
                 before = (prefix, kind);
             }
         }
-        let has = |letter: char| letters[letter as usize];
-        let mixed = |letters: &str| Err(letters.chars().filter(|letter| has(*letter)).collect::<String>());
-        match () {
-            () if has('L') || has('U') => {
-                if "ESM".chars().any(has) {
-                    mixed("LUESM")
-                } else {
-                    Ok(TagScheme::Bilou)
-                }
-            }
-            () if has('M') => {
-                if has('I') {
-                    mixed("MI")
-                } else {
-                    Ok(TagScheme::Bmes)
-                }
-            }
-            () if has('E') || has('S') => Ok(TagScheme::Bioes),
-            () if first_i > 0 && first_b == 0 => Ok(TagScheme::Iob1),
-            () => Ok(TagScheme::Iob2),
+        let has = |letters: &str| letters.chars().any(|letter| seen.contains(&letter));
+        Ok(match usual {
+            Some(usual) if seen.is_empty() => usual,
+            _ if has("LU") => TagScheme::Bilou,
+            _ if has("M") => TagScheme::Bmes,
+            Some(TagScheme::Bmes) if has("ES") && !has("I") => TagScheme::Bmes,
+            _ if has("ES") => TagScheme::Bioes,
+            _ if first_i > 0 && first_b == 0 => TagScheme::Iob1,
+            _ => TagScheme::Iob2,
+        })
+    }
+
+    /// The prefixes of its files, but for `O`.
+    pub(crate) fn letters(self) -> &'static str {
+        match self {
+            TagScheme::Iob1 | TagScheme::Iob2 => "BI",
+            TagScheme::Bioes => "BIES",
+            TagScheme::Bmes => "BMES",
+            TagScheme::Bilou => "BILU",
         }
+    }
+
+    /// Whether a tag of its files may begin with `prefix`.
+    pub(crate) fn has(self, prefix: char) -> bool {
+        prefix == 'O' || self.letters().contains(prefix)
     }
 
     /// The scheme that a model learns for files of this one: IOB2 for IOB1, BIOES for those that tell ends. Each of the two
@@ -127,14 +153,6 @@ impl TagScheme {
         match self {
             TagScheme::Iob1 | TagScheme::Iob2 => TagScheme::Iob2,
             TagScheme::Bioes | TagScheme::Bmes | TagScheme::Bilou => TagScheme::Bioes,
-        }
-    }
-
-    /// The prefixes that an entity may have, but for `O`, where the scheme is one that is learnt.
-    pub fn prefixes(self) -> &'static str {
-        match self.learnt() {
-            TagScheme::Iob2 => "BI",
-            _ => "BIES",
         }
     }
 
@@ -156,19 +174,39 @@ impl TagScheme {
         each.collect()
     }
 
-    /// A sentence's tags as a file of this scheme has them, of tags in the scheme that is learnt for it.
-    pub fn from_learnt(self, tags: &[&str]) -> Vec<String> {
+    /// A sentence's tags as a file of this scheme has them, of tags in the scheme `learnt`, which is one that is learnt. What
+    /// is broken stays so, and the entities that `seqeval` reads by its default are the same.
+    pub fn from_learnt(self, tags: &[&str], learnt: TagScheme) -> Vec<String> {
+        let parts: Vec<(char, &str)> = tags.iter().map(|tag| tag_parts(tag).unwrap_or(('O', ""))).collect();
         let mut before = ('O', "");
-        let each = tags.iter().map(|tag| {
-            let (prefix, kind) = tag_parts(tag).unwrap_or(('O', ""));
-            let written = match (self, prefix) {
-                (TagScheme::Iob1, 'B') if before.0 == 'O' || before.1 != kind => 'I',
+        let each = parts.iter().enumerate().map(|(word, (prefix, kind))| {
+            let same = |other: Option<&(char, &str)>, prefixes: &str| {
+                other.is_some_and(|(prefix, other)| prefixes.contains(*prefix) && other == kind)
+            };
+            let told = match (self.learnt(), prefix) {
+                (TagScheme::Bioes, 'B' | 'I') if learnt == TagScheme::Iob2 => {
+                    let ends = !same(parts.get(word + 1), "I");
+                    match prefix {
+                        'B' if ends => 'S',
+                        'I' if ends => 'E',
+                        prefix => *prefix,
+                    }
+                }
+                (TagScheme::Iob2, 'S') => 'B',
+                (TagScheme::Iob2, 'I' | 'E') => {
+                    let follows_an_end = word > 0 && same(parts.get(word - 1), "ES");
+                    if follows_an_end { 'B' } else { 'I' }
+                }
+                (_, prefix) => *prefix,
+            };
+            let written = match (self, told) {
+                (TagScheme::Iob1, 'B') if before.0 == 'O' || before.1 != *kind => 'I',
                 (TagScheme::Bmes, 'I') => 'M',
                 (TagScheme::Bilou, 'E') => 'L',
                 (TagScheme::Bilou, 'S') => 'U',
                 (_, other) => other,
             };
-            before = (prefix, kind);
+            before = (told, kind);
             join(written, kind)
         });
         each.collect()
@@ -179,8 +217,8 @@ impl TagScheme {
 mod tests {
     use super::*;
 
-    fn of(sentences: &[&str]) -> Result<TagScheme, String> {
-        TagScheme::of(sentences.iter().map(|sentence| sentence.split(' ').collect()))
+    fn of(sentences: &[&str], usual: Option<TagScheme>) -> Result<TagScheme, MixedTags> {
+        TagScheme::of(sentences.iter().map(|sentence| sentence.split(' ').collect()), usual)
     }
 
     #[test]
@@ -195,10 +233,21 @@ mod tests {
             (&["B-a M-a E-a S-b O"], TagScheme::Bmes),
             (&["B-a I-a L-a U-b"], TagScheme::Bilou),
         ] {
-            assert_eq!(of(sentences), Ok(expected), "{sentences:?}");
+            assert_eq!(of(sentences, None), Ok(expected), "{sentences:?}");
         }
-        assert_eq!(of(&["B-a M-a I-a"]), Err("MI".to_string()));
-        assert_eq!(of(&["U-a S-b"]), Err("US".to_string()));
+        let mixed = |prefixes, sentence, word| Err(MixedTags { prefixes, sentence, word });
+        assert_eq!(of(&["B-a M-a I-a"], None), mixed(['M', 'I'], 0, 2));
+        assert_eq!(of(&["O U-a", "O", "B-b S-b"], None), mixed(['U', 'S'], 2, 1));
+    }
+
+    #[test]
+    fn what_the_prefixes_leave_open_is_as_usual() {
+        for usual in [TagScheme::Iob1, TagScheme::Bmes, TagScheme::Bilou] {
+            assert_eq!(of(&["O O", "O"], Some(usual)), Ok(usual));
+            assert_eq!(of(&["B-a I-a"], Some(usual)), Ok(TagScheme::Iob2));
+        }
+        assert_eq!(of(&["B-a E-a S-b"], Some(TagScheme::Bmes)), Ok(TagScheme::Bmes));
+        assert_eq!(of(&["B-a I-a E-a"], Some(TagScheme::Bmes)), Ok(TagScheme::Bioes));
     }
 
     #[test]
@@ -213,7 +262,22 @@ mod tests {
             let found = scheme.to_learnt(&tags);
             assert_eq!(found, learnt.split(' ').collect::<Vec<_>>());
             let back: Vec<&str> = found.iter().map(String::as_str).collect();
-            assert_eq!(scheme.from_learnt(&back), tags);
+            assert_eq!(scheme.from_learnt(&back, scheme.learnt()), tags);
+        }
+    }
+
+    #[test]
+    fn a_file_of_one_kind_of_scheme_gets_what_was_learnt_of_the_other() {
+        for (scheme, learnt, tags, written) in [
+            (TagScheme::Bioes, TagScheme::Iob2, "B-a I-a B-a O I-b I-b B-a I-c", "B-a E-a S-a O I-b E-b S-a E-c"),
+            (TagScheme::Bmes, TagScheme::Iob2, "B-a I-a I-a", "B-a M-a E-a"),
+            (TagScheme::Iob2, TagScheme::Bioes, "B-a E-a S-a O I-b E-b", "B-a I-a B-a O I-b I-b"),
+            // Ends are where the broken ones among them have them.
+            (TagScheme::Iob2, TagScheme::Bioes, "E-a E-a I-a I-b", "I-a B-a B-a I-b"),
+            (TagScheme::Iob1, TagScheme::Bioes, "B-a E-a S-a O S-b", "I-a I-a B-a O I-b"),
+        ] {
+            let tags: Vec<&str> = tags.split(' ').collect();
+            assert_eq!(scheme.from_learnt(&tags, learnt).join(" "), written, "{scheme}: {tags:?}");
         }
     }
 

@@ -94,12 +94,9 @@ pub(crate) fn load(
     settings.eval.as_deref().map(inputs::check_lasting).transpose()?;
     let path = &inputs::together(named);
     let asked = settings.model.asked_problem_type()?;
-    if let Some(asked) = asked.filter(|_| !task.has_problem_types()) {
-        let message = format!("{asked} is a kind of text classification, and the task is {}", task.name());
-        return Err(Error::Setting { flag: "problem-type", message });
-    }
+    settings.model.check_task(task)?;
     let wanted = WantedProblemType::Found { asked, head };
-    let file = task.read(named, &settings.file.reading(None, wanted, true)?)?;
+    let file = task.read(named, &settings.file.reading(task, None, wanted, true)?)?;
     let mut said = file.said;
     let problem_type = file.problem_type.unwrap_or_default();
     let found = file.file.labels(&file.examples)?;
@@ -136,7 +133,7 @@ pub(crate) fn load(
             same.pair_column = same.pair_column.or(columns.pair.clone());
             same.label_separator = same.label_separator.or(columns.label_separator.clone());
             let known = WantedProblemType::Known(problem_type);
-            let eval = task.read(named, &same.reading(Some(&columns), known, true)?)?.examples;
+            let eval = task.read(named, &same.reading(task, Some(&columns), known, true)?)?.examples;
             let eval_keys = Keys::of(&eval)?;
             (eval, eval_keys, absolute(&inputs::together(named)).display().to_string())
         }

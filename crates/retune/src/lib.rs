@@ -17,6 +17,7 @@ mod every;
 #[cfg(test)]
 mod fuzz;
 pub mod generate;
+mod given;
 mod inputs;
 pub mod inspect;
 mod labelling;

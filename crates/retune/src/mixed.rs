@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use retune_adapt::nearest;
 use retune_adapt::tasks::{Answered, WantedProblemType};
-use retune_data::{Example, Examples, Tokens};
+use retune_data::{Example, Examples, Tokens, ending_of};
 use retune_model::{Adapted, Batch, BatchRow, Forward, Mixture, share_base};
 use retune_tensor::Tape;
 use retune_train::Batching;
@@ -96,8 +96,9 @@ impl Mixed {
         let place = Place::free(input, output, writing.overwrite)?;
         let together = inputs::together(input);
         let Some((_, first)) = self.models.first() else { return Err(none()) };
-        let reading = file.reading(first.trained_columns(), WantedProblemType::default(), false)?;
+        let reading = file.reading(first.task, first.trained_columns(), WantedProblemType::default(), false)?;
         let read = first.task.read(input, &reading)?;
+        predict::check_name(output, &read.file.endings())?;
         let names = read.file.columns();
         let Some(at) = names.iter().position(|name| name == column) else {
             let near = nearest(column, names.iter().map(String::as_str));
@@ -123,14 +124,14 @@ impl Mixed {
                 model.check_columns(&read.columns, file, &together)?;
             }
         }
-        read.file.check(output)?;
+        read.file.check(ending_of(output).as_deref())?;
         let (predictions, mut done) = self.predict(&read.examples, &which, max_length, writing.logits)?;
         done.said.splice(0..0, read.said);
         for first in (0..self.models.len()).filter_map(|one| which.iter().position(|other| *other == one)) {
             let said = predictions.get(first).and_then(|first| read.file.said_of(first));
             done.said.extend(said.filter(|said| !done.said.contains(said)));
         }
-        place.write(|writer| read.file.write(&predictions, output, writer))?;
+        place.write_as(output, |ending, writer| read.file.write(&predictions, ending, writer))?;
         Ok(done)
     }
 

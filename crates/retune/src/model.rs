@@ -98,6 +98,7 @@ impl TextModel {
     pub(crate) fn open_as(settings: &ModelSettings, usual: &'static dyn Task) -> Result<Self> {
         let source = Source::find(settings)?;
         let task = source.task()?.unwrap_or(usual);
+        settings.check_task(task)?;
         let form = finished_form(settings, &source, task)?;
         let base_precision = settings.asked_base_precision(&source.base)?;
         let options = Options::default();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retune_adapt::tasks::{Answer, Answered, WantedProblemType};
-use retune_data::{Example, Examples};
+use retune_data::{Example, Examples, ending_of, write_packed};
 use retune_model::formats::write_atomic;
 use retune_tensor::Tape;
 use serde::Serialize;
@@ -60,11 +60,11 @@ pub struct Writing {
     pub overwrite: bool,
 }
 
-/// Predicts every row of `input` into `output`, order kept: CSV or TSV if its name ends so, else JSONL. A row has the
-/// columns that it has in the input, and those of its prediction; of these, one that the input has already is called
-/// `predicted_...`.
+/// Predicts every row of `input` into `output`, order kept: CSV, TSV, JSONL or a JSON array if its name ends so, also packed where
+/// `.gz` or `.zst` follows, and the input's own form or else JSONL if it has no ending. A row has the columns that it has in the
+/// input, and those of its prediction; of these, one that the input has already is called `predicted_...`.
 ///
-/// Errors if there is an output that may not be replaced.
+/// Errors if there is an output that may not be replaced, or its name says a form that cannot be written.
 pub fn file(
     settings: &ModelSettings,
     input: &[PathBuf],
@@ -75,14 +75,15 @@ pub fn file(
 ) -> Result<Done> {
     let place = Place::free(input, output, overwrite)?;
     let model = TextModel::open(settings)?;
-    let reading = file.reading(model.trained_columns(), WantedProblemType::default(), false)?;
+    let reading = file.reading(model.task, model.trained_columns(), WantedProblemType::default(), false)?;
     let read = model.task.read(input, &reading)?;
+    check_name(output, &read.file.endings())?;
     model.check_columns(&read.columns, file, &inputs::together(input))?;
-    read.file.check(output)?;
+    read.file.check(ending_of(output).as_deref())?;
     let (predictions, mut done) = run(&model, &read.examples, max_length, logits)?;
     done.said.splice(0..0, read.said);
     done.said.extend(predictions.first().and_then(|first| read.file.said_of(first)));
-    place.write(|writer| read.file.write(&predictions, output, writer))?;
+    place.write_as(output, |ending, writer| read.file.write(&predictions, ending, writer))?;
     Ok(done)
 }
 
@@ -139,6 +140,16 @@ impl Place {
         }
     }
 
+    /// The same in the form that the name of `output` says; `content` is told how that ends.
+    pub(crate) fn write_as(
+        &self,
+        output: &Path,
+        content: impl FnOnce(Option<&str>, &mut dyn Write) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let ending = ending_of(output);
+        self.write(|writer| write_packed(output, writer, |writer| content(ending.as_deref(), writer)))
+    }
+
     /// Writes all of what `content` writes, or nothing where it is a file. Errors with the place.
     pub fn write(&self, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
         match self {
@@ -153,6 +164,22 @@ impl Place {
                 file.and_then(write).map_err(|error| Error::write(path, "write", error))
             }
         }
+    }
+}
+
+/// Errors if the name of `output` says a form that is none of `endings`, which can be written.
+pub(crate) fn check_name(output: &Path, endings: &[&str]) -> Result<()> {
+    match ending_of(output) {
+        Some(ending) if !endings.contains(&ending.as_str()) => {
+            let known: Vec<String> = endings.iter().map(|ending| format!(".{ending}")).collect();
+            let message = format!(
+                "expected a name that ends in {}, or in one of these and .gz or .zst, or that has no ending, got `.{ending}`: what \
+                 is written is what the name says",
+                known.join(", ")
+            );
+            Err(Error::place(output, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use retune_adapt::tasks::{ColumnNames, Reading, WantedProblemType};
+use retune_adapt::tasks::{self, ColumnNames, Reading, Task, WantedProblemType};
 use retune_data::ReadOptions;
 use retune_model::hub::HubSettings;
 use serde::{Deserialize, Serialize};
@@ -391,13 +391,16 @@ impl FileSettings {
         Ok(ReadOptions { format, encoding: self.encoding.clone(), rename, ..ReadOptions::default() })
     }
 
-    /// What is known of a file before it is read; `trained` is what a model was trained on.
+    /// What is known of a file for `task` before it is read; `trained` is what a model was trained on. Errors if a flag is for
+    /// another task.
     pub(crate) fn reading<'a>(
         &'a self,
+        task: &dyn Task,
         trained: Option<&'a ColumnNames>,
         problem_type: WantedProblemType,
         labelled: bool,
     ) -> crate::Result<Reading<'a>> {
+        tasks::check_flags(task, self.given())?;
         Ok(Reading {
             options: self.read_options()?,
             text: self.text_column.as_deref(),

@@ -77,6 +77,10 @@ impl Task for CausalLm {
         HeadKind::Language
     }
 
+    fn own_flags(&self) -> &'static [&'static str] {
+        &["loss-on", "chat-template"]
+    }
+
     fn forms(&self) -> &'static [&'static FormSpec] {
         static FORMS: [&FormSpec; 1] = [&next_token::SPEC];
         &FORMS
@@ -117,8 +121,9 @@ impl Task for CausalLm {
         let (text, label) = columns.names();
         let names =
             ColumnNames { text: text.into(), label: label.map(str::to_string), ..ColumnNames::default() };
+        let examples = Examples::of(examples, &table);
         let file = Box::new(LessonFile { columns: table.columns().to_vec() });
-        Ok(Corpus { examples: examples.into(), columns: names, problem_type: None, said, file })
+        Ok(Corpus { examples, columns: names, problem_type: None, said, file })
     }
 
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {
@@ -153,7 +158,7 @@ impl RowFile for LessonFile {
         None
     }
 
-    fn write(&self, _: &[Answered], _: &Path, _: &mut dyn Write) -> io::Result<()> {
+    fn write(&self, _: &[Answered], _: Option<&str>, _: &mut dyn Write) -> io::Result<()> {
         Err(io::Error::other("a language model answers with text: see `retune generate`"))
     }
 }

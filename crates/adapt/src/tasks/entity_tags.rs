@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use retune_data::{DataError, Example, Examples, LabelMap, Tokens, tag_parts};
+use retune_data::{DataError, Example, Examples, LabelMap, TagScheme, Tokens, tag_parts};
 use retune_metrics::{
     Bootstrap, ConfusionMatrix, Entity, EntityCounts, Prefix, Strictness, Tag, Tally, entities,
 };
@@ -63,7 +63,7 @@ impl EntityTags {
         kinds.sort_unstable();
         kinds.dedup();
         let tags: Vec<Tag> = parts.iter().map(|parts| tag(*parts, &kinds).unwrap_or(Tag::OUTSIDE)).collect();
-        let ends = tags.iter().any(|tag| matches!(tag.prefix, Prefix::E | Prefix::S));
+        let ends = tags.iter().any(|tag| tells_an_end(tag.prefix));
         let strictness = if ends { Strictness::Iobes } else { Strictness::Iob2 };
         Ok(EntityTags { labels, tags, kinds, strictness })
     }
@@ -82,24 +82,6 @@ impl EntityTags {
 
     fn outside(&self) -> usize {
         self.tags.iter().position(|tag| tag.prefix == Prefix::O).unwrap_or(0)
-    }
-
-    /// A sentence's tags in the scheme of this model, where the file's is another: its entities are the same.
-    fn rewritten(&self, tags: &[Tag]) -> Vec<Tag> {
-        let mut written = vec![Tag::OUTSIDE; tags.len()];
-        for Entity { kind, words } in entities(tags) {
-            let (first, last) = (words.start, words.end - 1);
-            for word in words {
-                let prefix = match self.strictness {
-                    Strictness::Iobes if first == last => Prefix::S,
-                    Strictness::Iobes if word == last => Prefix::E,
-                    _ if word == first => Prefix::B,
-                    _ => Prefix::I,
-                };
-                written[word] = Tag { prefix, kind };
-            }
-        }
-        written
     }
 }
 
@@ -141,21 +123,26 @@ impl Form for EntityTags {
         path: &Path,
         options: LossOptions,
     ) -> Result<Box<dyn Targets>, AdaptError> {
-        let examples = examples.all()?;
-        let gold = self.gold(&examples, path)?;
-        let alignment = Alignment::new(&examples, tokens);
+        let (all, rows) = (examples, examples.all()?);
+        let gold = self.gold(all, &rows, path)?;
+        let alignment = Alignment::new(&rows, tokens);
         let class = |tag: &Tag| u32::try_from(self.class(*tag)).unwrap_or(u32::MAX);
-        let all: Vec<u32> = gold.iter().flatten().map(class).collect();
+        let classes: Vec<u32> = gold.iter().flatten().map(class).collect();
         let lost = alignment.lost().iter().map(|[example, word]| {
-            let text = &examples[*example].text[alignment.words(*example)[*word].clone()];
-            Lost { line: examples[*example].line, text: text.to_string(), tag: gold[*example][*word] }
+            let (row, tag) = (&rows[*example], gold[*example][*word]);
+            let text = row.text[alignment.words(*example)[*word].clone()].to_string();
+            Lost { place: all.place_words(row.row, row.line), text, tag }
         });
+        let prefixes = || gold.iter().flatten().map(|tag| tag.prefix);
         Ok(Box::new(TagTargets {
             form: self.clone(),
-            class_weights: options.balanced.then(|| balanced(&all, self.labels.len())),
+            class_weights: options.balanced.then(|| balanced(&classes, self.labels.len())),
             label_smoothing: options.label_smoothing,
             windows: tokens.len() - tokens.examples(),
             lost: lost.collect(),
+            endless: self.strictness == Strictness::Iobes
+                && prefixes().any(|prefix| prefix != Prefix::O)
+                && !prefixes().any(tells_an_end),
             example_of: (0..tokens.len()).map(|row| tokens.example(row)).collect(),
             lengths: (0..tokens.len()).map(|row| tokens.length(row)).collect(),
             gold,
@@ -175,40 +162,50 @@ impl Form for EntityTags {
 }
 
 impl EntityTags {
-    /// The tags of each example's words. Errors if a type is none of the model's; it is named with its first line.
-    fn gold(&self, examples: &[Example], path: &Path) -> Result<Vec<Vec<Tag>>, AdaptError> {
-        let mut gold = Vec::with_capacity(examples.len());
-        for example in examples {
-            let words = given(example).unwrap_or_default();
-            let parsed = words.iter().map(|word| {
-                let parts = word.tag.as_deref().and_then(tag_parts).unwrap_or(('O', ""));
+    /// The tags of each example's words, as they are; where they tell ends that the model's tags cannot, in its scheme. Errors if
+    /// a type is none of the model's; it is named with its first line. `examples` are all of `rows`.
+    fn gold(&self, examples: &Examples, rows: &[Example], path: &Path) -> Result<Vec<Vec<Tag>>, AdaptError> {
+        let written = |example| {
+            let words = given(example).unwrap_or_default().iter();
+            words.map(|word| word.tag.as_deref().unwrap_or("O")).collect::<Vec<_>>()
+        };
+        let parsed = |tags: &[&str], example| {
+            let tags = tags.iter().map(|written| {
+                let parts = tag_parts(written).unwrap_or(('O', ""));
                 tag(parts, &self.kinds).ok_or(parts.1)
             });
-            let tags: Result<Vec<Tag>, &str> = parsed.collect();
-            gold.push(tags.map_err(|kind| {
-                DataError::new(format!(
+            tags.collect::<Result<Vec<Tag>, &str>>().map_err(|kind| {
+                let message = format!(
                     "expected entities of training's {} types ({}), got `{kind}`: correct it, or train with rows that have it",
                     self.kinds.len(),
                     self.kinds.join(", ")
-                ))
-                .at_line(example.line)
-                .in_file(path)
-            })?);
+                );
+                examples.error_at(example, path, message)
+            })
+        };
+        let all: Result<Vec<Vec<Tag>>, DataError> =
+            rows.iter().map(|example| parsed(&written(example), example)).collect();
+        let all = all?;
+        let ends = all.iter().flatten().any(|tag| tells_an_end(tag.prefix));
+        if self.strictness == Strictness::Iobes || !ends {
+            return Ok(all);
         }
-        let ends = |tag: &Tag| matches!(tag.prefix, Prefix::E | Prefix::S);
-        let tells_ends = gold.iter().flatten().any(ends);
-        let any = gold.iter().flatten().any(|tag| tag.prefix != Prefix::O);
-        if any && tells_ends != (self.strictness == Strictness::Iobes) {
-            gold.iter_mut().for_each(|tags| *tags = self.rewritten(tags));
-        }
-        Ok(gold)
+        let told = rows.iter().map(|example| {
+            let tags = TagScheme::Iob2.from_learnt(&written(example), TagScheme::Bioes);
+            parsed(&tags.iter().map(String::as_str).collect::<Vec<_>>(), example)
+        });
+        Ok(told.collect::<Result<_, _>>()?)
     }
+}
+
+fn tells_an_end(prefix: Prefix) -> bool {
+    matches!(prefix, Prefix::E | Prefix::S)
 }
 
 /// A word that no token stands for.
 #[derive(Debug)]
 struct Lost {
-    line: u64,
+    place: String,
     text: String,
     tag: Tag,
 }
@@ -228,6 +225,8 @@ struct TagTargets {
     /// Rows beyond the first of each example.
     windows: usize,
     lost: Vec<Lost>,
+    /// Whether the model's tags tell where entities end, and none of these does.
+    endless: bool,
 }
 
 impl TagTargets {
@@ -302,13 +301,20 @@ impl Targets for TagTargets {
                 .lost
                 .iter()
                 .take(LISTED)
-                .map(|Lost { line, text, .. }| format!("{text:?} (line {line})"));
+                .map(|Lost { place, text, .. }| format!("{text:?} ({place})"));
             said.push(format!(
                 "{} words have no token of their own, {inside} of them in entities; they are taken for O: {}{}",
                 self.lost.len(),
                 listed.collect::<Vec<_>>().join(", "),
                 if self.lost.len() > LISTED { " ..." } else { "" }
             ));
+        }
+        if self.endless {
+            said.push(
+                "no tag of these rows tells where an entity ends, as the model's do: they count as they are, which none is in \
+                 strict F1; if they are IOB2, --tag-scheme iob2 writes them as the model does"
+                    .into(),
+            );
         }
         said
     }

@@ -66,6 +66,9 @@ pub trait Task: Debug + Send + Sync {
     /// What its head reads, and what transformers and `peft` call it.
     fn head(&self) -> HeadKind;
 
+    /// The flags that say something of its rows or answers, and nothing of those of every other task.
+    fn own_flags(&self) -> &'static [&'static str];
+
     /// What its outputs may mean.
     fn forms(&self) -> &'static [&'static FormSpec];
 
@@ -146,6 +149,19 @@ pub fn shown(metrics: &BTreeMap<String, f64>) -> Vec<(&'static str, &'static str
         shown.collect()
     };
     forms.copied().find_map(all).unwrap_or_default()
+}
+
+/// Errors if one of the flags `given` is for other tasks than `task`, and would say nothing.
+pub fn check_flags(task: &dyn Task, given: impl IntoIterator<Item = &'static str>) -> Result<(), AdaptError> {
+    for flag in given {
+        let of: Vec<&dyn Task> = TASKS.iter().copied().filter(|task| task.own_flags().contains(&flag)).collect();
+        if !of.is_empty() && !of.iter().any(|of| of.name() == task.name()) {
+            let names: Vec<&str> = of.iter().map(|task| task.name()).collect();
+            let message = format!("it is for {}, and the task is {}: leave it out", names.join(" and "), task.name());
+            return Err(AdaptError::Option { option: flag.into(), message });
+        }
+    }
+    Ok(())
 }
 
 /// The task `name`. Errors if there is none, with the near miss.

@@ -67,6 +67,10 @@ impl Task for QuestionAnswering {
         HeadKind::Question
     }
 
+    fn own_flags(&self) -> &'static [&'static str] {
+        &["pair-column", "doc-stride", "max-answer-length", "n-best"]
+    }
+
     fn forms(&self) -> &'static [&'static FormSpec] {
         static FORMS: [&FormSpec; 2] = [&extractive::WITH_UNANSWERABLE, &extractive::SPEC];
         &FORMS
@@ -176,11 +180,8 @@ struct QuestionFile {
 impl QuestionFile {
     /// Whether predictions are SQuAD's, an object of answers by id: if the output's name ends in `.json`, or if it says nothing
     /// and the input is SQuAD's.
-    fn by_id(&self, output: &Path) -> bool {
-        match output.extension().and_then(|extension| extension.to_str()) {
-            Some(extension) => extension.eq_ignore_ascii_case("json"),
-            None => self.table.format() == Format::Squad,
-        }
+    fn by_id(&self, ending: Option<&str>) -> bool {
+        ending.map_or(self.table.format() == Format::Squad, |ending| ending == "json")
     }
 }
 
@@ -193,17 +194,22 @@ impl RowFile for QuestionFile {
         table_file::renamed(&self.table, first)
     }
 
-    fn check(&self, output: &Path) -> Result<(), DataError> {
-        match self.by_id(output) {
+    fn check(&self, ending: Option<&str>) -> Result<(), DataError> {
+        match self.by_id(ending) {
             true => check_ids(&self.table, &self.columns, "rename one of them, or write JSONL"),
             false => Ok(()),
         }
     }
 
     /// SQuAD's predictions, or the rows with theirs.
-    fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> io::Result<()> {
-        if !self.by_id(output) {
-            return table_file::write(&self.table, predictions, output, writer);
+    fn write(
+        &self,
+        predictions: &[Answered],
+        ending: Option<&str>,
+        writer: &mut dyn Write,
+    ) -> io::Result<()> {
+        if !self.by_id(ending) {
+            return table_file::write(&self.table, predictions, ending, writer);
         }
         let mut json = serde_json::Serializer::pretty(&mut *writer);
         let mut map = json.serialize_map(Some(predictions.len()))?;

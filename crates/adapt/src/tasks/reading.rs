@@ -1,7 +1,6 @@
 //! A file of a task's rows: what is said of it, and what was found in it.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use retune_data::{DataError, Examples, LabelMap, Named, ProblemType, ReadOptions};
 use serde::{Deserialize, Serialize};
@@ -123,13 +122,23 @@ pub trait RowFile: std::fmt::Debug {
     /// What the user is to know of how predictions are written, given the first of them.
     fn said_of(&self, first: &Answered) -> Option<String>;
 
-    /// Errors if predictions cannot be written in the form that `output`'s name says: asked before they are made.
-    fn check(&self, output: &Path) -> Result<(), DataError> {
-        let _ = output;
+    /// How the names end that its rows can be written to, in the order that people are told them; a name without an ending says its
+    /// own form.
+    fn endings(&self) -> Vec<&'static str> {
+        super::table_file::ENDINGS.to_vec()
+    }
+
+    /// Errors if predictions cannot be written in the form that `ending` says: asked before they are made.
+    fn check(&self, ending: Option<&str>) -> Result<(), DataError> {
+        let _ = ending;
         Ok(())
     }
 
-    /// Writes its rows with their predictions, of all of them in their order, in the form that `output`'s name says or
-    /// else its own.
-    fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> io::Result<()>;
+    /// Writes its rows with their predictions, of all of them in their order, in the form that `ending` says or else its own.
+    fn write(
+        &self,
+        predictions: &[Answered],
+        ending: Option<&str>,
+        writer: &mut dyn Write,
+    ) -> io::Result<()>;
 }

@@ -2,7 +2,6 @@
 //! says another.
 
 use std::io::{Error, Result, Write};
-use std::path::Path;
 
 use retune_data::{DataError, Examples, Format, LabelMap, SentenceColumns, Table, TagScheme};
 
@@ -15,7 +14,14 @@ pub(super) struct SentenceFile {
     pub table: Table,
     pub columns: SentenceColumns,
     pub scheme: TagScheme,
+    /// What stands between a prefix and a type.
+    pub separator: char,
+    /// The scheme of the predictions.
+    pub learnt: TagScheme,
 }
+
+/// How names end that say CoNLL's form, as an output without an ending does.
+const CONLL: [&str; 4] = ["conll", "bio", "iob", "txt"];
 
 impl SentenceFile {
     /// A prediction with its tags as the file has them; of texts that nobody has parted, without.
@@ -23,14 +29,16 @@ impl SentenceFile {
         let mut answered = answered.clone();
         if let Answer::Entities { tags, .. } = &mut answered.answer {
             let learnt: Vec<&str> = tags.iter().flatten().map(String::as_str).collect();
-            *tags = self.columns.has_tokens().then(|| self.scheme.from_learnt(&learnt));
+            let written = self.scheme.from_learnt(&learnt, self.learnt).into_iter();
+            let parted = written.map(|tag| tag.replacen('-', self.separator.encode_utf8(&mut [0; 4]), 1));
+            *tags = self.columns.has_tokens().then(|| parted.collect());
         }
         answered
     }
 
     /// A word a line with its columns, and behind them the predicted tag.
     fn write_conll(&self, predictions: &[Answered], writer: &mut dyn Write) -> Result<()> {
-        let columns = 0..self.table.columns().len();
+        let (columns, between) = (0..self.table.columns().len(), self.table.conll_separator());
         for (row, answered) in self.table.rows().zip(predictions) {
             let row = row.map_err(Error::other)?;
             let list = |field: Option<&str>| {
@@ -41,7 +49,7 @@ impl SentenceFile {
             let Answer::Entities { tags: Some(tags), .. } = &answered.answer else { continue };
             for (word, tag) in tags.iter().enumerate() {
                 for field in &fields {
-                    write!(writer, "{}\t", field.get(word).map_or("", String::as_str))?;
+                    write!(writer, "{}{between}", field.get(word).map_or("", String::as_str))?;
                 }
                 writeln!(writer, "{tag}")?;
             }
@@ -63,13 +71,16 @@ impl RowFile for SentenceFile {
         }
     }
 
-    fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> Result<()> {
-        let named = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let table = ["csv", "tsv", "jsonl", "json"].iter().any(|other| named.eq_ignore_ascii_case(other));
-        if self.table.format() == Format::Conll && !table {
+    fn endings(&self) -> Vec<&'static str> {
+        let own: &[&str] = if self.table.format() == Format::Conll { &CONLL } else { &[] };
+        [own, &table_file::ENDINGS].concat()
+    }
+
+    fn write(&self, predictions: &[Answered], ending: Option<&str>, writer: &mut dyn Write) -> Result<()> {
+        if self.table.format() == Format::Conll && ending.is_none_or(|ending| CONLL.contains(&ending)) {
             return self.write_conll(predictions, writer);
         }
         let predictions: Vec<Answered> = predictions.iter().map(|answered| self.as_here(answered)).collect();
-        table_file::write(&self.table, &predictions, output, writer)
+        table_file::write(&self.table, &predictions, ending, writer)
     }
 }

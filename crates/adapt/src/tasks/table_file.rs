@@ -2,7 +2,6 @@
 //! and the prediction's behind them.
 
 use std::io::{Error, Result, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use retune_data::{Columns, DataError, Examples, LabelMap, Row, Table};
@@ -38,8 +37,8 @@ impl RowFile for TableFile {
         rows.map(|row| Ok(row?.get(index).unwrap_or_default().trim().to_string())).collect()
     }
 
-    fn write(&self, predictions: &[Answered], output: &Path, writer: &mut dyn Write) -> Result<()> {
-        write(&self.table, predictions, output, writer)
+    fn write(&self, predictions: &[Answered], ending: Option<&str>, writer: &mut dyn Write) -> Result<()> {
+        write(&self.table, predictions, ending, writer)
     }
 }
 
@@ -53,11 +52,14 @@ pub(super) fn renamed(table: &Table, first: &Answered) -> Option<String> {
     other.map(|other| format!("the prediction is in {other}: the file has such a column"))
 }
 
-/// CSV or TSV if the output's name ends so, else JSONL.
+/// How the names of tables end.
+pub(super) const ENDINGS: [&str; 5] = ["csv", "tsv", "jsonl", "ndjson", "json"];
+
+/// CSV, TSV or a JSON array if the output's name ends so, else JSONL.
 pub(super) fn write(
     table: &Table,
     predictions: &[Answered],
-    output: &Path,
+    ending: Option<&str>,
     writer: &mut dyn Write,
 ) -> Result<()> {
     // Rows may be answered by different models, and then not all have the same columns.
@@ -68,10 +70,18 @@ pub(super) fn write(
         }
     }
     let rows = PredictedRows { table, predictions, added };
-    match output.extension().and_then(|extension| extension.to_str()) {
-        Some(extension) if extension.eq_ignore_ascii_case("csv") => rows.write_csv(writer, b','),
-        Some(extension) if extension.eq_ignore_ascii_case("tsv") => rows.write_csv(writer, b'\t'),
-        _ => rows.write_jsonl(writer),
+    match ending {
+        Some("csv") => rows.write_csv(writer, b','),
+        Some("tsv") => rows.write_csv(writer, b'\t'),
+        Some("json") => {
+            writer.write_all(b"[\n")?;
+            rows.write_json(writer, ",\n")?;
+            writer.write_all(b"\n]\n")
+        }
+        _ => {
+            rows.write_json(writer, "\n")?;
+            writer.write_all(b"\n")
+        }
     }
 }
 
@@ -84,12 +94,14 @@ struct PredictedRows<'a> {
 }
 
 impl PredictedRows<'_> {
-    /// One JSON object a row. A missing value stays one, and what was no text is none.
-    fn write_jsonl(&self, writer: &mut dyn Write) -> Result<()> {
-        for (row, prediction) in self.table.rows().zip(self.predictions) {
+    /// One JSON object a row, and `between` two. A missing value stays one, and what was no text is none.
+    fn write_json(&self, writer: &mut dyn Write, between: &str) -> Result<()> {
+        for (place, (row, prediction)) in self.table.rows().zip(self.predictions).enumerate() {
+            if place > 0 {
+                writer.write_all(between.as_bytes())?;
+            }
             let row = row.map_err(Error::other)?;
             serde_json::to_writer(&mut *writer, &JsonRow { rows: self, row, prediction })?;
-            writer.write_all(b"\n")?;
         }
         Ok(())
     }

@@ -31,6 +31,10 @@ impl Task for TextClassification {
         HeadKind::Sequence
     }
 
+    fn own_flags(&self) -> &'static [&'static str] {
+        &["problem-type", "pair-column", "label-separator"]
+    }
+
     fn forms(&self) -> &'static [&'static FormSpec] {
         static FORMS: [&FormSpec; 3] = [&single_label::SPEC, &multi_label::SPEC, &regression::SPEC];
         &FORMS

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use retune_data::{DataError, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables};
+use retune_data::{DataError, Examples, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables};
 use retune_model::families::HeadKind;
 
 use super::entity_tags::{self, EntityTags};
@@ -25,6 +25,10 @@ impl Task for TokenClassification {
 
     fn head(&self) -> HeadKind {
         HeadKind::Token
+    }
+
+    fn own_flags(&self) -> &'static [&'static str] {
+        &["tag-scheme"]
     }
 
     fn forms(&self) -> &'static [&'static FormSpec] {
@@ -57,17 +61,18 @@ impl Task for TokenClassification {
         let columns = SentenceColumns::choose(&table, &wanted)?;
         let mut said: Vec<String> = table.notices().iter().map(ToString::to_string).collect();
         said.push(columns.text.why.clone());
-        let (examples, found) = if reading.labelled {
+        let trained = reading.trained.and_then(|columns| columns.tag_scheme.as_deref());
+        let trained: Option<TagScheme> = trained.and_then(|name| name.parse().ok());
+        let (examples, found, separator) = if reading.labelled {
             said.extend(columns.label.as_ref().map(|choice| choice.why.clone()));
-            let sentences = columns.tagged(&table, scheme)?;
+            let sentences = columns.tagged(&table, scheme, trained)?;
             said.extend(sentences.notices.iter().map(ToString::to_string));
-            (sentences.examples, sentences.scheme)
+            (sentences.examples, Some(sentences.scheme), sentences.separator)
         } else {
-            let trained = reading.trained.and_then(|columns| columns.tag_scheme.as_deref());
-            let trained = trained.and_then(|name| name.parse().ok());
-            // A file to predict may have tags all the same, and gets them back in their scheme.
-            let own = columns.label.is_some().then(|| columns.tagged(&table, None).ok()?.scheme).flatten();
-            (columns.untagged(&table)?, scheme.or(own).or(trained))
+            // A file to predict may have tags all the same, and gets those of the model as its own are written.
+            let own = columns.label.is_some().then(|| columns.tagged(&table, None, trained).ok()).flatten();
+            let found = scheme.or(own.as_ref().map(|own| own.scheme)).or(trained);
+            (columns.untagged(&table)?, found, own.map_or('-', |own| own.separator))
         };
         if let Some(scheme) = found.filter(|_| reading.labelled && columns.has_tokens()) {
             let learnt = scheme.learnt();
@@ -80,8 +85,11 @@ impl Task for TokenClassification {
             tag_scheme: found.map(|scheme| scheme.to_string()),
             ..ColumnNames::default()
         };
-        let file = Box::new(SentenceFile { table, columns, scheme: found.unwrap_or(TagScheme::Iob2) });
-        Ok(Corpus { examples: examples.into(), columns: names, problem_type: None, said, file })
+        let examples = Examples::of(examples, &table);
+        let scheme = found.unwrap_or(TagScheme::Iob2);
+        let learnt = trained.unwrap_or(scheme).learnt();
+        let file = Box::new(SentenceFile { table, columns, scheme, separator, learnt });
+        Ok(Corpus { examples, columns: names, problem_type: None, said, file })
     }
 
     fn form(&self, settings: FormSettings) -> Result<Box<dyn Form>, AdaptError> {

@@ -112,8 +112,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     })?;
     written?;
     let count = generations.len();
-    if let Some(place) = &place {
-        retune::generate::write(place, &generations)?;
+    if let (Some(place), Some(to)) = (&place, &args.output) {
+        retune::generate::write(place, to, &generations)?;
     }
     let text = match generations.as_slice() {
         [one] => Some(one.text.clone()),

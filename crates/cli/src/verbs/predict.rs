@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// Rows to predict: a file, a folder or a pattern; may be given several times
     #[arg(long, value_name = "FILE", requires = "output")]
     input: Vec<PathBuf>,
-    /// The rows with their columns and, behind them, the prediction's; order kept: CSV or TSV if the name ends so, else JSONL,
-    /// or CoNLL's form where the input has it
+    /// The rows with their columns and, behind them, the prediction's; order kept: CSV, TSV, JSONL or a JSON array as the name
+    /// ends, also with .gz or .zst behind it; without an ending CoNLL's form or SQuAD's where the input has it, else JSONL
     #[arg(long, value_name = "FILE", requires = "input", conflicts_with = "text")]
     output: Option<PathBuf>,
     /// Replace a file that is there
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
             written(done, to, output)
         }
         _ => {
-            args.check_pairs()?;
+            args.check_texts()?;
             let (predictions, done) = match args.pair.as_slice() {
                 [] => predict::texts(&local, &args.text, args.max_length, args.logits)?,
                 pairs => {
@@ -95,8 +95,13 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
 }
 
 impl Args {
-    /// Errors if there are pairs, and not one for each text.
-    fn check_pairs(&self) -> Result<(), Failure> {
+    /// Errors if there are pairs, and not one for each text; or flags about files, of which there are none.
+    fn check_texts(&self) -> Result<(), Failure> {
+        if let Some(flag) = self.file.given().next() {
+            return Err(Failure::request(format!(
+                "--{flag}: it says how --input is read, and there is none: leave it out"
+            )));
+        }
         let (texts, pairs) = (self.text.len(), self.pair.len());
         if pairs > 0 && pairs != texts {
             return Err(Failure::request(format!(
@@ -130,7 +135,7 @@ fn mixed(args: &Args, output: &Output) -> Result<Answer, Failure> {
         .collect::<Result<_, Failure>>()?;
     let mixed = Mixed::open(&adapters)?;
     let (from @ [_, ..], Some(to)) = (args.input.as_slice(), &args.output) else {
-        args.check_pairs()?;
+        args.check_texts()?;
         let (predictions, done) = mixed.texts(&args.text, &args.pair, args.max_length, args.logits)?;
         return Ok(Answer { done, predictions });
     };

@@ -14,8 +14,9 @@ use crate::error::DataError;
 use crate::store::read_at;
 
 pub(crate) use packing::Packing;
+pub use packing::write_packed;
 pub(crate) use paths::find_files;
-pub use paths::is_text_file;
+pub use paths::{ending_of, is_text_file};
 pub(crate) use text::Text;
 
 /// A file's bytes, which can be read more than once.

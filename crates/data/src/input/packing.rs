@@ -1,10 +1,14 @@
 //! Files that are packed with gzip (RFC 1952) or Zstandard (RFC 8878).
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
 
+use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 /// What packs a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,32 @@ impl Packing {
             Packing::Gzip => Box::new(Gzip(MultiGzDecoder::new(reader))),
             Packing::Zstd => Box::new(Zstd { reader, frame: FrameDecoder::new(), begun: false }),
         }
+    }
+}
+
+/// Writes what `content` writes, packed with gzip or Zstandard where the name of `path` ends in `.gz` or `.zst`.
+///
+/// # Errors
+/// Those of `content` and of `writer`.
+pub fn write_packed(
+    path: &Path,
+    writer: &mut dyn Write,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    match ending.as_ref().and_then(|ending| ending.to_str()) {
+        Some("gz") => {
+            let mut packed = GzEncoder::new(writer, Compression::default());
+            content(&mut packed)?;
+            packed.finish().map(drop)
+        }
+        Some("zst") => {
+            // One frame, since not all readers go on behind the first; the crate makes it of what is all there.
+            let mut plain = Vec::new();
+            content(&mut plain)?;
+            writer.write_all(&compress_to_vec(plain.as_slice(), CompressionLevel::Fastest))
+        }
+        _ => content(writer),
     }
 }
 
@@ -134,18 +164,20 @@ fn damaged(what: &str, error: &dyn std::fmt::Display) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
+    fn packed(name: &str, bytes: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        write_packed(Path::new(name), &mut packed, |writer| writer.write_all(bytes)).unwrap();
+        packed
+    }
+
     fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
+        packed("rows.csv.GZ", bytes)
     }
 
     fn zstd(bytes: &[u8]) -> Vec<u8> {
-        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+        packed("rows.zst", bytes)
     }
 
     fn unpacked(packed: Vec<u8>) -> io::Result<Vec<u8>> {

@@ -94,15 +94,16 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn has_rows(path: &Path) -> bool {
-    ending(path).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    ending_of(path).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
 /// Whether the file's name says that it is plain text: it ends in `.txt`; `.gz` or `.zst` may follow.
 pub fn is_text_file(path: &Path) -> bool {
-    ending(path).as_deref() == Some("txt")
+    ending_of(path).as_deref() == Some("txt")
 }
 
-fn ending(path: &Path) -> Option<String> {
+/// How the name of a file ends, in small letters and without `.gz` or `.zst` behind it: `csv` of `a.CSV.gz`.
+pub fn ending_of(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?.to_lowercase();
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
     name.rsplit_once('.').map(|(_, ending)| ending.to_owned())

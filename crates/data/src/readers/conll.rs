@@ -29,6 +29,8 @@ struct Form {
     parted: Parted,
     width: usize,
     line: u64,
+    /// Whether the last of them has a tag there.
+    tagged: bool,
 }
 
 impl Form {
@@ -40,14 +42,21 @@ impl Form {
             words.clone().find(|(line, _)| !line.starts_with("# ")).or_else(|| words.next())?;
         let tabs = first.contains('\t') && !first.starts_with('\t');
         let parted = if tabs { Parted::ByTabs } else { Parted::ByBlanks };
-        Some(Form { parted, width: fields(first, parted).len(), line })
+        let fields = fields(first, parted);
+        Some(Form { parted, width: fields.len(), line, tagged: ends_in_a_tag(&fields) })
     }
 
-    /// The columns of a line; none of a comment, as CoNLL-U and others have them before a sentence.
+    /// The columns of a line; none of a comment, as CoNLL-U, MultiCoNER and others have them before a sentence: it begins
+    /// with `# `, and has as many columns as a word by chance at most, and then no tag in the last.
     fn fields<'l>(&self, line: &'l str) -> Option<Vec<&'l str>> {
         let fields = fields(line, self.parted);
-        (fields.len() == self.width || !line.starts_with("# ")).then_some(fields)
+        let is_word = fields.len() == self.width && (!self.tagged || ends_in_a_tag(&fields));
+        (is_word || !line.starts_with("# ")).then_some(fields)
     }
+}
+
+fn ends_in_a_tag(fields: &[&str]) -> bool {
+    fields.last().is_some_and(|tag| tag_parts(tag).is_some())
 }
 
 fn fields(line: &str, parted: Parted) -> Vec<&str> {
@@ -69,9 +78,7 @@ pub(super) fn is_conll(text: &str) -> bool {
     let Some(form) = Form::of(text).filter(|form| form.width >= 2) else { return false };
     let judged = text.lines().filter(|line| is_word(line)).take(JUDGED_WORDS);
     let words: Vec<_> = judged.filter_map(|line| form.fields(line)).collect();
-    let fits = |fields: &&Vec<&str>| {
-        fields.len() == form.width && fields.last().is_some_and(|tag| tag_parts(tag).is_some())
-    };
+    let fits = |fields: &&Vec<&str>| fields.len() == form.width && ends_in_a_tag(fields);
     words.first().as_ref().is_some_and(fits) && 10 * words.iter().filter(fits).count() >= 9 * words.len()
 }
 
@@ -84,6 +91,7 @@ pub(super) fn read(file: &mut FileUnderWay<'_>) -> Result<(), DataError> {
     let mut text = file.text()?;
     let none = || DataError::new("the file has no words: expected a word a line, and its tag behind it");
     let form = Form::of(text.text()).ok_or_else(none)?;
+    file.table.set_blanks(matches!(form.parted, Parted::ByBlanks));
     let names: Vec<String> = (1..=form.width).map(|number| number.to_string()).collect();
     let columns = file.columns(&names)?;
     let mut sentence = Sentence { words: vec![Vec::new(); form.width], begun: 0 };
@@ -167,6 +175,19 @@ mod tests {
         // A word may have a blank where tabs part the columns; a comment is none.
         let text = "# id 1\nNew York\tB-a\n\"\tO\n\t\nx\tO";
         assert_eq!(rows(text)[0].1, [r#"["New York","\""]"#, r#"["B-a","O"]"#]);
+    }
+
+    #[test]
+    fn comments_of_as_many_columns_as_words_are_none() {
+        let word = "law _ _ B-x\n# _ _ O\n";
+        for comment in ["# id 1c1f0a3c\tdomain=en\n", "# sent_id = 1\n", "# text = a b c B\n"] {
+            let text = format!("{comment}{word}\n{comment}{word}");
+            assert!(is_conll(&text), "{text}");
+            let found: Vec<String> = rows(&text).into_iter().map(|(_, mut values)| values.remove(0)).collect();
+            assert_eq!(found, [r##"["law","#"]"##; 2], "{comment}");
+        }
+        // Where the last column has no tags, they tell nothing.
+        assert_eq!(rows("a B-x _\n# O _\n")[0].1[0], r##"["a","#"]"##);
     }
 
     #[test]

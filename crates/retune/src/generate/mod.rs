@@ -24,7 +24,7 @@ pub use self::chat::Chat;
 pub use self::exact_match::exact_match;
 pub use self::settings::GenerateSettings;
 use self::stops::Stops;
-use crate::predict::Place;
+use crate::predict::{Place, check_name};
 use crate::{Error, ModelSettings, Result, TextModel};
 
 /// Rows that go on at once, where nobody says otherwise: their steps read the weights once for all.
@@ -191,14 +191,16 @@ impl Generator {
     }
 }
 
-/// Where answers go. Errors if that is among the files that are read, or there is one that may not be replaced.
+/// Where answers go. Errors if that is among the files that are read, or there is one that may not be replaced, or its name says
+/// another form than JSON lines.
 pub fn place(input: &[PathBuf], output: &Path, overwrite: bool) -> Result<Place> {
+    check_name(output, &["jsonl", "ndjson"])?;
     Place::free(input, output, overwrite)
 }
 
-/// Writes answers as JSON lines, all or none.
-pub fn write(place: &Place, generations: &[Generation]) -> Result<()> {
-    place.write(|writer| {
+/// Writes answers to the place of `output` as JSON lines, all or none.
+pub fn write(place: &Place, output: &Path, generations: &[Generation]) -> Result<()> {
+    place.write_as(output, |_, writer| {
         for generation in generations {
             serde_json::to_writer(&mut *writer, generation)?;
             writer.write_all(b"\n")?;
