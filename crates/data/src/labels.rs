@@ -93,8 +93,7 @@ impl LabelMap {
         let tag = |prefix: char, kind: &str| {
             if kind.is_empty() { prefix.to_string() } else { format!("{prefix}-{kind}") }
         };
-        let all =
-            scheme.letters().chars().flat_map(|prefix| kinds.iter().map(move |kind| tag(prefix, kind)));
+        let all = scheme.letters().chars().flat_map(|prefix| kinds.iter().map(move |kind| tag(prefix, kind)));
         let mut names: Vec<String> = std::iter::once("O".to_owned()).chain(all).collect();
         names.sort_unstable();
         LabelMap::new(names)

@@ -216,14 +216,17 @@ impl SentenceColumns {
             table.error_at(row.index(), row.line(), format!("column `{}`: {message}", self.text.name))
         };
         let what = if self.tokens { "a list of words" } else { "a text" };
-        let field = row.get(self.text.index).ok_or_else(|| {
-            wrong(format!("expected {what}, got nothing: fill it in or delete the row"))
-        })?;
+        let field = row
+            .get(self.text.index)
+            .ok_or_else(|| wrong(format!("expected {what}, got nothing: fill it in or delete the row")))?;
         let (text, label) = if self.tokens {
             let (text, words) = join_words(&strings(field, "words").map_err(wrong)?);
             (text, Some(Label::Words(words)))
         } else if row.is_json(self.text.index) {
-            return Err(wrong(format!("expected {what}, got `{}`: write it as a string", excerpt(field, 40))));
+            return Err(wrong(format!(
+                "expected {what}, got `{}`: write it as a string",
+                excerpt(field, 40)
+            )));
         } else {
             (field.to_owned(), None)
         };
@@ -251,8 +254,9 @@ fn with_spans(
         }
         let Some((_, losses)) = losses.last_mut() else { continue };
         let field = row.get(label.index).filter(|field| !field.trim().is_empty());
-        let field = field
-            .ok_or_else(|| "expected a list of entities, got nothing: write [] where there are none".to_owned());
+        let field = field.ok_or_else(|| {
+            "expected a list of entities, got nothing: write [] where there are none".to_owned()
+        });
         let words = field
             .and_then(written_spans)
             .and_then(|spans| tag_spans(&example.text, spans, example.line, losses));

@@ -269,7 +269,12 @@ mod tests {
     #[test]
     fn a_file_of_one_kind_of_scheme_gets_what_was_learnt_of_the_other() {
         for (scheme, learnt, tags, written) in [
-            (TagScheme::Bioes, TagScheme::Iob2, "B-a I-a B-a O I-b I-b B-a I-c", "B-a E-a S-a O I-b E-b S-a E-c"),
+            (
+                TagScheme::Bioes,
+                TagScheme::Iob2,
+                "B-a I-a B-a O I-b I-b B-a I-c",
+                "B-a E-a S-a O I-b E-b S-a E-c",
+            ),
             (TagScheme::Bmes, TagScheme::Iob2, "B-a I-a I-a", "B-a M-a E-a"),
             (TagScheme::Iob2, TagScheme::Bioes, "B-a E-a S-a O I-b E-b", "B-a I-a B-a O I-b I-b"),
             // Ends are where the broken ones among them have them.

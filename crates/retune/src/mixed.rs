@@ -96,7 +96,8 @@ impl Mixed {
         let place = Place::free(input, output, writing.overwrite)?;
         let together = inputs::together(input);
         let Some((_, first)) = self.models.first() else { return Err(none()) };
-        let reading = file.reading(first.task, first.trained_columns(), WantedProblemType::default(), false)?;
+        let reading =
+            file.reading(first.task, first.trained_columns(), WantedProblemType::default(), false)?;
         let read = first.task.read(input, &reading)?;
         predict::check_name(output, &read.file.endings())?;
         let names = read.file.columns();

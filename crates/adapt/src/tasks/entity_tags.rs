@@ -297,11 +297,8 @@ impl Targets for TagTargets {
         }
         if !self.lost.is_empty() {
             let inside = self.lost.iter().filter(|lost| lost.tag.prefix != Prefix::O).count();
-            let listed = self
-                .lost
-                .iter()
-                .take(LISTED)
-                .map(|Lost { place, text, .. }| format!("{text:?} ({place})"));
+            let listed =
+                self.lost.iter().take(LISTED).map(|Lost { place, text, .. }| format!("{text:?} ({place})"));
             said.push(format!(
                 "{} words have no token of their own, {inside} of them in entities; they are taken for O: {}{}",
                 self.lost.len(),

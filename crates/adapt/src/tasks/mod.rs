@@ -154,10 +154,12 @@ pub fn shown(metrics: &BTreeMap<String, f64>) -> Vec<(&'static str, &'static str
 /// Errors if one of the flags `given` is for other tasks than `task`, and would say nothing.
 pub fn check_flags(task: &dyn Task, given: impl IntoIterator<Item = &'static str>) -> Result<(), AdaptError> {
     for flag in given {
-        let of: Vec<&dyn Task> = TASKS.iter().copied().filter(|task| task.own_flags().contains(&flag)).collect();
+        let of: Vec<&dyn Task> =
+            TASKS.iter().copied().filter(|task| task.own_flags().contains(&flag)).collect();
         if !of.is_empty() && !of.iter().any(|of| of.name() == task.name()) {
             let names: Vec<&str> = of.iter().map(|task| task.name()).collect();
-            let message = format!("it is for {}, and the task is {}: leave it out", names.join(" and "), task.name());
+            let message =
+                format!("it is for {}, and the task is {}: leave it out", names.join(" and "), task.name());
             return Err(AdaptError::Option { option: flag.into(), message });
         }
     }
@@ -190,6 +192,24 @@ mod tests {
     use super::form::testing::{class, form_of, labels, rows, targets_of};
     use super::*;
     use retune_data::Label;
+
+    #[test]
+    fn flags_of_other_tasks_are_refused_with_their_names() {
+        let entities = find("token-classification").unwrap();
+        for (flag, words) in [
+            (
+                "doc-stride",
+                "--doc-stride: it is for question-answering, and the task is token-classification",
+            ),
+            ("pair-column", "--pair-column: it is for text-classification and question-answering, and"),
+            ("label-separator", "--label-separator: it is for text-classification, and"),
+            ("chat-template", "--chat-template: it is for causal-lm, and"),
+        ] {
+            let error = check_flags(entities, [flag]).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{error}");
+        }
+        assert!(check_flags(entities, ["text-column", "tag-scheme", "format"]).is_ok());
+    }
 
     #[test]
     fn tallies_add_up_to_the_metric_that_decides() {

@@ -135,10 +135,6 @@ pub trait RowFile: std::fmt::Debug {
     }
 
     /// Writes its rows with their predictions, of all of them in their order, in the form that `ending` says or else its own.
-    fn write(
-        &self,
-        predictions: &[Answered],
-        ending: Option<&str>,
-        writer: &mut dyn Write,
-    ) -> io::Result<()>;
+    fn write(&self, predictions: &[Answered], ending: Option<&str>, writer: &mut dyn Write)
+    -> io::Result<()>;
 }

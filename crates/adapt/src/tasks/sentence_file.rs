@@ -84,3 +84,53 @@ impl RowFile for SentenceFile {
         table_file::write(&self.table, &predictions, ending, writer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reading::{ColumnNames, Reading};
+    use super::super::{EntityAnswer, find};
+    use super::*;
+
+    /// What is written of a file with one sentence, where a model of the scheme `trained` gives its words the tags `predicted`.
+    fn written(text: &str, trained: &str, predicted: &str, ending: Option<&str>) -> String {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), text).unwrap();
+        let trained =
+            ColumnNames { tag_scheme: Some(trained.into()), text: "1".into(), ..ColumnNames::default() };
+        let reading = Reading { trained: Some(&trained), ..Reading::default() };
+        let task = find("token-classification").unwrap();
+        let read = task.read(&[path.path().to_path_buf()], &reading).unwrap();
+        let tags = Some(predicted.split(' ').map(str::to_string).collect());
+        let answer = Answer::Entities { entities: Vec::<EntityAnswer>::new(), tags };
+        let mut written = Vec::new();
+        read.file.write(&[Answered { answer, logits: None }], ending, &mut written).unwrap();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn tags_come_back_as_the_file_writes_its_own() {
+        let tags = |text: &str, trained: &str, predicted: &str| {
+            let written = written(text, trained, predicted, None);
+            let last = |line: &str| line.rsplit(['\t', ' ']).next().unwrap_or_default().to_string();
+            written.lines().filter(|line| !line.is_empty()).map(last).collect::<Vec<_>>().join(" ")
+        };
+        // Nothing was tagged yet, so the model's own scheme is taken.
+        let open = "EU\tO\nUN\tO\nlaw\tO\n";
+        assert_eq!(tags(open, "bmes", "B-x I-x E-x"), "B-x M-x E-x");
+        assert_eq!(tags(open, "iob1", "B-x I-x B-x"), "I-x I-x B-x");
+        // What was seen decides over the model, also of what stands in a tag.
+        assert_eq!(tags("EU\tB-x\nUN\tI-x\nlaw\tO\n", "bioes", "B-x E-x S-x"), "B-x I-x B-x");
+        assert_eq!(tags("EU\tS_x\nUN\tO\nlaw\tO\n", "iob2", "B-x-y I-x-y B-x"), "B_x-y E_x-y S_x");
+        // The prefixes are those of two schemes.
+        assert_eq!(tags("EU\tS-x\nUN\tO\nlaw\tO\n", "bmes", "B-x I-x E-x"), "B-x M-x E-x");
+    }
+
+    #[test]
+    fn columns_are_parted_as_in_the_file() {
+        assert_eq!(written("EU _ O\nUN _  O\n", "iob2", "B-x O", Some("bio")), "EU _ O B-x\nUN _ O O\n\n");
+        assert_eq!(written("EU\tO\n", "iob2", "B-x", None), "EU\tO\tB-x\n\n");
+        let json: serde_json::Value =
+            serde_json::from_str(&written("EU O\n", "iob2", "B-x", Some("json"))).unwrap();
+        assert_eq!(json[0]["tags"], serde_json::json!(["B-x"]));
+    }
+}

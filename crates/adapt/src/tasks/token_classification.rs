@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use retune_data::{DataError, Examples, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables};
+use retune_data::{
+    DataError, Examples, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables,
+};
 use retune_model::families::HeadKind;
 
 use super::entity_tags::{self, EntityTags};

@@ -153,6 +153,36 @@ fn a_place_for_predictions_that_is_not_there() {
 }
 
 #[test]
+fn flags_of_another_task() {
+    let tiny = Tiny::new();
+    train(&tiny, "model", &["--method", "head"]).succeeded();
+    let [model, rows, output] =
+        ["model", "test.csv", "out.csv"].map(|name| tiny.path(name).display().to_string());
+    let file = ["predict", "--model", &model, "--input", &rows, "--output", &output];
+    let text = ["predict", "--model", &model, "--text", "my card"];
+    let evaluate = ["evaluate", "--model", &model, "--data", &rows];
+    let more = |arguments: &[&str], more: &[&str]| retune(&[arguments, more].concat());
+    let stride =
+        "--doc-stride: it is for question-answering, and the task is text-classification: leave it out";
+    for verb in [&file[..], &text, &evaluate] {
+        more(verb, &["--doc-stride", "3"]).refused(stride);
+    }
+    train(&tiny, "other", &["--doc-stride", "3"]).refused(stride);
+    let scheme =
+        "--tag-scheme: it is for token-classification, and the task is text-classification: leave it out";
+    for verb in [&file[..], &evaluate] {
+        more(verb, &["--tag-scheme", "nonsense"]).refused(scheme);
+    }
+    train(&tiny, "other", &["--tag-scheme", "nonsense"]).refused(scheme);
+    more(&text, &["--tag-scheme", "nonsense"])
+        .refused("--tag-scheme: it says how --input is read, and there is none");
+    assert!(!tiny.path("out.csv").exists() && !tiny.path("other").exists());
+    let prompt = ["generate", "--model", &model, "--prompt", "a", "--output", &output];
+    retune(&prompt)
+        .refused("out.csv: expected a name that ends in .jsonl, .ndjson, or in one of these and .gz or .zst");
+}
+
+#[test]
 fn rows_in_the_place_of_a_run_file() {
     let tiny = Tiny::new();
     for verb in ["train", "plan", "doctor"] {

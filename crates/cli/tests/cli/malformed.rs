@@ -255,7 +255,19 @@ fn sentences() -> Vec<Case> {
             "B-org\tEU\nO\trejects\n",
             "line 1: column `2`: expected O or a tag such as B-person",
         ),
-        conll("mixed.conll", "EU\tB-org\nUN\tM-org\nit\tI-org\n", "expected tags of one scheme"),
+        conll(
+            "mixed.conll",
+            "EU\tB-org\nUN\tM-org\nit\tI-org\n",
+            "line 3: column `2`: expected tags of one scheme, got the prefixes `M`, `I`",
+        ),
+        flagged(
+            case(
+                "scheme.conll",
+                "EU\tB-org\n\nUN\tB-org\nlaw\tE-org\n",
+                "line 4: column `2`: expected tags of iob2, as --tag-scheme says",
+            ),
+            &["--task", "token-classification", "--format", "conll", "--tag-scheme", "iob2"],
+        ),
         conll("outside.conll", "EU\tO\n\nUN\tO\n", "expected entities, got none in all 2 rows"),
         flagged(
             case("half.conll", b"EU\tB-org\n\xe4\xbd\tO\n", "line 2, byte 9: expected UTF-8 text"),
@@ -286,6 +298,31 @@ fn sentences() -> Vec<Case> {
             "numbers.jsonl",
             "{\"tokens\": [\"EU\"], \"tags\": [3]}\n",
             "line 1: column `tags`: expected a JSON list of tags, got `3` in it",
+        ),
+        lists(
+            "entityless.jsonl",
+            "{\"text\": \"EU\", \"entities\": [[0, 2, \"org\"]]}\n{\"text\": \"UN law\"}\n",
+            "line 2: column `entities`: expected a list of entities, got nothing",
+        ),
+        lists(
+            "null.entities.jsonl",
+            "{\"text\": \"EU\", \"entities\": [[0, 2, \"org\"]]}\n{\"text\": \"UN law\", \"entities\": null}\n",
+            "line 2: column `entities`: expected a list of entities, got nothing",
+        ),
+        lists(
+            "textless.jsonl",
+            "{\"text\": \"EU\", \"entities\": [[0, 2, \"org\"]]}\n{\"entities\": []}\n",
+            "line 2: column `text`: expected a text, got nothing",
+        ),
+        lists(
+            "null.text.jsonl",
+            "{\"text\": \"EU\", \"entities\": [[0, 2, \"org\"]]}\n{\"text\": null, \"entities\": []}\n",
+            "line 2: column `text`: expected a text, got nothing",
+        ),
+        lists(
+            "object.text.jsonl",
+            "{\"text\": \"EU\", \"entities\": [[0, 2, \"org\"]]}\n{\"text\": {\"a\": 1}, \"entities\": []}\n",
+            "line 2: column `text`: expected a text, got `{",
         ),
         lists(
             "beyond.jsonl",

@@ -183,7 +183,8 @@ mod tests {
         for comment in ["# id 1c1f0a3c\tdomain=en\n", "# sent_id = 1\n", "# text = a b c B\n"] {
             let text = format!("{comment}{word}\n{comment}{word}");
             assert!(is_conll(&text), "{text}");
-            let found: Vec<String> = rows(&text).into_iter().map(|(_, mut values)| values.remove(0)).collect();
+            let found: Vec<String> =
+                rows(&text).into_iter().map(|(_, mut values)| values.remove(0)).collect();
             assert_eq!(found, [r##"["law","#"]"##; 2], "{comment}");
         }
         // Where the last column has no tags, they tell nothing.

@@ -11,4 +11,5 @@ mod labels;
 mod profile;
 mod question_windows;
 mod questions;
+mod sentences;
 mod split;

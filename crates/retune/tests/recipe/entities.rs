@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use retune::evaluate::evaluate;
 use retune::predict::{self, Writing};
 use retune::{Answer, Card, FileSettings, METHODS, TrainSettings, doctor, plan};
 
@@ -205,6 +206,49 @@ fn texts_with_spans_are_read_and_written_alike() {
 }
 
 #[test]
+fn tags_count_as_they_are_in_the_file() {
+    let tiny = tiny();
+    let with_ends = |row: usize| {
+        let words = sentence(row);
+        let goes_on = |place: usize| words.get(place + 1).is_some_and(|(_, tag)| tag.starts_with('I'));
+        let tag = |(place, (word, tag)): (usize, &(&str, &str))| match tag.split_once('-') {
+            Some((prefix, kind)) if !goes_on(place) => {
+                format!("{word}\t{}-{kind}\n", if prefix == "B" { 'S' } else { 'E' })
+            }
+            _ => format!("{word}\t{tag}\n"),
+        };
+        words.iter().enumerate().map(tag).collect::<String>() + "\n"
+    };
+    let settings = TrainSettings {
+        train: Some(vec![tiny.write("bioes.conll", (0..60).map(with_ends).collect::<String>())]),
+        eval: Some(vec![tiny.write("eval.conll", (100..125).map(with_ends).collect::<String>())]),
+        epochs: Some(24.0),
+        model_dropout: Some(0.0),
+        ..entities(&tiny, "full", "result")
+    };
+    let metrics = train(&settings).unwrap().0.metrics.unwrap();
+    assert!(metrics["f1"] > 0.95 && metrics["f1_strict"] > 0.95, "{metrics:?}");
+    // The test file tells no ends: to BIOES none of its entities is whole, and its tags are others.
+    let result = model(tiny.path("result"));
+    let asked = |scheme: Option<&str>| {
+        let file = FileSettings { tag_scheme: scheme.map(str::to_string), ..FileSettings::default() };
+        evaluate(&result, None, &[tiny.path("test.conll")], &file, None)
+    };
+    let broken = asked(None).unwrap();
+    let values = &broken.metrics.values;
+    assert!((values["f1"] - metrics["f1"]).abs() < 1e-12 && values["f1_strict"] == 0.0, "{values:?}");
+    assert!(values["token_accuracy"] < metrics["token_accuracy"] - 0.1, "{values:?}");
+    assert!(
+        broken.said.iter().any(|said| said.starts_with("no tag of these rows tells where an entity ends"))
+    );
+    // Unless somebody says what they are.
+    let said = asked(Some("iob2")).unwrap();
+    assert_eq!(said.metrics.values["f1_strict"], metrics["f1_strict"]);
+    let error = asked(Some("bmes")).unwrap_err().to_string();
+    assert!(error.contains("test.conll: line "), "{error}");
+}
+
+#[test]
 fn what_comes_before_a_training_knows_the_task() {
     let tiny = tiny();
     let given = entities(&tiny, "lora", "result");
@@ -279,7 +323,7 @@ fn what_cannot_be_learnt_is_refused_with_its_place() {
         assert!(!tiny.path("no").exists());
     }
     let other = TrainSettings {
-        eval: Some(vec![tiny.write("eval.conll", "a\tB-x\n")]),
+        eval: Some(vec![tiny.path("test.conll"), tiny.write("eval.conll", "a\tB-x\n")]),
         ..entities(&tiny, "full", "no")
     };
     let error = refused(&other);

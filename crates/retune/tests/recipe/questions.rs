@@ -264,7 +264,7 @@ fn what_cannot_be_is_refused() {
         ),
         (
             with(&|s| s.model.problem_type = Some("multi-label".into())),
-            "--problem-type: multi-label is a kind of text",
+            "--problem-type: it is for text-classification, and the task is question-answering",
         ),
         (
             with(&|s| s.model.doc_stride = Some(20)),

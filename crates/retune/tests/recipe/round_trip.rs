@@ -195,7 +195,9 @@ fn a_row_keeps_all_that_it_had() {
     let from = [tiny.write("new.jsonl", rows)];
     let write = |to: &str, writing: Writing| {
         let done = predict::file(&result, &from, &tiny.path(to), &file, None, writing);
-        done.map(|done| (std::fs::read_to_string(tiny.path(to)).unwrap(), done.said))
+        done.map(|done| {
+            (String::from_utf8_lossy(&std::fs::read(tiny.path(to)).unwrap()).into_owned(), done.said)
+        })
     };
     let (lines, said) = write("out.jsonl", Writing::default()).unwrap();
     let lines: Vec<&str> = lines.lines().collect();
@@ -215,6 +217,29 @@ fn a_row_keeps_all_that_it_had() {
         table.starts_with("id\tsay it\tscore\tlabel\tpredicted_label\tpredicted_score\n7.50\tmy card\t"),
         "{table}"
     );
+    // The name says what is written, packed or not, and another is refused.
+    let (array, _) = write("out.json", Writing::default()).unwrap();
+    let array: Vec<serde_json::Value> = serde_json::from_str(&array).unwrap();
+    assert_eq!(
+        array,
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    );
+    for (name, magic) in [("out.csv.gz", &[0x1f, 0x8b][..]), ("out.jsonl.ZST", &[0x28, 0xb5, 0x2f, 0xfd])] {
+        write(name, Writing::default()).unwrap();
+        assert!(std::fs::read(tiny.path(name)).unwrap().starts_with(magic));
+        let table = retune_data::read_table(&tiny.path(name), &retune_data::ReadOptions::default()).unwrap();
+        assert_eq!(table.row(0).unwrap().unwrap().get(1), Some("my card"), "{name}");
+    }
+    for (name, ending) in [("out.parquet", "parquet"), ("out.conll.gz", "conll"), ("out.xlsx", "xlsx")] {
+        let error = write(name, Writing::default()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let words = format!(
+            "{name}: expected a name that ends in .csv, .tsv, .jsonl, .ndjson, .json, or in one of these and .gz or .zst, or \
+             that has no ending, got `.{ending}`"
+        );
+        assert!(error.to_string().contains(&words), "{error}");
+        assert!(!tiny.path(name).exists());
+    }
     // What is there stays, unless it is empty or was given up.
     let error = write("out.tsv", Writing::default()).unwrap_err();
     assert_eq!(error.exit_code(), 2);
