@@ -99,6 +99,13 @@ impl LabelMap {
         LabelMap::new(names)
     }
 
+    /// The scheme of these tags; none where one is no tag, or they are of several.
+    pub fn tag_scheme(&self) -> Option<TagScheme> {
+        let tags: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let all = tags.iter().all(|tag| tag_parts(tag).is_some());
+        if all { TagScheme::of(std::iter::once(tags), None).ok() } else { None }
+    }
+
     /// The map of a head that tells the next token: what its outputs mean is the vocabulary's matter, and there is one kind
     /// of them.
     pub fn of_text() -> Self {

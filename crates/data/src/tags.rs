@@ -251,6 +251,17 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_known_by_its_labels() {
+        let scheme = |names: &str| {
+            crate::LabelMap::new(names.split(' ').map(str::to_owned).collect()).unwrap().tag_scheme()
+        };
+        assert_eq!(scheme("O B-a I-a E-a S-a"), Some(TagScheme::Bioes));
+        assert_eq!(scheme("B-a M-a E-a S-a O"), Some(TagScheme::Bmes));
+        assert_eq!(scheme("B-a B-b I-a I-b O"), Some(TagScheme::Iob2));
+        assert_eq!(scheme("LABEL_0 LABEL_1"), None);
+    }
+
+    #[test]
     fn every_scheme_comes_back_from_the_one_that_is_learnt() {
         for (scheme, tags, learnt) in [
             (TagScheme::Iob1, "I-a B-a I-b O I-a I-a", "B-a B-a B-b O B-a I-a"),

@@ -171,7 +171,7 @@ fn tallied(
     let model = TextModel::open(settings)?;
     let max_length = model.max_length(max_length)?;
     let known = WantedProblemType::Known(model.form.spec().problem_type.unwrap_or_default());
-    let reading = file.reading(model.task, model.trained_columns(), known, true)?;
+    let reading = model.reading(file, known, true)?;
     let read = model.task.read(data, &reading)?;
     let path = inputs::together(data);
     model.check_columns(&read.columns, file, &path)?;

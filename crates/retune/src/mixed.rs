@@ -96,8 +96,7 @@ impl Mixed {
         let place = Place::free(input, output, writing.overwrite)?;
         let together = inputs::together(input);
         let Some((_, first)) = self.models.first() else { return Err(none()) };
-        let reading =
-            file.reading(first.task, first.trained_columns(), WantedProblemType::default(), false)?;
+        let reading = first.reading(file, WantedProblemType::default(), false)?;
         let read = first.task.read(input, &reading)?;
         predict::check_name(output, &read.file.endings())?;
         let names = read.file.columns();
@@ -115,8 +114,7 @@ impl Mixed {
             let example = example?;
             let asked = usize::try_from(example.row).ok().and_then(|row| asked.get(row));
             self.find(asked.map_or("", String::as_str)).map_err(|message| {
-                let file = read.examples.file_of(&example).unwrap_or(&together);
-                Error::place(file, format!("line {}: column `{column}`: {message}", example.line))
+                read.examples.error_at(&example, &together, format!("column `{column}`: {message}")).into()
             })
         });
         let which: Vec<usize> = which.collect::<Result<_>>()?;

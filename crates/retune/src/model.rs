@@ -4,7 +4,8 @@ use std::path::Path;
 use retune_adapt::Options;
 use retune_adapt::peft::{self, AdapterFiles, Applied, Method};
 use retune_adapt::tasks::{
-    self, ColumnNames, EncoderWithHead, Form, FormSettings, HeadOutput, Task, ThresholdUse,
+    self, ColumnNames, EncoderWithHead, Form, FormSettings, HeadOutput, Reading, Task, ThresholdUse,
+    WantedProblemType,
 };
 use retune_data::{Examples, LabelMap, Tokens};
 use retune_model::families::{self, Family, HeadKind};
@@ -403,6 +404,17 @@ impl TextModel {
     /// The columns that it was trained on, if that is known.
     pub(crate) fn trained_columns(&self) -> Option<&ColumnNames> {
         self.source.card.as_ref().map(|card| &card.columns)
+    }
+
+    /// What is known of a file of rows for it before it is read. Errors if a flag is for another task.
+    pub(crate) fn reading<'a>(
+        &'a self,
+        file: &'a FileSettings,
+        problem_type: WantedProblemType,
+        labelled: bool,
+    ) -> Result<Reading<'a>> {
+        let reading = file.reading(self.task, self.trained_columns(), problem_type, labelled)?;
+        Ok(Reading { labels: Some(self.labels()), ..reading })
     }
 
     /// A pass over a batch as far as the head's last layer, with weights that the trainer may hold.

@@ -75,7 +75,7 @@ pub fn file(
 ) -> Result<Done> {
     let place = Place::free(input, output, overwrite)?;
     let model = TextModel::open(settings)?;
-    let reading = file.reading(model.task, model.trained_columns(), WantedProblemType::default(), false)?;
+    let reading = model.reading(file, WantedProblemType::default(), false)?;
     let read = model.task.read(input, &reading)?;
     check_name(output, &read.file.endings())?;
     model.check_columns(&read.columns, file, &inputs::together(input))?;

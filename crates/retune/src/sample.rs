@@ -28,8 +28,7 @@ impl Sample {
             return Self::drawn(model);
         }
         let together = inputs::together(data);
-        let reading =
-            file.reading(model.task, model.trained_columns(), WantedProblemType::default(), false)?;
+        let reading = model.reading(file, WantedProblemType::default(), false)?;
         let read = model.task.read(data, &reading)?;
         model.check_columns(&read.columns, file, &together)?;
         let step = read.examples.len().div_ceil(ROWS).max(1);

@@ -409,6 +409,7 @@ impl FileSettings {
             label_separator: self.label_separator.as_deref(),
             tag_scheme: self.tag_scheme.as_deref(),
             trained,
+            labels: None,
             problem_type,
             labelled,
         })

@@ -41,6 +41,8 @@ pub struct Reading<'a> {
     pub tag_scheme: Option<&'a str>,
     /// What a model was trained on: its columns are taken where the file has them and nobody named others.
     pub trained: Option<&'a ColumnNames>,
+    /// What a model's outputs are called, where there is one.
+    pub labels: Option<&'a LabelMap>,
     /// What a label is.
     pub problem_type: WantedProblemType,
     /// Whether the labels are read: rows to predict may have none.

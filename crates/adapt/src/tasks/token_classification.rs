@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use retune_data::{
-    DataError, Examples, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables,
+    DataError, Examples, LabelMap, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables,
 };
 use retune_model::families::HeadKind;
 
@@ -65,6 +65,7 @@ impl Task for TokenClassification {
         said.push(columns.text.why.clone());
         let trained = reading.trained.and_then(|columns| columns.tag_scheme.as_deref());
         let trained: Option<TagScheme> = trained.and_then(|name| name.parse().ok());
+        let trained = trained.or(reading.labels.and_then(LabelMap::tag_scheme));
         let (examples, found, separator) = if reading.labelled {
             said.extend(columns.label.as_ref().map(|choice| choice.why.clone()));
             let sentences = columns.tagged(&table, scheme, trained)?;

@@ -63,8 +63,7 @@ impl Generator {
         turns: bool,
     ) -> Result<(Vec<Asked>, Vec<String>)> {
         let model = self.model();
-        let reading =
-            file.reading(model.task, model.trained_columns(), WantedProblemType::default(), false)?;
+        let reading = model.reading(file, WantedProblemType::default(), false)?;
         let read = model.task.read(paths, &reading)?;
         let asked = read.examples.iter().map(|example| {
             let example = example?;
