@@ -130,7 +130,8 @@ pub struct FileSettings {
         arg(long, value_name = "OLD=NEW,...", help_heading = "Data", hide_short_help = true)
     )]
     pub rename: Option<Rename>,
-    /// How the tags of words are written: iob1, iob2, bioes, bmes or bilou [default: as the tags look]
+    /// How the tags of words are written, or what spans become: iob1, iob2, bioes, bmes or bilou [default: as the tags look;
+    /// iob2 for spans]
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "NAME", help_heading = "Data", hide_short_help = true)

@@ -308,8 +308,8 @@ impl Targets for TagTargets {
         }
         if self.endless {
             said.push(
-                "no tag of these rows tells where an entity ends, as the model's do: they count as they are, which none is in \
-                 strict F1; if they are IOB2, --tag-scheme iob2 writes them as the model does"
+                "no tag of these rows tells where an entity ends, as the model's do: they count as they are, and none \
+                 of these entities is in strict F1; if they are IOB2, --tag-scheme iob2 says so"
                     .into(),
             );
         }
