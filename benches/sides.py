@@ -45,20 +45,21 @@ def report(*words, **flags):
     return json.loads(printed if printed.startswith("{\n") else printed.splitlines()[-1])
 
 
-def compare(options, sides, choose, test, units, score, margin):
+def compare(options, sides, choose, test, units, score, margin, **also):
     """`sides` are (name, train) with `train(phase, rate, seed, folder)`, which leaves its predictions in `folder` and returns what is
     to be remembered, `score` among it. `units(phase, folder)` are the counts of each row, [rows, n], and `score` makes a score
-    of their sums, [..., n]. `choose` and `test` name the rows."""
+    of their sums, [..., n]. `choose` and `test` name the rows; `also` are settings that tell runs apart as well."""
     options.work.mkdir(parents=True, exist_ok=True)
     runs = options.work / "runs.jsonl"
 
     def once(side, train, phase, rate, seed):
-        key = {"side": side, "rows": phase, "rate": rate, "seed": seed, "epochs": options.epochs}
+        key = {"side": side, "rows": phase, "rate": rate, "seed": seed, "epochs": options.epochs, **also}
         for line in runs.read_text().splitlines() if runs.exists() else []:
             line = json.loads(line)
-            if all(line.get(name) == value for name, value in key.items()):
+            # A setting that a line does not have yet was none.
+            if all(line.get(name, "0") == value for name, value in key.items()):
                 return line
-        folder = options.work / f"{side}-{phase}-{rate}-{seed}-{options.epochs}"
+        folder = options.work / "-".join(key.values())
         folder.mkdir(exist_ok=True)
         line = {**key, **train(phase, rate, seed, folder), "folder": folder.name}
         with open(runs, "a") as file:

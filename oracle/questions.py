@@ -286,7 +286,7 @@ def main():
         if run is train:
             verb.add_argument("--test", type=Path, required=True)
             verb.add_argument("--epochs", type=int, default=3)
-            verb.add_argument("--warmup", type=int, default=0)
+            verb.add_argument("--warmup", type=float, default=0, help="steps, or below 1 a share of them")
             verb.add_argument("--seed", type=int, default=1)
             verb.add_argument("--output", type=Path)
         else:
