@@ -1,9 +1,10 @@
 //! Blocks that are made here: 4-bit NormalFloat with double quantisation (Dettmers et al. 2023, QLoRA), where fewer values share a
 //! factor, which has a sign and is sought, and int8 by rows (Dettmers et al. 2022, LLM.int8).
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::backend::cpu::parallel::vectorised;
+use crate::backend::cpu::parallel::{dispatch, vectorised};
 
 /// Values of a block.
 pub(super) const NF4: usize = 32;
@@ -133,27 +134,42 @@ pub(super) fn nf4(values: &[f32], out: &mut [u8]) {
     of_a_group.zip(groups.par_chunks_mut(4)).for_each(|((values, blocks), group)| {
         let most = largest(values);
         group.copy_from_slice(&most.to_le_bytes());
-        vectorised(
-            #[inline(always)]
-            || {
-                for (values, block) in values.chunks(NF4).zip(blocks.as_chunks_mut::<NF4_BYTES>().0) {
-                    let mut whole = [0.0; NF4];
-                    whole[..values.len()].copy_from_slice(values);
-                    *block = quantised(&whole, most);
-                }
-            },
-        );
+        dispatch(Quantise { values, blocks, most });
     });
 }
 
-/// A block of a group whose magnitudes reach `most`.
+/// The blocks of a group whose magnitudes reach `most`.
+struct Quantise<'a> {
+    values: &'a [f32],
+    blocks: &'a mut [u8],
+    most: f32,
+}
+
+impl WithSimd for Quantise<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (values, block) in self.values.chunks(NF4).zip(self.blocks.as_chunks_mut::<NF4_BYTES>().0) {
+            let mut whole = [0.0; NF4];
+            whole[..values.len()].copy_from_slice(values);
+            *block = quantised(simd, &whole, self.most);
+        }
+    }
+}
+
+/// A block of a group.
 #[inline(always)]
-fn quantised(values: &[f32; NF4], most: f32) -> [u8; NF4_BYTES] {
+fn quantised<S: Simd>(simd: S, values: &[f32; NF4], most: f32) -> [u8; NF4_BYTES] {
     let (mut block, mut factors) = ([0; NF4_BYTES], 0);
     for (number, values) in values.as_chunks::<SHARE>().0.iter().enumerate() {
-        let code = best_factor(values, most);
+        let code = best_factor(simd, values, most);
         factors |= u32::from(code) << (6 * number);
-        let codes = values.map(|value| nearest(wanted(value, factor(code, most))));
+        let factor = factor(code, most);
+        let mut codes = [0; SHARE];
+        for (code, value) in codes.iter_mut().zip(values) {
+            *code = nearest(wanted(*value, factor));
+        }
         for (both, pair) in block[SHARE / 2 * number..].iter_mut().zip(codes.as_chunks::<2>().0) {
             *both = pair[0] << 4 | pair[1];
         }
@@ -171,31 +187,58 @@ fn wanted(value: f32, factor: f32) -> f32 {
 /// The code of the place nearest to `wanted`: the number of middles below it.
 #[inline(always)]
 fn nearest(wanted: f32) -> u8 {
-    PLACES.windows(2).map(|pair| u8::from(wanted > f32::midpoint(pair[0], pair[1]))).sum()
+    let mut below = 0;
+    for pair in PLACES.windows(2) {
+        below += u8::from(wanted > f32::midpoint(pair[0], pair[1]));
+    }
+    below
 }
 
 /// The code of the factor by which `values` lose least, as the sum of squares.
 #[inline(always)]
-fn best_factor(values: &[f32; SHARE], most: f32) -> u8 {
+fn best_factor<S: Simd>(simd: S, values: &[f32; SHARE], most: f32) -> u8 {
     let size = largest(values) / most * f32::from(STEPS);
     let middle = (size.round_ties_even() as u8).clamp(1, STEPS) - 1;
-    let sizes = middle.saturating_sub(SOUGHT[0])..=(middle + SOUGHT[1]).min(STEPS - 1);
     let (mut best, mut least) = (middle, f32::INFINITY);
-    for code in sizes.flat_map(|size| [size, size | TURNED]) {
+    for code in middle.saturating_sub(SOUGHT[0])..=(middle + SOUGHT[1]).min(STEPS - 1) {
         let factor = factor(code, most);
-        let wanted = values.map(|value| wanted(value, factor));
-        let mut away = [f32::INFINITY; SHARE];
-        for place in PLACES {
-            for (away, wanted) in away.iter_mut().zip(&wanted) {
-                *away = (wanted - place).abs().min(*away);
-            }
+        let [up, down] = lost(simd, values, factor);
+        if up < least {
+            (best, least) = (code, up);
         }
-        let lost = away.iter().map(|away| away * away).sum::<f32>() * factor * factor;
-        if lost < least {
-            (best, least) = (code, lost);
+        if down < least {
+            (best, least) = (code | TURNED, down);
         }
     }
     best
+}
+
+/// What `values` lose by `factor` and by its negative, both at once. Plain loops, here and in what calls it: closures are not sure to be
+/// compiled for this machine's vectors, and most of the time of making blocks is here.
+#[inline(always)]
+fn lost<S: Simd>(simd: S, values: &[f32; SHARE], factor: f32) -> [f32; 2] {
+    let times = if factor == 0.0 { 0.0 } else { 1.0 / factor };
+    let mut wanted = [0.0; 2 * SHARE];
+    for (place, value) in values.iter().enumerate() {
+        wanted[place] = value * times;
+        wanted[SHARE + place] = value * -times;
+    }
+    for wanted in S::as_mut_simd_f32s(&mut wanted).0 {
+        let mut least = simd.splat_f32s(f32::INFINITY);
+        for place in PLACES {
+            let away = simd.sub_f32s(*wanted, simd.splat_f32s(place));
+            least = simd.min_f32s(least, simd.mul_f32s(away, away));
+        }
+        *wanted = least;
+    }
+    let mut sums = [0.0; 2];
+    for (sum, squares) in sums.iter_mut().zip(wanted.as_chunks::<SHARE>().0) {
+        for square in squares {
+            *sum += square;
+        }
+        *sum *= factor * factor;
+    }
+    sums
 }
 
 /// Of `bytes`, which hold rows of `columns` values and behind them all a factor a row, those from `first` on.

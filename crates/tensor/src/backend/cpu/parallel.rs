@@ -35,7 +35,7 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
 
 /// Runs `work` with the vectors of this machine's instruction set as types.
 #[inline]
-pub(super) fn dispatch<W: pulp::WithSimd>(work: W) -> W::Output {
+pub(crate) fn dispatch<W: pulp::WithSimd>(work: W) -> W::Output {
     ARCH.dispatch(work)
 }
 
