@@ -10,7 +10,7 @@ use crate::backend::cpu::parallel::{dispatch, vectorised};
 pub(super) const NF4: usize = 32;
 
 /// Of these, those that share a factor. QLoRA has 64: for less than a tenth of a byte a value more, the squares of what weights lose
-/// are a third.
+/// are less than half.
 const SHARE: usize = 8;
 
 /// Bytes of a block: the codes of its values, and six bits a factor.
