@@ -17,6 +17,10 @@ const VECTORS: usize = 2;
 /// the loop needs.
 const AHEAD: usize = 8;
 
+/// Bytes apart at which all rows of a tile share one set of the nearest cache, which holds eight of them: 64 sets of 64 bytes.
+/// Each line would be gone before its next value is read.
+const ONE_SET: usize = 64 * 64;
+
 /// Rows and columns of a tile here: as many sums as leave registers for the operands.
 pub(super) static TILE: LazyLock<[usize; 2]> = LazyLock::new(|| dispatch(Tile));
 
@@ -63,10 +67,11 @@ impl<'a, P: Packed> Left<'a, P> {
         Left::Columns { values, tile: P::tile()[0], depth: rows }
     }
 
-    /// The rows of a matrix where they lie, if they lie as they are multiplied.
+    /// The rows of a matrix where they lie, if they lie as they are multiplied, and a tile of them fits in the nearest cache.
     pub(in crate::backend::cpu) fn of(matrix: &Matrix<'a>) -> Option<Self> {
         let Matrix { data, shape: [_, columns], strides: [down, right] } = *matrix;
         let whole = right == 1 && columns.is_multiple_of(P::VALUES) && down.is_multiple_of(P::VALUES);
+        let whole = whole && !(down / P::VALUES * size_of::<P>()).is_multiple_of(ONE_SET);
         let values = P::in_place(data).filter(|_| whole)?;
         Some(Left::Rows(values, down / P::VALUES))
     }

@@ -83,6 +83,24 @@ fn a_row_alone_has_the_bits_it_has_among_others() {
     }
 }
 
+#[test]
+fn rows_a_page_apart_have_the_bits_of_others() {
+    // Those are packed, as they share a set of the nearest cache; the others are read where they lie.
+    let (rows, columns, depth) = (40, 70, 1024);
+    let left: Vec<f32> = (0..rows * depth).map(|i| (i as f32 * 0.37).sin()).collect();
+    let right: Vec<f32> = (0..depth * columns).map(|i| (i as f32 * 0.53).sin()).collect();
+    let apart: Vec<f32> = left.chunks(depth).flat_map(|row| [row, &[9.0; 16]].concat()).collect();
+    let run = |left| {
+        let mut out = vec![0.0f32; rows * columns];
+        let product = Product { left, right: Matrix::new(&right, depth, columns), scale: 1.0 };
+        gemm((&mut out).into(), &[product], false, Ends::default());
+        out
+    };
+    let (paged, others) =
+        (run(Matrix::new(&left, rows, depth)), run(Matrix::new(&apart, rows, depth + 16).columns(0, depth)));
+    assert_eq!(paged, others);
+}
+
 /// Values of bf16, and what they are.
 fn halves(count: usize, seed: usize) -> Vec<bf16> {
     (0..count).map(|i| bf16::from_f32(((i * 7919 + seed * 104_729) % 23) as f32 / 11.0 - 1.0)).collect()
