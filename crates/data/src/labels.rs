@@ -12,7 +12,7 @@ use crate::examples::{Example, Examples};
 use crate::label::{Label, looks_parted};
 use crate::notice::Notice;
 use crate::table::Table;
-use crate::tags::{TagScheme, tag_parts};
+use crate::tags::{SchemeSearch, TagScheme, tag_parts};
 use crate::wording::{count, excerpt, nearest};
 
 /// The classes of a task. A label is a string from the file to the prediction; its number lives only between
@@ -64,22 +64,16 @@ impl LabelMap {
     /// # Errors
     /// There is no entity in any row.
     pub fn of_tags(examples: &Examples, path: &Path) -> Result<Self, DataError> {
-        let examples = examples.all()?;
         let (mut kinds, mut scheme) = (BTreeSet::new(), TagScheme::Iob2);
-        let words = examples.iter().filter_map(|example| match &example.label {
-            Some(Label::Words(words)) => Some(words),
-            _ => None,
-        });
-        for tag in words.flatten().filter_map(|word| word.tag.as_deref()) {
-            match tag_parts(tag) {
-                Some(('E' | 'S', kind)) => {
+        for example in examples.iter() {
+            let Some(Label::Words(words)) = example?.label else { continue };
+            for (prefix, kind) in words.iter().filter_map(|word| tag_parts(word.tag.as_deref()?)) {
+                if matches!(prefix, 'E' | 'S') {
                     scheme = TagScheme::Bioes;
-                    kinds.insert(kind);
                 }
-                Some(('B' | 'I', kind)) => {
-                    kinds.insert(kind);
+                if matches!(prefix, 'B' | 'I' | 'E' | 'S') && !kinds.contains(kind) {
+                    kinds.insert(kind.to_owned());
                 }
-                _ => {}
             }
         }
         if kinds.is_empty() {
@@ -102,8 +96,9 @@ impl LabelMap {
     /// The scheme of these tags; none where one is no tag, or they are of several.
     pub fn tag_scheme(&self) -> Option<TagScheme> {
         let tags: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let all = tags.iter().all(|tag| tag_parts(tag).is_some());
-        if all { TagScheme::of(std::iter::once(tags), None).ok() } else { None }
+        let mut search = SchemeSearch::default();
+        let all = tags.iter().all(|tag| tag_parts(tag).is_some()) && search.add(&tags).is_ok();
+        all.then(|| search.found(None))
     }
 
     /// The map of a head that tells the next token: what its outputs mean is the vocabulary's matter, and there is one kind

@@ -1,6 +1,5 @@
 //! Texts whose words have tags: which columns they stand in, and what the words and tags are.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,13 +7,13 @@ use serde_json::Value;
 
 use crate::columns::{Choice, Named, Wanted, by_name, choice, named};
 use crate::error::DataError;
-use crate::examples::Example;
+use crate::examples::{Example, Examples, ReadRow};
 use crate::format::Format;
 use crate::label::Label;
 use crate::notice::Notice;
 use crate::spans::{SpanLosses, tag_spans, written_spans};
 use crate::table::{Row, Table};
-use crate::tags::{TagScheme, tag_parts};
+use crate::tags::{MixedTags, SchemeSearch, TagScheme, tag_parts};
 use crate::wording::{count, excerpt, list};
 use crate::words::{Word, join_words};
 
@@ -36,10 +35,10 @@ pub struct SentenceColumns {
 }
 
 /// Sentences, and what is to be said of them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Sentences {
     /// The label is [`Label::Words`]; a text that nobody has parted and that has no spans has none.
-    pub examples: Vec<Example>,
+    pub examples: Examples,
     /// The scheme of the file's tags, or of those that its spans become.
     pub scheme: TagScheme,
     /// What stands between a prefix and a type in its tags.
@@ -110,8 +109,12 @@ impl SentenceColumns {
     ///
     /// # Errors
     /// A row has no text, or one that is none, or a list of words that is none; the line is named.
-    pub fn untagged(&self, table: &Table) -> Result<Vec<Example>, DataError> {
-        table.rows().map(|row| self.example(table, &row?)).collect()
+    pub fn untagged(&self, table: Arc<Table>) -> Result<Examples, DataError> {
+        for row in table.rows() {
+            let row = row?;
+            self.text(&row).map_err(|message| wrong(&table, &row, message))?;
+        }
+        Ok(Examples::of_rows(table, SentenceRows { columns: self.clone(), schemes: None }))
     }
 
     /// The sentences of all rows with their tags. `asked` says the scheme of the file's tags, or the one that its spans become, where
@@ -123,7 +126,7 @@ impl SentenceColumns {
     /// are not of one scheme, or not of the one that was asked for; the line is named.
     pub fn tagged(
         &self,
-        table: &Table,
+        table: Arc<Table>,
         asked: Option<TagScheme>,
         trained: Option<TagScheme>,
     ) -> Result<Sentences, DataError> {
@@ -134,41 +137,50 @@ impl SentenceColumns {
             ))
             .in_file(table.path()));
         };
-        let examples = self.untagged(table)?;
-        match self.tokens {
-            true => self.with_tags(table, label, examples, (asked, trained)),
-            false => with_spans(table, label, examples, (asked, trained)),
-        }
+        let (schemes, separator, notices) = if self.tokens {
+            let (found, separator) = self.check_tags(&table, label, (asked, trained))?;
+            let learnt = asked.and(trained).unwrap_or(found).learnt();
+            (Schemes { written: found, learnt }, separator, Vec::new())
+        } else {
+            let written = asked.or(trained).unwrap_or(TagScheme::Iob2);
+            let notices = self.check_spans(&table, label)?;
+            (Schemes { written, learnt: trained.unwrap_or(written).learnt() }, '-', notices)
+        };
+        let rows = SentenceRows { columns: self.clone(), schemes: Some(schemes) };
+        let examples = Examples::of_rows(table, rows);
+        Ok(Sentences { examples, scheme: schemes.written, separator, notices })
     }
 
-    fn with_tags(
+    /// The scheme of the tags of all rows, and what stands in them behind a prefix.
+    fn check_tags(
         &self,
         table: &Table,
         label: &Choice,
-        mut examples: Vec<Example>,
         (asked, trained): (Option<TagScheme>, Option<TagScheme>),
-    ) -> Result<Sentences, DataError> {
-        let mut all: Vec<Vec<String>> = Vec::with_capacity(examples.len());
-        for (example, row) in examples.iter().zip(table.rows()) {
+    ) -> Result<(TagScheme, char), DataError> {
+        let (mut search, mut separator) = (SchemeSearch::default(), None);
+        for row in table.rows() {
             let row = row?;
-            let field = row.get(label.index).ok_or_else(|| "expected a list of tags, got nothing".to_owned());
-            let tags = field.and_then(|field| strings(field, "tags"));
-            let tags = tags.map_err(|message| wrong(table, example, label, &message))?;
-            let words = words_of(example).len();
-            if tags.len() != words {
-                let message =
-                    format!("expected a tag for each of {}, got {}", count(words, "word"), tags.len());
-                return Err(wrong(table, example, label, &message));
-            }
+            let (text, words) = self.text(&row).map_err(|message| wrong(table, &row, message))?;
+            let tags = tags_of(&row, label, words.len()).map_err(|message| wrong(table, &row, message))?;
             let prefix = |tag: &String| tag_parts(tag).map(|(prefix, _)| prefix);
+            let word = |place: usize| {
+                let word = words.get(place).and_then(|word| text.get(word.range()));
+                format!("the word `{}`", excerpt(word.unwrap_or_default(), 40))
+            };
+            // In CoNLL's form each word has its line.
+            let wrong_word = |place: usize, message: String| {
+                let message = format!("column `{}`: {message}", label.name);
+                Err(table.error_at_word((row.index(), row.line()), place, message))
+            };
             if let Some(place) = tags.iter().position(|tag| prefix(tag).is_none()) {
                 let message = format!(
                     "expected O or a tag such as B-person, got `{}` for {}: correct it, or name another column with \
                      --label-column",
                     excerpt(&tags[place], 40),
-                    word(example, place)
+                    word(place)
                 );
-                return Err(wrong_word(table, example, place, label, &message));
+                return wrong_word(place, message);
             }
             let of_scheme = |scheme: TagScheme, tag| prefix(tag).is_some_and(|prefix| scheme.has(prefix));
             if let Some(scheme) = asked
@@ -179,137 +191,123 @@ impl SentenceColumns {
                      or leave --tag-scheme out",
                     scheme.letters(),
                     excerpt(&tags[place], 40),
-                    word(example, place)
+                    word(place)
                 );
-                return Err(wrong_word(table, example, place, label, &message));
+                return wrong_word(place, message);
             }
-            all.push(tags);
-        }
-        let found = match asked {
-            Some(scheme) => scheme,
-            None => TagScheme::of(all.iter().map(|tags| texts(tags)), trained).map_err(|mixed| {
-                let [first, second] = mixed.prefixes;
-                let example = &examples[mixed.sentence];
+            if asked.is_none()
+                && let Err(MixedTags { prefixes: [first, second], word: place }) = search.add(&texts(&tags))
+            {
                 let message = format!(
                     "expected tags of one scheme, got the prefixes `{first}`, `{second}`, the second first for {}, and no scheme \
                      has both: correct them",
-                    word(example, mixed.word)
+                    word(place)
                 );
-                wrong_word(table, example, mixed.word, label, &message)
-            })?,
-        };
-        let learnt = asked.and(trained).unwrap_or(found).learnt();
-        let mut names = Names::default();
-        for (example, tags) in examples.iter_mut().zip(&all) {
-            let own = found.to_learnt(&texts(tags));
-            let Some(Label::Words(words)) = &mut example.label else { continue };
-            for (word, tag) in words.iter_mut().zip(learnt.from_learnt(&texts(&own), found.learnt())) {
-                word.tag = Some(names.of(tag));
+                return wrong_word(place, message);
             }
+            separator = separator.or_else(|| tags.iter().find_map(|tag| tag.chars().nth(1)));
         }
-        let typed = all.iter().flatten().find_map(|tag| tag.chars().nth(1));
-        Ok(Sentences { examples, scheme: found, separator: typed.unwrap_or('-'), notices: Vec::new() })
+        Ok((asked.unwrap_or_else(|| search.found(trained)), separator.unwrap_or('-')))
     }
 
-    fn example(&self, table: &Table, row: &Row<'_>) -> Result<Example, DataError> {
-        let wrong = |message: String| {
-            table.error_at(row.index(), row.line(), format!("column `{}`: {message}", self.text.name))
-        };
+    /// What tags cannot say of the spans of all rows.
+    fn check_spans(&self, table: &Table, label: &Choice) -> Result<Vec<Notice>, DataError> {
+        // What is lost is told of each file.
+        let mut losses: Vec<(Option<&Path>, SpanLosses)> = Vec::new();
+        for row in table.rows() {
+            let row = row?;
+            let file = table.places().one_of_several(row.index());
+            if losses.last().is_none_or(|(last, _)| *last != file) {
+                losses.push((file, SpanLosses::default()));
+            }
+            let Some((_, losses)) = losses.last_mut() else { continue };
+            let words = self.text(&row).and_then(|(text, _)| spans_of(&row, label, &text, losses));
+            words.map_err(|message| wrong(table, &row, message))?;
+        }
+        Ok(losses.iter().flat_map(|(file, losses)| losses.notices(*file)).collect())
+    }
+
+    /// The text of a row, and its words where the file parts it. Errors with what is wrong, and no place.
+    fn text(&self, row: &Row<'_>) -> Result<(String, Vec<Word>), String> {
+        let wrong = |message: String| format!("column `{}`: {message}", self.text.name);
         let what = if self.tokens { "a list of words" } else { "a text" };
         let field = row
             .get(self.text.index)
             .ok_or_else(|| wrong(format!("expected {what}, got nothing: fill it in or delete the row")))?;
-        let (text, label) = if self.tokens {
-            let (text, words) = join_words(&strings(field, "words").map_err(wrong)?);
-            (text, Some(Label::Words(words)))
-        } else if row.is_json(self.text.index) {
+        if self.tokens {
+            return Ok(join_words(&strings(field, "words").map_err(wrong)?));
+        }
+        if row.is_json(self.text.index) {
             return Err(wrong(format!(
                 "expected {what}, got `{}`: write it as a string",
                 excerpt(field, 40)
             )));
-        } else {
-            (field.to_owned(), None)
-        };
+        }
+        Ok((field.to_owned(), Vec::new()))
+    }
+}
+
+/// How a row becomes a sentence, with its tags where `schemes` says how they are read.
+#[derive(Debug)]
+struct SentenceRows {
+    columns: SentenceColumns,
+    schemes: Option<Schemes>,
+}
+
+/// The scheme of a file's tags, or that its spans become, and the one that is learnt for it.
+#[derive(Debug, Clone, Copy)]
+struct Schemes {
+    written: TagScheme,
+    learnt: TagScheme,
+}
+
+impl ReadRow for SentenceRows {
+    fn read(&self, row: &Row<'_>) -> Result<Example, String> {
+        let SentenceRows { columns, schemes } = self;
+        let (text, mut words) = columns.text(row)?;
+        let mut known = columns.tokens;
+        if let (Some(Schemes { written, learnt }), Some(label)) = (schemes, &columns.label) {
+            let tags = if columns.tokens {
+                let own = written.to_learnt(&texts(&tags_of(row, label, words.len())?));
+                learnt.from_learnt(&texts(&own), written.learnt())
+            } else {
+                words = spans_of(row, label, &text, &mut SpanLosses::default())?;
+                let own: Vec<&str> = words.iter().filter_map(|word| word.tag.as_deref()).collect();
+                learnt.from_learnt(&own, TagScheme::Iob2)
+            };
+            words.iter_mut().zip(tags).for_each(|(word, tag)| word.tag = Some(tag.into()));
+            known = true;
+        }
+        let label = known.then_some(Label::Words(words));
         Ok(Example { row: row.index() as u64, line: row.line(), text, pair: None, label })
     }
 }
 
-/// The texts with the tags that their spans make.
-fn with_spans(
-    table: &Table,
-    label: &Choice,
-    mut examples: Vec<Example>,
-    (asked, trained): (Option<TagScheme>, Option<TagScheme>),
-) -> Result<Sentences, DataError> {
-    let scheme = asked.or(trained).unwrap_or(TagScheme::Iob2);
-    let learnt = trained.unwrap_or(scheme).learnt();
-    // What is lost is told of each file.
-    let mut losses: Vec<(Option<&Path>, SpanLosses)> = Vec::new();
-    let mut names = Names::default();
-    for (example, row) in examples.iter_mut().zip(table.rows()) {
-        let row = row?;
-        let file = table.places().one_of_several(row.index());
-        if losses.last().is_none_or(|(last, _)| *last != file) {
-            losses.push((file, SpanLosses::default()));
-        }
-        let Some((_, losses)) = losses.last_mut() else { continue };
-        let field = row.get(label.index).filter(|field| !field.trim().is_empty());
-        let field = field.ok_or_else(|| {
-            "expected a list of entities, got nothing: write [] where there are none".to_owned()
-        });
-        let words = field
-            .and_then(written_spans)
-            .and_then(|spans| tag_spans(&example.text, spans, example.line, losses));
-        let mut words = words.map_err(|message| wrong(table, example, label, &message))?;
-        if learnt != TagScheme::Iob2 {
-            let tags: Vec<&str> = words.iter().filter_map(|word| word.tag.as_deref()).collect();
-            let tags = learnt.from_learnt(&tags, TagScheme::Iob2);
-            words.iter_mut().zip(tags).for_each(|(word, tag)| word.tag = Some(names.of(tag)));
-        }
-        example.label = Some(Label::Words(words));
-    }
-    let notices = losses.iter().flat_map(|(file, losses)| losses.notices(*file)).collect();
-    Ok(Sentences { examples, scheme, separator: '-', notices })
+/// The tags of a row of so many words, as the file has them. Errors with what is wrong, and no place.
+fn tags_of(row: &Row<'_>, label: &Choice, words: usize) -> Result<Vec<String>, String> {
+    let field = row.get(label.index).ok_or_else(|| "expected a list of tags, got nothing".to_owned());
+    let tags = field.and_then(|field| strings(field, "tags")).and_then(|tags| match tags.len() {
+        len if len == words => Ok(tags),
+        len => Err(format!("expected a tag for each of {}, got {len}", count(words, "word"))),
+    });
+    tags.map_err(|message| format!("column `{}`: {message}", label.name))
 }
 
-/// Each tag once in memory.
-#[derive(Default)]
-struct Names(HashMap<String, Arc<str>>);
-
-impl Names {
-    fn of(&mut self, tag: String) -> Arc<str> {
-        Arc::clone(self.0.entry(tag).or_insert_with_key(|tag| Arc::from(tag.as_str())))
-    }
+/// The words of a text with the tags that the spans of its row make, in IOB2. Errors with what is wrong, and no place.
+fn spans_of(row: &Row<'_>, label: &Choice, text: &str, losses: &mut SpanLosses) -> Result<Vec<Word>, String> {
+    let field = row.get(label.index).filter(|field| !field.trim().is_empty());
+    let field = field
+        .ok_or_else(|| "expected a list of entities, got nothing: write [] where there are none".to_owned());
+    let words = field.and_then(written_spans).and_then(|spans| tag_spans(text, spans, row.line(), losses));
+    words.map_err(|message| format!("column `{}`: {message}", label.name))
 }
 
-/// An error about the labels of an example, which is a row of `table`.
-fn wrong(table: &Table, example: &Example, label: &Choice, message: &str) -> DataError {
-    let row = usize::try_from(example.row).unwrap_or_default();
-    table.error_at(row, example.line, format!("column `{}`: {message}", label.name))
-}
-
-/// The same about that of one word.
-fn wrong_word(table: &Table, example: &Example, word: usize, label: &Choice, message: &str) -> DataError {
-    let row = usize::try_from(example.row).unwrap_or_default();
-    table.error_at_word((row, example.line), word, format!("column `{}`: {message}", label.name))
-}
-
-/// A word that an error is about.
-fn word(example: &Example, place: usize) -> String {
-    let text = words_of(example).get(place).and_then(|word| example.text.get(word.range()));
-    format!("the word `{}`", excerpt(text.unwrap_or_default(), 40))
+fn wrong(table: &Table, row: &Row<'_>, message: String) -> DataError {
+    table.error_at(row.index(), row.line(), message)
 }
 
 fn texts(tags: &[String]) -> Vec<&str> {
     tags.iter().map(String::as_str).collect()
-}
-
-/// The words that a file gives for an example.
-fn words_of(example: &Example) -> &[Word] {
-    match &example.label {
-        Some(Label::Words(words)) => words,
-        _ => &[],
-    }
 }
 
 /// A JSON list of texts; `what` it is of is for the error.

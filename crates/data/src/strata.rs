@@ -61,16 +61,22 @@ impl Strata {
                 Ok(Strata { of_row, count: QUANTILES, by: "stratified by tenths of the numbers" })
             }
             Some(Label::Words(_)) => {
-                let examples = examples.all()?;
-                let rows: Vec<Vec<&str>> = examples.iter().map(kinds).collect();
-                let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-                rows.iter().flatten().for_each(|kind| *counts.entry(kind).or_default() += 1);
-                let number = |kind: &str| counts.keys().position(|known| *known == kind);
-                let rarest = |row: &Vec<&str>| {
-                    let rarest = row.iter().min_by_key(|kind| (counts.get(**kind), **kind));
-                    rarest.and_then(|kind| number(kind)).unwrap_or(counts.len())
+                let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+                for example in examples.iter() {
+                    for kind in kinds(&example?) {
+                        match counts.get_mut(kind) {
+                            Some(count) => *count += 1,
+                            None => drop(counts.insert(kind.to_owned(), 1)),
+                        }
+                    }
+                }
+                let number = |kind: &str| counts.keys().position(|known| known == kind);
+                let rarest = |example: Example| {
+                    let kinds = kinds(&example).into_iter();
+                    let rarest = kinds.min_by_key(|kind| (counts.get(*kind), *kind)).and_then(number);
+                    narrow(rarest.unwrap_or(counts.len()))
                 };
-                let of_row = rows.iter().map(|row| narrow(rarest(row))).collect();
+                let of_row = examples.iter().map(|example| example.map(rarest)).collect::<Result<_, _>>()?;
                 Ok(Strata { of_row, count: counts.len() + 1, by: "stratified by each row's rarest entity" })
             }
             Some(Label::Answers(_)) => {

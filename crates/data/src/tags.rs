@@ -79,59 +79,64 @@ fn join(prefix: char, kind: &str) -> String {
     if kind.is_empty() { prefix.to_string() } else { format!("{prefix}-{kind}") }
 }
 
-/// Two prefixes that no scheme has both of, and where the second is first met.
+/// Two prefixes that no scheme has both of, and the word of a sentence where the second is first met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MixedTags {
     /// One that stands before, and the second.
     pub prefixes: [char; 2],
-    /// Its sentence, counted from 0.
-    pub sentence: usize,
-    /// Its word there.
+    /// The word, counted from 0.
     pub word: usize,
 }
 
-impl TagScheme {
-    /// The scheme of sentences of tags. `S`, `E`, `M`, `L` and `U` tell theirs; `B` and `I` alone are IOB1 where entities
-    /// begin with `I` and every `B` stands behind a word of its type, and else IOB2, whatever is broken in it. It is `usual`
-    /// where the prefixes leave that open: there are none, or they are those of BIOES and of BMES.
-    ///
-    /// # Errors
-    /// Prefixes of different schemes.
-    pub(crate) fn of<'t>(
-        sentences: impl Iterator<Item = Vec<&'t str>>,
-        usual: Option<TagScheme>,
-    ) -> Result<Self, MixedTags> {
+/// The search for the scheme of sentences of tags, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct SchemeSearch {
+    /// Prefixes that were met.
+    seen: Vec<char>,
+    /// How many words have `B`, and `I`, where an entity begins in any scheme.
+    first_b: usize,
+    first_i: usize,
+}
+
+impl SchemeSearch {
+    /// Looks at the tags of one more sentence. Errors if they have prefixes of different schemes.
+    pub fn add(&mut self, tags: &[&str]) -> Result<(), MixedTags> {
         const ALL: [TagScheme; 4] = [TagScheme::Iob2, TagScheme::Bioes, TagScheme::Bmes, TagScheme::Bilou];
         let together = |a: char, b: char| ALL.iter().any(|scheme| scheme.has(a) && scheme.has(b));
-        let mut seen: Vec<char> = Vec::new();
-        let (mut first_b, mut first_i) = (0_usize, 0_usize);
-        for (sentence, tags) in sentences.enumerate() {
-            let mut before = ('O', "");
-            for (word, (prefix, kind)) in tags.into_iter().filter_map(tag_parts).enumerate() {
-                if prefix != 'O' && !seen.contains(&prefix) {
-                    if let Some(other) = seen.iter().find(|other| !together(**other, prefix)) {
-                        return Err(MixedTags { prefixes: [*other, prefix], sentence, word });
-                    }
-                    seen.push(prefix);
+        let mut before = ('O', "");
+        for (word, (prefix, kind)) in tags.iter().copied().filter_map(tag_parts).enumerate() {
+            if prefix != 'O' && !self.seen.contains(&prefix) {
+                if let Some(other) = self.seen.iter().find(|other| !together(**other, prefix)) {
+                    return Err(MixedTags { prefixes: [*other, prefix], word });
                 }
-                let begins = before.0 == 'O' || before.1 != kind;
-                first_b += usize::from(prefix == 'B' && begins);
-                first_i += usize::from(prefix == 'I' && begins);
-                before = (prefix, kind);
+                self.seen.push(prefix);
             }
+            let begins = before.0 == 'O' || before.1 != kind;
+            self.first_b += usize::from(prefix == 'B' && begins);
+            self.first_i += usize::from(prefix == 'I' && begins);
+            before = (prefix, kind);
         }
-        let has = |letters: &str| letters.chars().any(|letter| seen.contains(&letter));
-        Ok(match usual {
-            Some(usual) if seen.is_empty() => usual,
+        Ok(())
+    }
+
+    /// The scheme. `S`, `E`, `M`, `L` and `U` tell theirs; `B` and `I` alone are IOB1 where entities begin with `I` and every
+    /// `B` stands behind a word of its type, and else IOB2, whatever is broken in it. It is `usual` where the prefixes leave
+    /// that open: there are none, or they are those of BIOES and of BMES.
+    pub fn found(&self, usual: Option<TagScheme>) -> TagScheme {
+        let has = |letters: &str| letters.chars().any(|letter| self.seen.contains(&letter));
+        match usual {
+            Some(usual) if self.seen.is_empty() => usual,
             _ if has("LU") => TagScheme::Bilou,
             _ if has("M") => TagScheme::Bmes,
             Some(TagScheme::Bmes) if has("ES") && !has("I") => TagScheme::Bmes,
             _ if has("ES") => TagScheme::Bioes,
-            _ if first_i > 0 && first_b == 0 => TagScheme::Iob1,
+            _ if self.first_i > 0 && self.first_b == 0 => TagScheme::Iob1,
             _ => TagScheme::Iob2,
-        })
+        }
     }
+}
 
+impl TagScheme {
     /// The prefixes of its files, but for `O`.
     pub(crate) fn letters(self) -> &'static str {
         match self {
@@ -217,8 +222,14 @@ impl TagScheme {
 mod tests {
     use super::*;
 
-    fn of(sentences: &[&str], usual: Option<TagScheme>) -> Result<TagScheme, MixedTags> {
-        TagScheme::of(sentences.iter().map(|sentence| sentence.split(' ').collect()), usual)
+    /// The scheme, or in which sentence it is told that there is none.
+    fn of(sentences: &[&str], usual: Option<TagScheme>) -> Result<TagScheme, (usize, MixedTags)> {
+        let mut search = SchemeSearch::default();
+        for (number, sentence) in sentences.iter().enumerate() {
+            let tags: Vec<&str> = sentence.split(' ').collect();
+            search.add(&tags).map_err(|mixed| (number, mixed))?;
+        }
+        Ok(search.found(usual))
     }
 
     #[test]
@@ -235,7 +246,7 @@ mod tests {
         ] {
             assert_eq!(of(sentences, None), Ok(expected), "{sentences:?}");
         }
-        let mixed = |prefixes, sentence, word| Err(MixedTags { prefixes, sentence, word });
+        let mixed = |prefixes, sentence, word| Err((sentence, MixedTags { prefixes, word }));
         assert_eq!(of(&["B-a M-a I-a"], None), mixed(['M', 'I'], 0, 2));
         assert_eq!(of(&["O U-a", "O", "B-b S-b"], None), mixed(['U', 'S'], 2, 1));
     }

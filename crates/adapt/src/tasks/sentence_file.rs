@@ -2,6 +2,7 @@
 //! says another.
 
 use std::io::{Error, Result, Write};
+use std::sync::Arc;
 
 use retune_data::{DataError, Examples, Format, LabelMap, SentenceColumns, Table, TagScheme};
 
@@ -11,7 +12,7 @@ use super::{Answer, Answered, table_file};
 /// A table of sentences, and how its tags are written.
 #[derive(Debug)]
 pub(super) struct SentenceFile {
-    pub table: Table,
+    pub table: Arc<Table>,
     pub columns: SentenceColumns,
     pub scheme: TagScheme,
     /// What stands between a prefix and a type.

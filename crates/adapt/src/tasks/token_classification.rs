@@ -1,9 +1,10 @@
 //! A tag for each word of a text: a linear layer over each token's hidden state, read at the first token of each word.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use retune_data::{
-    DataError, Examples, LabelMap, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables,
+    DataError, LabelMap, ReadOptions, SentenceColumns, TagScheme, Wanted, read_head, read_tables,
 };
 use retune_model::families::HeadKind;
 
@@ -48,7 +49,7 @@ impl Task for TokenClassification {
     }
 
     fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
-        let table = read_tables(named, &reading.options)?;
+        let table = Arc::new(read_tables(named, &reading.options)?);
         let scheme = reading.tag_scheme.map(str::parse).transpose();
         let scheme: Option<TagScheme> = scheme.map_err(|error: DataError| AdaptError::Option {
             option: "tag-scheme".into(),
@@ -68,14 +69,14 @@ impl Task for TokenClassification {
         let trained = trained.or(reading.labels.and_then(LabelMap::tag_scheme));
         let (examples, found, separator) = if reading.labelled {
             said.extend(columns.label.as_ref().map(|choice| choice.why.clone()));
-            let sentences = columns.tagged(&table, scheme, trained)?;
+            let sentences = columns.tagged(table.clone(), scheme, trained)?;
             said.extend(sentences.notices.iter().map(ToString::to_string));
             (sentences.examples, Some(sentences.scheme), sentences.separator)
         } else {
             // A file to predict may have tags all the same, and gets those of the model as its own are written.
-            let own = columns.label.is_some().then(|| columns.tagged(&table, None, trained).ok()).flatten();
+            let own = columns.label.as_ref().and_then(|_| columns.tagged(table.clone(), None, trained).ok());
             let found = scheme.or(own.as_ref().map(|own| own.scheme)).or(trained);
-            (columns.untagged(&table)?, found, own.map_or('-', |own| own.separator))
+            (columns.untagged(table.clone())?, found, own.map_or('-', |own| own.separator))
         };
         if let Some(scheme) = found.filter(|_| reading.labelled && columns.has_tokens()) {
             let learnt = scheme.learnt();
@@ -88,7 +89,6 @@ impl Task for TokenClassification {
             tag_scheme: found.map(|scheme| scheme.to_string()),
             ..ColumnNames::default()
         };
-        let examples = Examples::of(examples, &table);
         let scheme = found.unwrap_or(TagScheme::Iob2);
         let learnt = trained.unwrap_or(scheme).learnt();
         let file = Box::new(SentenceFile { table, columns, scheme, separator, learnt });

@@ -1,5 +1,7 @@
 //! Words with tags and texts with spans: what is read of them, and where it is wrong.
 
+use std::sync::Arc;
+
 use retune_data::{
     DataError, Label, ReadOptions, SentenceColumns, Sentences, TagScheme, Wanted, read_tables,
 };
@@ -14,8 +16,8 @@ fn sentences(
 ) -> Result<Sentences, DataError> {
     let folder = Folder::new();
     let named: Vec<_> = files.iter().map(|(name, text)| folder.write(name, text)).collect();
-    let table = read_tables(&named, &ReadOptions::default())?;
-    SentenceColumns::choose(&table, &Wanted::default())?.tagged(&table, asked, trained)
+    let table = Arc::new(read_tables(&named, &ReadOptions::default())?);
+    SentenceColumns::choose(&table, &Wanted::default())?.tagged(table, asked, trained)
 }
 
 fn tags(sentences: &Sentences) -> Vec<String> {
@@ -25,7 +27,7 @@ fn tags(sentences: &Sentences) -> Vec<String> {
         }
         _ => String::new(),
     };
-    sentences.examples.iter().map(|example| of(&example.label)).collect()
+    sentences.examples.iter().map(|example| of(&example.unwrap().label)).collect()
 }
 
 #[test]
