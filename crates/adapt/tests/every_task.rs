@@ -112,7 +112,7 @@ fn plain_entities(rows: &Rows, logits: &[Vec<f32>]) -> Vec<Said> {
     let examples = rows.examples.all().unwrap();
     let said = |(row, example): (usize, &retune_data::Example)| {
         let Some(Label::Words(words)) = &example.label else { panic!("{example:?}") };
-        let window = rows.tokens.windows().row(row);
+        let window = rows.tokens.windows().row(row).unwrap();
         let tag = |word: &retune_data::Word| {
             let token = window.spans.iter().position(|span| span[0] == word.start).unwrap() + window.begins;
             rows.label(largest(&logits[row][5 * token..][..5]))
@@ -145,7 +145,7 @@ fn plain_answers(rows: &Rows, logits: &[Vec<f32>]) -> Vec<Said> {
     let examples = rows.examples.all().unwrap();
     let mut answers: Vec<Vec<(f32, usize, usize)>> = vec![Vec::new(); examples.len()];
     for (row, logits) in logits.iter().enumerate() {
-        let window = rows.tokens.windows().row(row);
+        let window = rows.tokens.windows().row(row).unwrap();
         for (first, begins) in window.spans.iter().enumerate() {
             for (last, ends) in
                 window.spans.iter().enumerate().filter(|(last, _)| (first..first + 4).contains(last))
@@ -384,7 +384,7 @@ fn heads_logits_and_losses_are_those_of_transformers() {
         // An evaluation counts the same loss, a batch at a time.
         let logits = each(&rows, &head.logits(&rows, &rows.all()));
         let mut score = rows.targets.score(Default::default());
-        logits.iter().enumerate().for_each(|(row, logits)| score.add(&[row], logits));
+        logits.iter().enumerate().for_each(|(row, logits)| score.add(&[row], logits).unwrap());
         let measured = score.measure(None);
         let apart = (measured.loss - f64::from(loss)).abs();
         assert!(apart < 1e-5, "{name}: an evaluation says {} for {loss}", measured.loss);
@@ -421,7 +421,7 @@ fn answers_are_those_of_a_plain_reading() {
             // Two rows at a time, so that examples end in the middle of a batch and begin in another.
             for pair in rows.all().chunks(2) {
                 let logits: Vec<f32> = pair.iter().flat_map(|row| logits[*row].clone()).collect();
-                found.extend(decode.add(pair, &logits).iter().map(|one| said(&one.answer)));
+                found.extend(decode.add(pair, &logits).unwrap().iter().map(|one| said(&one.answer)));
             }
             assert_eq!(found, (rows.expected.plain)(&rows, &logits), "{}, seed {seed}", rows.expected.name);
             different.extend(found);

@@ -119,7 +119,7 @@ fn check_labelled(
 pub struct Examples {
     source: Source,
     /// Which of the source's rows they are, in rising order; all without it.
-    chosen: Option<Vec<u32>>,
+    chosen: Option<Arc<[u32]>>,
 }
 
 #[derive(Debug, Clone)]
@@ -216,6 +216,12 @@ impl Examples {
             Source::Memory(memory) => Ok(memory.0.get(place).cloned()),
             Source::Table(rows) => rows.table.row(place)?.map(|row| rows.example(&row)).transpose(),
         }
+    }
+
+    /// The example at `index`, which is one of these. Errors as [`Examples::get`], and if there is none.
+    pub fn at(&self, index: usize) -> Result<Example, DataError> {
+        self.get(index)?
+            .ok_or_else(|| DataError::new(format!("expected {} examples, got none at {index}", self.len())))
     }
 
     /// All of them, in order. Each may be an error of the system.

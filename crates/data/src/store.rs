@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use crate::error::DataError;
 
 /// Up to here they stay in memory.
-const IN_MEMORY: usize = 16 << 20;
+const IN_MEMORY: usize = 4 << 20;
 
 /// So many bytes are gathered for one write, and read at once where all are read.
 const BLOCK: usize = 256 << 10;

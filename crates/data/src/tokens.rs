@@ -105,33 +105,9 @@ impl Tokens {
         Ok(())
     }
 
-    /// Adds the spans of the tokens of a text, which several examples may be about. Returns where they begin.
-    pub(crate) fn add_spans(&mut self, spans: &[[u32; 2]]) -> usize {
-        Arc::make_mut(&mut self.windows).add_spans(spans)
-    }
-
-    pub(crate) fn note_crowded(&mut self) {
-        Arc::make_mut(&mut self.windows).note_crowded();
-    }
-
     /// Adds an example that is read in windows, of so many tokens before anything is cut.
     pub fn add_example(&mut self, full_length: usize) {
         self.full_lengths.push(narrow(full_length));
-    }
-
-    /// Adds a row, a window of the example that was added last. It holds `count` tokens of the text, whose spans begin at
-    /// `first`, from the token `begins` of the row on; `lost` says how many tokens beside these were cut off.
-    pub(crate) fn add_window(
-        &mut self,
-        (input_ids, token_type_ids): (Vec<u32>, Vec<u32>),
-        [begins, first, count]: [usize; 3],
-        lost: usize,
-        example: &Example,
-        number: u64,
-    ) -> Result<(), DataError> {
-        let of = self.add_part((&input_ids, token_type_ids), lost, example, number)?;
-        Arc::make_mut(&mut self.windows).add(of, input_ids.len(), [begins, first, count]);
-        Ok(())
     }
 
     /// Adds a row, the part `number` of the example that was added last: its tokens, their types, and how many tokens were cut
@@ -149,6 +125,11 @@ impl Tokens {
         let of = narrow(self.full_lengths.len().saturating_sub(1));
         self.examples.push(of);
         Ok(of)
+    }
+
+    /// Says what each row holds of its text.
+    pub(crate) fn with_windows(self, windows: TextWindows) -> Self {
+        Tokens { windows: Arc::new(windows), ..self }
     }
 
     /// What each row holds of its text; nothing where texts are not read in windows.

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use retune_model::ModelError;
-use retune_model::tokenizer::Tokenizer;
+use retune_model::tokenizer::{Pieces, Tokenizer};
 
+use crate::error::DataError;
 use crate::examples::Examples;
+use crate::number_lists::NumberLists;
+use crate::store::damaged;
 use crate::tokens::{Tokens, TokensError, narrow};
 
 /// Parts `tokens` into windows of at most `room`, each of which repeats the last `overlap` tokens of the one before, as
@@ -43,16 +46,16 @@ impl Tokens {
             );
             return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
         };
-        let mut tokens = Tokens::default();
+        let (mut tokens, mut held) = (Tokens::default(), TextWindows::default());
         for chunk in examples.chunks(CHUNK) {
             let chunk = chunk?;
             let texts: Vec<&str> = chunk.iter().map(|example| example.text.as_str()).collect();
             for (example, text) in chunk.iter().zip(tokenizer.pieces_batch(&texts)?) {
-                let place = tokens.add_spans(&text.spans);
                 tokens.add_example(text.ids.len() + frame.len());
-                for (number, window) in windows(text.ids.len(), room, overlap).enumerate() {
-                    let row = frame.row(&text.ids[window.clone()]);
-                    if row.0.is_empty() {
+                let count = text.ids.len();
+                for (number, window) in (0..).zip(windows(count, room, overlap)) {
+                    let (ids, types) = frame.row(&text.ids[window.clone()]);
+                    if ids.is_empty() {
                         let message = format!(
                             "line {} of the data gives no token, and no special token is added",
                             example.line
@@ -61,12 +64,13 @@ impl Tokens {
                             ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into()
                         );
                     }
-                    let held = [frame.first(), place + window.start, window.len()];
-                    tokens.add_window(row, held, 0, example, number as u64)?;
+                    let of = tokens.add_part((&ids, types), 0, example, number)?;
+                    let last = window.end == count;
+                    held.add([of, narrow(ids.len())], last, frame.first(), &text.spans[window])?;
                 }
             }
         }
-        Ok(tokens)
+        Ok(tokens.with_windows(held))
     }
 
     /// Encodes questions over texts: the second text of an example is the question, which stands first and whole in each
@@ -89,7 +93,7 @@ impl Tokens {
             );
             return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
         };
-        let mut tokens = Tokens::default();
+        let (mut tokens, mut held) = (Tokens::default(), TextWindows::default());
         for chunk in examples.chunks(CHUNK) {
             let chunk = chunk?;
             // Many questions are about one text.
@@ -110,75 +114,69 @@ impl Tokens {
                 .map(|example| example.pair.as_deref().unwrap_or_default().trim_start())
                 .collect();
             let (questions, texts) = (tokenizer.pieces_batch(&questions)?, tokenizer.pieces_batch(&texts)?);
-            let places: Vec<usize> = texts.iter().map(|text| tokens.add_spans(&text.spans)).collect();
             for ((example, question), text) in chunk.iter().zip(&questions).zip(text_of) {
-                let (ids, place) = (&texts[text].ids, places[text]);
+                let Pieces { ids, spans } = &texts[text];
                 tokens.add_example(question.ids.len() + ids.len() + frame.len());
                 let kept = &question.ids[..question.ids.len().min(room / 2)];
                 let lost = question.ids.len() - kept.len();
                 let begins = frame.second(kept.len());
                 let room = room - kept.len();
                 if ids.len() > room && overlap >= room {
-                    tokens.note_crowded();
+                    held.crowded += 1;
                 }
-                for (number, window) in windows(ids.len(), room, overlap).enumerate() {
-                    let row = frame.row(kept, &ids[window.clone()]);
-                    let held = [begins, place + window.start, window.len()];
+                for (number, window) in (0..).zip(windows(ids.len(), room, overlap)) {
+                    let (row, types) = frame.row(kept, &ids[window.clone()]);
                     let lost = if number == 0 { lost } else { 0 };
-                    tokens.add_window(row, held, lost, example, number as u64)?;
+                    let of = tokens.add_part((&row, types), lost, example, number)?;
+                    let last = window.end == ids.len();
+                    held.add([of, narrow(row.len())], last, begins, &spans[window])?;
                 }
             }
         }
-        Ok(tokens)
+        Ok(tokens.with_windows(held))
     }
 }
 
 /// What each row of tokens holds of a text, where texts are read in windows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct TextWindows {
-    rows: Vec<Row>,
-    /// The bytes of the texts that their tokens stand for.
-    spans: Vec<[u32; 2]>,
+    /// Of each row: its example, its length, whether it is the last of that, and where the text begins; then of each token
+    /// of the text how far behind the one before it begins, and how many bytes it stands for.
+    rows: NumberLists,
     crowded: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    example: u32,
-    length: u32,
-    begins: u32,
-    /// Among all spans.
-    first: usize,
-    count: u32,
-}
-
 /// A row that holds a part of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TextWindow<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextWindow {
     /// The example that the row is of.
     pub example: usize,
     /// How many tokens the row has.
     pub length: usize,
+    /// Whether it is the last of its example.
+    pub last: bool,
     /// The token of the row with which the text begins.
     pub begins: usize,
     /// The bytes of the text that each of its tokens stands for, from there on.
-    pub spans: &'a [[u32; 2]],
+    pub spans: Vec<[u32; 2]>,
 }
 
 impl TextWindows {
-    pub(crate) fn add_spans(&mut self, spans: &[[u32; 2]]) -> usize {
-        self.spans.extend_from_slice(spans);
-        self.spans.len() - spans.len()
-    }
-
-    pub(crate) fn add(&mut self, example: u32, length: usize, [begins, first, count]: [usize; 3]) {
-        let row =
-            Row { example, length: narrow(length), begins: narrow(begins), first, count: narrow(count) };
-        self.rows.push(row);
-    }
-
-    pub(crate) fn note_crowded(&mut self) {
-        self.crowded += 1;
+    /// Adds a row of so many tokens. Errors if the system has no room for it.
+    fn add(
+        &mut self,
+        [example, length]: [u32; 2],
+        last: bool,
+        begins: usize,
+        spans: &[[u32; 2]],
+    ) -> Result<(), DataError> {
+        let mut before = 0;
+        let steps = spans.iter().flat_map(|[start, end]| {
+            // Tokens that stand for nothing may lie before the one before them: small steps back are small numbers too.
+            let step = start.wrapping_sub(std::mem::replace(&mut before, *start)).cast_signed();
+            [((step << 1) ^ (step >> 31)).cast_unsigned(), end.wrapping_sub(*start)]
+        });
+        self.rows.push([example, length, u32::from(last), narrow(begins)].into_iter().chain(steps))
     }
 
     /// How many questions leave so little of a row that windows of their texts share less than they should: half of it.
@@ -196,25 +194,34 @@ impl TextWindows {
         self.rows.is_empty()
     }
 
-    /// The row at `row`; an empty one where there is none.
-    pub fn row(&self, row: usize) -> TextWindow<'_> {
-        let Some(Row { example, length, begins, first, count }) = self.rows.get(row).copied() else {
-            return TextWindow { example: 0, length: 0, begins: 0, spans: &[] };
-        };
-        TextWindow {
-            example: example as usize,
-            length: length as usize,
-            begins: begins as usize,
-            spans: self.spans.get(first..first + count as usize).unwrap_or_default(),
-        }
+    /// The row at `row`.
+    ///
+    /// # Errors
+    /// The system cannot read it again, or there is none.
+    pub fn row(&self, row: usize) -> Result<TextWindow, DataError> {
+        let numbers = self.rows.get(row)?;
+        let ([example, length, last, begins], steps) = numbers.split_first_chunk().ok_or_else(damaged)?;
+        let mut start = 0_u32;
+        let (pairs, _) = steps.as_chunks();
+        let spans = pairs.iter().map(|[step, count]| {
+            start = start.wrapping_add((step >> 1) ^ (step & 1).wrapping_neg());
+            [start, start.wrapping_add(*count)]
+        });
+        Ok(TextWindow {
+            example: *example as usize,
+            length: *length as usize,
+            last: *last == 1,
+            begins: *begins as usize,
+            spans: spans.collect(),
+        })
     }
 }
 
-impl TextWindow<'_> {
+impl TextWindow {
     /// The tokens of the row with which the bytes `answer` of the text begin and end. None if the row does not hold all of
     /// them.
     pub fn positions(&self, answer: Range<usize>) -> Option<[usize; 2]> {
-        let TextWindow { begins, spans, .. } = *self;
+        let TextWindow { begins, spans, .. } = self;
         let (first, last) = (spans.first()?, spans.last()?);
         let [start, end] = [answer.start, answer.end].map(|byte| u32::try_from(byte).unwrap_or(u32::MAX));
         if first[0] > start || last[1] < end {

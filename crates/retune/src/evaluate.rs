@@ -231,7 +231,7 @@ pub(crate) fn score(
     for batch in batches(&rows.tokens) {
         let (tape, tokens) = (Tape::inference(), rows.tokens.batch(&batch)?);
         let output = model.output(parameters, &tape, &tokens, None)?;
-        score.add(&batch, rows.targets.scored(&output)?.f32());
+        score.add(&batch, rows.targets.scored(&output)?.f32())?;
     }
     let Measured { loss, metrics, labels, matrix, thresholds, tallies, mistakes } = score.measure(bootstrap);
     let name = |class: usize| model.labels().name(class).unwrap_or_default().to_string();

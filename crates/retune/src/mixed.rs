@@ -192,7 +192,7 @@ impl Mixed {
         for batch in batches(&tokens) {
             for part in self.logits(&tokens, &batch)? {
                 let Some((reader, answers)) = readers.get_mut(part.adapter) else { continue };
-                answers.extend(reader.add(&part.rows, &part.logits));
+                answers.extend(reader.add(&part.rows, &part.logits)?);
             }
         }
         // Each adapter's answers are in the order of its rows.

@@ -256,7 +256,7 @@ fn run(
                 "its answers are no numbers: the weights are broken",
             ));
         }
-        let answers = decode.add(&batch, values.value().f32());
+        let answers = decode.add(&batch, values.value().f32())?;
         predictions
             .extend(answers.into_iter().map(|one| Answered { logits: one.logits.filter(|_| logits), ..one }));
     }

@@ -2,19 +2,15 @@
 
 use std::ops::Range;
 
-use retune_data::{Example, Label, TextWindow, Tokens, Word, split_words};
+use retune_data::{DataError, Example, Label, TextWindow, Tokens, Word, split_words};
 
-/// Where the words of some examples are among their tokens.
+/// Where the words of an example are among the tokens of its rows.
 #[derive(Debug)]
 pub(super) struct Alignment {
-    /// For each example the words, as the file has them or as a text is parted.
-    words: Vec<Vec<Range<usize>>>,
-    /// The words that each row stands for: the token among the row's, and the word among the example's.
-    places: Vec<[u32; 2]>,
-    /// Where those of each row begin.
-    first_of_row: Vec<usize>,
-    /// Words that have no token of their own: the example, and the word among its.
-    lost: Vec<[usize; 2]>,
+    /// Of each row the words that stand in it: the token among the row's, and the word among the example's.
+    pub places: Vec<Vec<[u32; 2]>>,
+    /// Words that have no token of their own.
+    pub lost: Vec<usize>,
 }
 
 /// The words that a file gives, with their tags.
@@ -25,31 +21,21 @@ pub(super) fn given(example: &Example) -> Option<&[Word]> {
     }
 }
 
-impl Alignment {
-    /// Of `examples`, whose windows are the rows of `tokens`.
-    pub fn new(examples: &[Example], tokens: &Tokens) -> Self {
-        let words_of = |example: &Example| match given(example) {
-            Some(words) => words.iter().map(Word::range).collect(),
-            None => split_words(&example.text),
-        };
-        let words: Vec<Vec<Range<usize>>> = examples.iter().map(words_of).collect();
-        let mut alignment = Alignment { words, places: Vec::new(), first_of_row: vec![0], lost: Vec::new() };
-        let mut row = 0;
-        for example in 0..alignment.words.len() {
-            let rows =
-                row..(row..tokens.len()).find(|row| tokens.example(*row) != example).unwrap_or(tokens.len());
-            row = rows.end;
-            alignment.add(example, tokens, rows);
-        }
-        alignment
+/// The words of an example, as the file has them or as a text is parted: their bytes in its text.
+pub(super) fn words_of(example: &Example) -> Vec<Range<usize>> {
+    match given(example) {
+        Some(words) => words.iter().map(Word::range).collect(),
+        None => split_words(&example.text),
     }
+}
 
-    fn add(&mut self, example: usize, tokens: &Tokens, rows: Range<usize>) {
-        let words = &self.words[example];
+impl Alignment {
+    /// Of the `words` of the example whose windows are `rows` of `tokens`. Errors if the system cannot read these again.
+    pub fn new(words: &[Range<usize>], tokens: &Tokens, rows: Range<usize>) -> Result<Self, DataError> {
         // Of each word the row, the token there and how far that is from where the window cuts the text.
         let mut best: Vec<Option<(usize, usize, usize)>> = vec![None; words.len()];
         for row in rows.clone() {
-            let TextWindow { spans, begins, .. } = tokens.windows().row(row);
+            let TextWindow { spans, begins, .. } = tokens.windows().row(row)?;
             let (cut_before, cut_behind) = (row > rows.start, row + 1 < rows.end);
             let mut token = 0;
             for (word, range) in words.iter().enumerate() {
@@ -76,31 +62,22 @@ impl Alignment {
                 token += 1;
             }
         }
-        for (word, _) in best.iter().enumerate().filter(|(_, place)| place.is_none()) {
-            self.lost.push([example, word]);
-        }
         let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        for row in rows {
-            let here = best.iter().enumerate().filter_map(|(word, place)| {
-                place.filter(|(of, ..)| *of == row).map(|(_, token, _)| [narrow(token), narrow(word)])
-            });
-            self.places.extend(here);
-            self.first_of_row.push(self.places.len());
+        let mut alignment = Alignment { places: vec![Vec::new(); rows.len()], lost: Vec::new() };
+        for (word, place) in best.into_iter().enumerate() {
+            match place {
+                Some((row, token, _)) => {
+                    alignment.places[row - rows.start].push([narrow(token), narrow(word)]);
+                }
+                None => alignment.lost.push(word),
+            }
         }
+        Ok(alignment)
     }
+}
 
-    /// The words of an example: their bytes in its text.
-    pub fn words(&self, example: usize) -> &[Range<usize>] {
-        &self.words[example]
-    }
-
-    /// The words that stand in `row`: the token among the row's, and the word among the example's.
-    pub fn places(&self, row: usize) -> &[[u32; 2]] {
-        &self.places[self.first_of_row[row]..self.first_of_row[row + 1]]
-    }
-
-    /// Words that have no token: the example, and the word among its.
-    pub fn lost(&self) -> &[[usize; 2]] {
-        &self.lost
-    }
+/// The rows of the example that begins with `row`.
+pub(super) fn rows_from(row: usize, tokens: &Tokens) -> Range<usize> {
+    let of = tokens.example(row);
+    row..(row..tokens.len()).find(|row| tokens.example(*row) != of).unwrap_or(tokens.len())
 }

@@ -38,7 +38,7 @@ impl Answers {
 
     /// Looks at a window of `text` with these `logits`, `[tokens, 2]`: every span of its text that is not too long. No answer is the
     /// first token of the row, as start and as end.
-    pub fn add(&mut self, text: &str, window: TextWindow<'_>, logits: &[f32]) {
+    pub fn add(&mut self, text: &str, window: &TextWindow, logits: &[f32]) {
         let (pairs, _) = logits.as_chunks::<2>();
         if let Some([start, end]) = pairs.first() {
             self.null_score = self.null_score.min(start + end);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     /// All spans of all windows, sorted: slow and plain.
-    fn plain(search: AnswerSearch, windows: &[(TextWindow<'_>, Vec<f32>)]) -> Vec<Span> {
+    fn plain(search: AnswerSearch, windows: &[(TextWindow, Vec<f32>)]) -> Vec<Span> {
         let mut all: Vec<Span> = Vec::new();
         for (window, logits) in windows {
             for first in 0..window.spans.len() {
@@ -147,13 +147,14 @@ mod tests {
             for range in retune_data::windows(spans.len(), 5 + case % 9, 2 + case % 4) {
                 let begins = 3 + case % 2;
                 let length = begins + range.len() + 1;
-                let window = TextWindow { example: 0, length, begins, spans: &spans[range] };
+                let window =
+                    TextWindow { example: 0, length, last: true, begins, spans: spans[range].to_vec() };
                 // Few values, so that many scores are equal.
                 let logits: Vec<f32> = (0..2 * length).map(|_| random.below(9) as f32 / 2.0 - 1.0).collect();
                 windows.push((window, logits));
             }
             let mut answers = Answers::new(search);
-            windows.iter().for_each(|(window, logits)| answers.add(TEXT, *window, logits));
+            windows.iter().for_each(|(window, logits)| answers.add(TEXT, window, logits));
             assert_eq!(answers.spans, plain(search, &windows), "case {case}");
             let null = windows.iter().map(|(_, logits)| logits[0] + logits[1]).fold(f32::INFINITY, f32::min);
             assert!((answers.null_score - null).abs() < 1e-6);
@@ -163,8 +164,10 @@ mod tests {
     #[test]
     fn a_text_without_tokens_has_no_answer() {
         let mut answers = Answers::new(AnswerSearch { n_best: 3, max_answer_length: 30 });
-        answers.add("  ", TextWindow { example: 0, length: 4, begins: 3, spans: &[] }, &[0.5; 8]);
-        answers.add("  ", TextWindow { example: 0, length: 5, begins: 3, spans: &[[0, 2]] }, &[0.5; 10]);
+        for (length, spans) in [(4, Vec::new()), (5, vec![[0, 2]])] {
+            let window = TextWindow { example: 0, length, last: true, begins: 3, spans };
+            answers.add("  ", &window, &vec![0.5; 2 * length]);
+        }
         assert_eq!((answers.spans.len(), answers.null_score), (0, 1.0));
     }
 }

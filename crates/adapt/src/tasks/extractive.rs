@@ -4,8 +4,6 @@ mod score;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +12,6 @@ use retune_data::{
 };
 use retune_metrics::Segmentation;
 use retune_model::tokenizer::Tokenizer;
-use retune_tensor::backend::Layout;
 use retune_tensor::{Result as TensorResult, Var, ops};
 
 use self::score::QuestionsScored;
@@ -130,40 +127,60 @@ impl Form for Extractive {
         examples: &'a Examples,
         tokens: &'a Tokens,
     ) -> Result<Box<dyn Decode + 'a>, AdaptError> {
-        let windows = Rows { windows: tokens.windows(), settings: self.settings, current: None };
-        Ok(Box::new(Decoder { rows: windows, examples: examples.all()?, threshold: self.threshold() }))
+        let rows = Rows::new(tokens.windows(), examples, self.settings);
+        Ok(Box::new(Decoder { rows, threshold: self.threshold() }))
     }
 }
 
 /// The windows of one question after another, as they come out of a model.
 struct Rows<'a> {
     windows: &'a TextWindows,
+    examples: &'a Examples,
     settings: QuestionSettings,
-    /// The example under way.
-    current: Option<(usize, Answers)>,
+    /// The question under way.
+    current: Option<Found>,
 }
 
-impl Rows<'_> {
-    /// Adds the next rows, whose `logits` are `[tokens, 2]`; `done` is given each example that ends before or in them.
-    fn add<'t>(
+/// The answers to a question that were found in its windows so far.
+struct Found {
+    /// Its number among the examples.
+    number: usize,
+    example: Example,
+    answers: Answers,
+}
+
+impl<'a> Rows<'a> {
+    fn new(windows: &'a TextWindows, examples: &'a Examples, settings: QuestionSettings) -> Self {
+        Rows { windows, examples, settings, current: None }
+    }
+
+    /// Adds the next rows, whose `logits` are `[tokens, 2]`; `each` is shown those of every row, and `done` given each
+    /// question that ends in them.
+    fn add(
         &mut self,
         rows: &[usize],
         mut logits: &[f32],
-        text: impl Fn(usize) -> &'t str,
-        mut done: impl FnMut(usize, Answers),
-    ) {
+        mut each: impl FnMut(usize, &[f32]),
+        mut done: impl FnMut(Found),
+    ) -> Result<(), DataError> {
         for row in rows {
-            let window = self.windows.row(*row);
+            let window = self.windows.row(*row)?;
             let (here, rest) = logits.split_at_checked(2 * window.length).unwrap_or((logits, &[]));
             logits = rest;
-            let new = || (window.example, Answers::new(self.settings.search));
-            self.current.get_or_insert_with(new).1.add(text(window.example), window, here);
-            // An example ends with its last window, so that nothing waits for the next one's.
-            let ends = row + 1 == self.windows.len() || self.windows.row(row + 1).example != window.example;
-            if let Some((example, answers)) = self.current.take_if(|_| ends) {
-                done(example, answers);
-            }
+            each(*row, here);
+            let mut found = match self.current.take() {
+                Some(found) => found,
+                None => Found {
+                    number: window.example,
+                    example: self.examples.at(window.example)?,
+                    answers: Answers::new(self.settings.search),
+                },
+            };
+            found.answers.add(&found.example.text, &window, here);
+            // It ends with its last window, so that nothing waits for the next one's.
+            if window.last { done(found) } else { self.current = Some(found) }
         }
+        Ok(())
     }
 }
 
@@ -188,19 +205,21 @@ fn probabilities(answers: &Answers, unanswerable: bool) -> (Vec<f32>, f32) {
 
 struct Decoder<'a> {
     rows: Rows<'a>,
-    examples: Cow<'a, [Example]>,
     threshold: f32,
 }
 
 impl Decode for Decoder<'_> {
-    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Vec<Answered> {
-        let (examples, threshold) = (&self.examples, self.threshold);
-        let mut answered = Vec::new();
-        let text = |example: usize| examples.get(example).map_or("", |example| example.text.as_str());
-        self.rows.add(rows, logits, text, |example, answers| {
-            answered.push(Answered { answer: answer(text(example), &answers, threshold), logits: None });
-        });
-        answered
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<Vec<Answered>, AdaptError> {
+        let (threshold, mut answered) = (self.threshold, Vec::new());
+        self.rows.add(
+            rows,
+            logits,
+            |_, _| (),
+            |Found { example, answers, .. }| {
+                answered.push(Answered { answer: answer(&example.text, &answers, threshold), logits: None });
+            },
+        )?;
+        Ok(answered)
     }
 }
 
@@ -244,7 +263,7 @@ struct Questions {
     windows: Arc<TextWindows>,
     /// The target of each row, its first token where it does not hold the answer; none where nobody knows the place.
     positions: Vec<Option<[u32; 2]>>,
-    examples: Vec<Asked>,
+    examples: Examples,
     settings: QuestionSettings,
     thresholds: Thresholds,
     threshold: f32,
@@ -253,25 +272,18 @@ struct Questions {
     unanswerable: bool,
 }
 
-#[derive(Debug)]
-struct Asked {
-    text: Arc<str>,
-    golds: Vec<String>,
-}
-
 impl Questions {
     /// Errors if the system cannot read the examples again.
     fn new(form: &Extractive, examples: &Examples, tokens: &Tokens) -> Result<Self, DataError> {
         let windows = tokens.windows().clone();
-        let (mut positions, mut asked) = (Vec::with_capacity(windows.len()), Vec::new());
-        // Many questions are about one text.
-        let mut texts: HashSet<Arc<str>> = HashSet::new();
-        for (number, example) in examples.iter().enumerate() {
+        let mut positions = Vec::with_capacity(windows.len());
+        let (mut unanswerable, mut chinese) = (false, 0);
+        for example in examples.iter() {
             let example = example?;
             let answers = golds(&example);
             // As transformers' script: the first answer, of those whose place is known.
             let placed = answers.iter().find_map(|answer| Some((answer.start?, answer.text.len())));
-            let position = |window: TextWindow<'_>| match placed {
+            let position = |window: &TextWindow| match placed {
                 None if answers.is_empty() => Some([0, 0]),
                 None => None,
                 Some((start, length)) => {
@@ -280,24 +292,24 @@ impl Questions {
                 }
             };
             // The rows of an example come one after the other.
-            let rows = (positions.len()..windows.len()).map(|row| windows.row(row));
-            let rows = rows.take_while(|window| window.example == number);
-            positions.extend(rows.map(position).collect::<Vec<_>>());
-            let known = texts.get(example.text.as_str()).cloned();
-            let text = known.unwrap_or_else(|| Arc::from(example.text.as_str()));
-            texts.insert(text.clone());
-            asked.push(Asked { text, golds: answers.iter().map(|answer| answer.text.clone()).collect() });
+            let mut last = false;
+            while !last {
+                let window = windows.row(positions.len())?;
+                positions.push(position(&window));
+                last = window.last;
+            }
+            unanswerable |= answers.is_empty();
+            chinese += usize::from(example.text.chars().any(is_chinese));
         }
-        let chinese = asked.iter().filter(|asked| asked.text.chars().any(is_chinese)).count();
         Ok(Questions {
             windows,
             positions,
-            unanswerable: asked.iter().any(|asked| asked.golds.is_empty()),
-            segmentation: match 2 * chinese > asked.len() {
+            unanswerable,
+            segmentation: match 2 * chinese > examples.len() {
                 true => Segmentation::Characters,
                 false => Segmentation::Words,
             },
-            examples: asked,
+            examples: examples.clone(),
             settings: form.settings,
             thresholds: form.thresholds.clone(),
             threshold: form.threshold(),
@@ -329,13 +341,12 @@ impl Targets for Questions {
     /// The mean of the cross-entropies of start and end.
     fn loss(&self, output: &HeadOutput<'_>, rows: &[usize], denominator: f32) -> TensorResult<Var> {
         let (tape, logits) = (output.tape(), &output.logits()?);
-        let lengths: Vec<usize> = rows.iter().map(|row| self.windows.row(*row).length).collect();
-        let layout = Arc::new(Layout::new(&lengths, &vec![0; rows.len()]));
+        let layout = &output.batch().layout;
         let side = |side: usize| {
             let targets: Vec<Option<u32>> =
                 rows.iter().map(|row| Some(self.positions.get(*row).copied()??[side])).collect();
             let scores = ops::select_columns(tape, logits, side..side + 1)?;
-            ops::position_cross_entropy(tape, &scores, &layout, &targets, denominator)
+            ops::position_cross_entropy(tape, &scores, layout, &targets, denominator)
         };
         ops::weighted_sum(tape, &[(side(0)?, 0.5), (side(1)?, 0.5)])
     }

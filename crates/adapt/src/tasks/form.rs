@@ -106,8 +106,9 @@ pub struct Scoring {
 
 /// What an evaluation adds up, a batch at a time: the logits are never kept.
 pub trait Score {
-    /// Counts a batch, the next rows in their order; `logits` is as [`Targets::scored`] gives them.
-    fn add(&mut self, rows: &[usize], logits: &[f32]);
+    /// Counts a batch, the next rows in their order; `logits` is as [`Targets::scored`] gives them. Errors if the system
+    /// cannot read the examples again.
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<(), AdaptError>;
 
     /// What all batches came to, with intervals where a bootstrap is given.
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured;
@@ -115,8 +116,9 @@ pub trait Score {
 
 /// What reads logits, a batch at a time.
 pub trait Decode {
-    /// Reads a batch, the next rows in their order, and gives the answers for the examples that end in it.
-    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Vec<Answered>;
+    /// Reads a batch, the next rows in their order, and gives the answers for the examples that end in it. Errors if the
+    /// system cannot read the examples again.
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<Vec<Answered>, AdaptError>;
 }
 
 /// Rows with their targets.

@@ -228,7 +228,7 @@ mod tests {
             let targets = targets_of(&*form, &rows(targets), LossOptions::default()).unwrap();
             let logits = &logits[..4 * names.len()];
             let mut score = targets.score(Scoring { tallies: true, mistakes: 0 });
-            score.add(&[0, 1, 2, 3], logits);
+            score.add(&[0, 1, 2, 3], logits).unwrap();
             let measured = score.measure(None);
             let expected = measured.metrics.get(metric).unwrap();
             let mut sum = [0.0; 4];

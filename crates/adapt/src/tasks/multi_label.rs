@@ -198,7 +198,7 @@ struct LabelSetScores<'a> {
 }
 
 impl Score for LabelSetScores<'_> {
-    fn add(&mut self, rows: &[usize], logits: &[f32]) {
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<(), AdaptError> {
         for (row, logits) in rows.iter().zip(logits.chunks_exact(self.targets.labels.len().max(1))) {
             for (logit, has) in logits.iter().zip(self.targets.has(*row)) {
                 // -log sigmoid of the logit, or of its opposite.
@@ -212,6 +212,7 @@ impl Score for LabelSetScores<'_> {
                 set @ Thresholds::Set(_) => record(&mut self.counts, self.targets, *row, &scores, set),
             }
         }
+        Ok(())
     }
 
     fn measure(mut self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
@@ -311,7 +312,7 @@ mod tests {
         let targets = targets_of(&form, &examples, LossOptions::default()).unwrap();
         assert!((targets.denominator(&[1, 0, 1]) - 9.0).abs() < 1e-6);
         let mut score = targets.score(Scoring::default());
-        score.add(&[0, 1], &[2.0, -1.0, 0.5, -3.0, 1.0, -500.0]);
+        score.add(&[0, 1], &[2.0, -1.0, 0.5, -3.0, 1.0, -500.0]).unwrap();
         let measured = score.measure(None);
         let softplus = |x: f64| x.exp().ln_1p();
         let losses = [-2.0, -1.0, -0.5, -3.0, 1.0].map(softplus);
@@ -335,7 +336,7 @@ mod tests {
         let mut score = targets.score(Scoring::default());
         for row in 0..10 {
             let present = |yes: bool| if yes { -1.0 } else { -3.0 };
-            score.add(&[row], &[present(row < 6), present(row < 4), -4.0]);
+            score.add(&[row], &[present(row < 6), present(row < 4), -4.0]).unwrap();
         }
         let measured = score.measure(None);
         let thresholds = measured.thresholds.unwrap();
@@ -354,7 +355,7 @@ mod tests {
         let targets = targets_of(&form, &rows(&has), LossOptions::default()).unwrap();
         let mut score = targets.score(Scoring::default());
         for row in 0..9 {
-            score.add(&[row], &[if row < 4 { -0.5 } else { 0.5 }, -1.0, 2.0]);
+            score.add(&[row], &[if row < 4 { -0.5 } else { 0.5 }, -1.0, 2.0]).unwrap();
         }
         let measured = score.measure(None);
         assert_eq!((measured.thresholds, tunable_labels(&measured.labels)), (None, 0));

@@ -169,7 +169,7 @@ struct Surprised<'a> {
 }
 
 impl Score for Surprised<'_> {
-    fn add(&mut self, rows: &[usize], surprise: &[f32]) {
+    fn add(&mut self, rows: &[usize], surprise: &[f32]) -> Result<(), AdaptError> {
         for (row, surprise) in rows.iter().zip(surprise) {
             let (surprise, tokens) = (f64::from(*surprise), self.targets.counts[*row]);
             self.counts.record(surprise, tokens);
@@ -177,6 +177,7 @@ impl Score for Surprised<'_> {
                 self.tallies.push([surprise, f64::from(tokens), 1.0, 0.0]);
             }
         }
+        Ok(())
     }
 
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {

@@ -123,10 +123,11 @@ struct NumberScores<'a> {
 }
 
 impl Score for NumberScores<'_> {
-    fn add(&mut self, rows: &[usize], logits: &[f32]) {
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<(), AdaptError> {
         for (row, predicted) in rows.iter().zip(logits) {
             self.pairs.record(self.targets.numbers[*row], f64::from(*predicted));
         }
+        Ok(())
     }
 
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
@@ -154,7 +155,7 @@ mod tests {
         let examples = rows(&[Label::Number(2.5), Label::Number(-1.0)]);
         let targets = targets_of(&Regression::new(), &examples, LossOptions::default()).unwrap();
         let mut score = targets.score(Scoring::default());
-        score.add(&[1, 0], &[1.0, 2.0]);
+        score.add(&[1, 0], &[1.0, 2.0]).unwrap();
         let measured = score.measure(Some(Bootstrap::default()));
         assert!((measured.loss - (4.0 + 0.25) / 2.0).abs() < 1e-12);
         assert!((measured.metrics.get("mae").unwrap() - 1.25).abs() < 1e-12);

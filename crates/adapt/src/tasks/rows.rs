@@ -4,6 +4,7 @@ use retune_metrics::{Bootstrap, Tally};
 
 use super::mistakes::Mistakes;
 use super::{Answer, Answered, Decode, Measured, Mistake, Score, Scoring};
+use crate::AdaptError;
 
 /// Reads each row's logits by itself.
 pub(super) struct EachRow<F> {
@@ -14,9 +15,10 @@ pub(super) struct EachRow<F> {
 }
 
 impl<F: Fn(&[f32]) -> Answer> Decode for EachRow<F> {
-    fn add(&mut self, _: &[usize], logits: &[f32]) -> Vec<Answered> {
+    fn add(&mut self, _: &[usize], logits: &[f32]) -> Result<Vec<Answered>, AdaptError> {
         let rows = logits.chunks_exact(self.outputs.max(1));
-        rows.map(|logits| Answered { answer: (self.answer)(logits), logits: Some(logits.to_vec()) }).collect()
+        let each = |logits: &[f32]| Answered { answer: (self.answer)(logits), logits: Some(logits.to_vec()) };
+        Ok(rows.map(each).collect())
     }
 }
 
@@ -51,8 +53,8 @@ impl<'a, S: Score> RowByRow<'a, S> {
 }
 
 impl<S: Score> Score for RowByRow<'_, S> {
-    fn add(&mut self, rows: &[usize], logits: &[f32]) {
-        self.inner.add(rows, logits);
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<(), AdaptError> {
+        self.inner.add(rows, logits)?;
         for (row, logits) in rows.iter().zip(logits.chunks_exact(self.outputs.max(1))) {
             if self.scoring.tallies {
                 self.tallies.push(self.judge.tally(*row, logits));
@@ -63,6 +65,7 @@ impl<S: Score> Score for RowByRow<'_, S> {
                 self.mistakes.add(mistake);
             }
         }
+        Ok(())
     }
 
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {

@@ -63,7 +63,11 @@ impl Form for SingleLabel {
     ) -> Result<Box<dyn Targets>, AdaptError> {
         let classes = self.labels.encode(examples, path)?;
         Ok(Box::new(Classes {
-            class_weights: options.balanced.then(|| balanced(&classes, self.labels.len())),
+            class_weights: options.balanced.then(|| {
+                let mut counts = vec![0; self.labels.len()];
+                classes.iter().for_each(|class| counts[*class as usize] += 1);
+                balanced(&counts)
+            }),
             label_smoothing: options.label_smoothing,
             classes,
             labels: self.labels.clone(),
@@ -87,11 +91,10 @@ pub(super) fn most_probable(logits: &[f32]) -> (usize, f32) {
     (best.0, (1.0 / total) as f32)
 }
 
-/// A weight for each class: rows / (classes * rows of the class), as scikit-learn.
-pub(super) fn balanced(targets: &[u32], classes: usize) -> Vec<f32> {
-    let mut counts = vec![0usize; classes];
-    targets.iter().for_each(|class| counts[*class as usize] += 1);
-    counts.iter().map(|count| targets.len() as f32 / (classes * (*count).max(1)) as f32).collect()
+/// A weight for each class, of which there are so many rows: rows / (classes * rows of the class), as scikit-learn.
+pub(super) fn balanced(counts: &[usize]) -> Vec<f32> {
+    let rows: usize = counts.iter().sum();
+    counts.iter().map(|count| rows as f32 / (counts.len() * (*count).max(1)) as f32).collect()
 }
 
 /// The class of each row.
@@ -154,7 +157,7 @@ struct ClassScores<'a> {
 }
 
 impl Score for ClassScores<'_> {
-    fn add(&mut self, rows: &[usize], logits: &[f32]) {
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<(), AdaptError> {
         let classes = self.targets.labels.len().max(1);
         for (row, logits) in rows.iter().zip(logits.chunks_exact(classes)) {
             let target = self.targets.classes[*row] as usize;
@@ -165,6 +168,7 @@ impl Score for ClassScores<'_> {
             let counted = self.matrix.record(target, class);
             debug_assert!(counted.is_ok(), "{counted:?}");
         }
+        Ok(())
     }
 
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
@@ -201,7 +205,7 @@ mod tests {
         let examples = rows(&[class("a"), class("a")]);
         let targets = targets_of(&*form, &examples, LossOptions::default()).unwrap();
         let mut score = targets.score(Scoring::default());
-        score.add(&[0, 1], &[1.0, 3.0, 2.0, -1.0]);
+        score.add(&[0, 1], &[1.0, 3.0, 2.0, -1.0]).unwrap();
         let measured = score.measure(None);
         let expected = (f64::ln_1p(2.0f64.exp()) + f64::ln_1p((-3.0f64).exp())) / 2.0;
         assert!((measured.loss - expected).abs() < 1e-6, "{} {expected}", measured.loss);

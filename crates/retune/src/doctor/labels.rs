@@ -241,7 +241,7 @@ pub(super) fn swapped(prepared: &Prepared<'_>, rows: &[usize], logits: &[f32]) -
     }
     let tokens = &prepared.train_rows.tokens;
     let mut decode = prepared.model.form.decode(&prepared.examples.train, tokens)?;
-    let answers = decode.add(rows, logits);
+    let answers = decode.add(rows, logits)?;
     let mut taken: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
     let mut right = 0;
     for (row, answered) in rows.iter().zip(answers) {

@@ -2,18 +2,20 @@
 
 use retune_metrics::{AnswerScore, Bootstrap, QuestionScore, QuestionScores};
 
-use super::{Questions, Rows, null_odds, part, probabilities};
+use super::{Found, Questions, Rows, golds, null_odds, part, probabilities};
+use crate::AdaptError;
 use crate::tasks::Thresholds;
 use crate::tasks::form::{About, Measured, Metrics, Mistake, Score, Scoring};
 use crate::tasks::mistakes::Mistakes;
 
 /// How a question was answered, whatever the threshold will be.
-struct Found {
+struct Scored {
     example: usize,
     score: QuestionScore,
-    text: String,
     /// Of the answer, and of none.
     probabilities: [f32; 2],
+    /// The answer and what is right, where mistakes are asked for.
+    told: Option<Box<(String, Vec<String>)>>,
 }
 
 /// An evaluation: of each question its best answer is kept, whatever the threshold will be.
@@ -23,13 +25,13 @@ pub(super) struct QuestionsScored<'a> {
     rows: Rows<'a>,
     loss: f64,
     learnt: usize,
-    found: Vec<Found>,
+    found: Vec<Scored>,
 }
 
 impl<'a> QuestionsScored<'a> {
     /// Nothing counted yet.
     pub fn new(targets: &'a Questions, scoring: Scoring) -> Self {
-        let rows = Rows { windows: &targets.windows, settings: targets.settings, current: None };
+        let rows = Rows::new(&targets.windows, &targets.examples, targets.settings);
         QuestionsScored { targets, scoring, rows, loss: 0.0, learnt: 0, found: Vec::new() }
     }
 }
@@ -44,36 +46,30 @@ fn surprise(logits: &[f32], side: usize, target: usize) -> f64 {
 }
 
 impl Score for QuestionsScored<'_> {
-    fn add(&mut self, rows: &[usize], logits: &[f32]) {
-        let targets = self.targets;
-        let mut rest = logits;
-        for row in rows {
-            let length = 2 * targets.windows.row(*row).length;
-            let (here, more) = rest.split_at_checked(length).unwrap_or((rest, &[]));
-            rest = more;
-            if let Some(Some([start, end])) = targets.positions.get(*row) {
-                self.loss += (surprise(here, 0, *start as usize) + surprise(here, 1, *end as usize)) / 2.0;
-                self.learnt += 1;
+    fn add(&mut self, rows: &[usize], logits: &[f32]) -> Result<(), AdaptError> {
+        let QuestionsScored { targets, scoring, rows: under_way, loss, learnt, found } = self;
+        let each = |row: usize, logits: &[f32]| {
+            if let Some(Some([start, end])) = targets.positions.get(row) {
+                *loss += (surprise(logits, 0, *start as usize) + surprise(logits, 1, *end as usize)) / 2.0;
+                *learnt += 1;
             }
-        }
-        let found = &mut self.found;
-        let text = |example: usize| targets.examples.get(example).map_or("", |asked| &*asked.text);
-        self.rows.add(rows, logits, text, |example, answers| {
-            let Some(asked) = targets.examples.get(example) else { return };
-            let best = answers.spans.first().map_or("", |best| part(&asked.text, best));
+        };
+        let done = |Found { number, example, answers }: Found| {
+            let golds: Vec<String> = golds(&example).iter().map(|answer| answer.text.clone()).collect();
+            let best = answers.spans.first().map_or("", |best| part(&example.text, best));
             let (scores, null) = probabilities(&answers, targets.threshold.is_finite());
-            let answer = targets.segmentation.score(best, &asked.golds, targets.unanswerable);
-            found.push(Found {
-                example,
+            found.push(Scored {
+                example: number,
                 score: QuestionScore {
-                    has_answer: !asked.golds.is_empty(),
-                    answer,
+                    has_answer: !golds.is_empty(),
+                    answer: targets.segmentation.score(best, &golds, targets.unanswerable),
                     null_score: f64::from(null_odds(&answers)),
                 },
-                text: best.to_owned(),
                 probabilities: [scores.first().copied().unwrap_or_default(), null],
+                told: (scoring.mistakes > 0).then(|| Box::new((best.to_owned(), golds))),
             });
-        });
+        };
+        Ok(under_way.add(rows, logits, each, done)?)
     }
 
     fn measure(self: Box<Self>, bootstrap: Option<Bootstrap>) -> Measured {
@@ -88,7 +84,7 @@ impl Score for QuestionsScored<'_> {
         if tuned.is_some() {
             metrics.values.insert("f1_at_zero".into(), scores.report(0.0).f1);
         }
-        let tally = |one: &Found| one.score.tally(at);
+        let tally = |one: &Scored| one.score.tally(at);
         Measured {
             loss: loss / (learnt as f64).max(1.0),
             metrics,
@@ -96,26 +92,26 @@ impl Score for QuestionsScored<'_> {
             matrix: None,
             thresholds: tuned.map(|threshold| vec![threshold]),
             tallies: if scoring.tallies { found.iter().map(tally).collect() } else { Vec::new() },
-            mistakes: mistakes(targets, &found, threshold, scoring.mistakes),
+            mistakes: mistakes(found, threshold, scoring.mistakes),
         }
     }
 }
 
 /// The most confident of the wrong answers.
-fn mistakes(targets: &Questions, found: &[Found], threshold: f32, most: usize) -> Vec<Mistake> {
+fn mistakes(found: Vec<Scored>, threshold: f32, most: usize) -> Vec<Mistake> {
     let mut mistakes = Mistakes::new(most);
-    for one in found {
-        let silent = one.score.null_score > f64::from(threshold);
-        let AnswerScore { exact, .. } = one.score.at(f64::from(threshold));
+    for Scored { example, score, probabilities, told } in found {
+        let silent = score.null_score > f64::from(threshold);
+        let AnswerScore { exact, .. } = score.at(f64::from(threshold));
         if exact < 1.0
-            && let Some(asked) = targets.examples.get(one.example)
+            && let Some((text, golds)) = told.map(|told| *told)
         {
             mistakes.add(Mistake {
-                example: one.example,
+                example,
                 about: About::Question,
-                expected: asked.golds.clone(),
-                predicted: if silent { String::new() } else { one.text.clone() },
-                score: one.probabilities[usize::from(silent)],
+                expected: golds,
+                predicted: if silent { String::new() } else { text },
+                score: probabilities[usize::from(silent)],
             });
         }
     }

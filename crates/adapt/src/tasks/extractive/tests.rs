@@ -44,7 +44,7 @@ fn tokens(form: &Extractive, examples: &Examples) -> Tokens {
 
 /// Logits that are high at the tokens of `answer`, or at the first token.
 fn logits(tokens: &Tokens, row: usize, text: &str, answer: &str) -> Vec<f32> {
-    let window = tokens.windows().row(row);
+    let window = tokens.windows().row(row).unwrap();
     let mut logits: Vec<f32> = (0..2 * window.length).map(|at| (at * 7 % 5) as f32 / 10.0).collect();
     let place = text.find(answer).filter(|_| !answer.is_empty());
     let [start, end] =
@@ -75,7 +75,7 @@ fn the_loss_is_the_mean_of_start_and_end_over_windows() {
     let (mut sum, mut learnt) = (0.0, 0.0);
     for (row, logits) in each.iter().enumerate().filter(|(row, _)| tokens.example(*row) != 2) {
         let start = TEXT.find("payment").filter(|_| tokens.example(row) == 0);
-        let window = tokens.windows().row(row);
+        let window = tokens.windows().row(row).unwrap();
         let target = start.and_then(|start| window.positions(start..start + 7)).unwrap_or_default();
         for side in [0, 1] {
             let scores: Vec<f64> = logits.iter().skip(side).step_by(2).map(|x| f64::from(*x)).collect();
@@ -99,7 +99,7 @@ fn the_loss_is_the_mean_of_start_and_end_over_windows() {
     let all: f64 = loss(&rows, targets.denominator(&[0, 1, 2, 3, 4]));
     assert!((parts - all).abs() < 1e-5);
     let mut score = targets.score(Scoring::default());
-    rows.iter().for_each(|row| score.add(&[*row], &each[*row]));
+    rows.iter().for_each(|row| score.add(&[*row], &each[*row]).unwrap());
     assert!((score.measure(None).loss - whole).abs() < 1e-5);
 }
 
@@ -110,9 +110,10 @@ fn answers_are_told_with_their_places() {
     let each = said(&tokens, &examples, &["my payment", "", "card"]);
     let mut together = form.decode(&examples, &tokens).unwrap();
     let rows: Vec<usize> = (0..tokens.len()).collect();
-    let all: Vec<Answered> = together.add(&rows, &each.concat());
+    let all: Vec<Answered> = together.add(&rows, &each.concat()).unwrap();
     let mut alone = form.decode(&examples, &tokens).unwrap();
-    let one_by_one: Vec<Answered> = rows.iter().flat_map(|row| alone.add(&[*row], &each[*row])).collect();
+    let one_by_one: Vec<Answered> =
+        rows.iter().flat_map(|row| alone.add(&[*row], &each[*row]).unwrap()).collect();
     assert_eq!(all, one_by_one);
     let spans: Vec<(String, Option<usize>, Option<usize>)> = all
         .iter()
@@ -138,7 +139,7 @@ fn the_threshold_is_tuned_and_mistakes_are_told() {
     let targets = form.targets(&examples, &tokens, Path::new("f"), LossOptions::default()).unwrap();
     let mut score = targets.score(Scoring { tallies: true, mistakes: 5 });
     for (row, logits) in said(&tokens, &examples, &["my payment", "", "card"]).iter().enumerate() {
-        score.add(&[row], logits);
+        score.add(&[row], logits).unwrap();
     }
     let measured = score.measure(Some(Bootstrap { resamples: 50, ..Bootstrap::default() }));
     let metric = |name: &str| measured.metrics.get(name).unwrap();
@@ -163,7 +164,7 @@ fn without_a_threshold_there_is_always_an_answer() {
     let tokens = tokens(&form, &examples);
     let mut decode = form.decode(&examples, &tokens).unwrap();
     for (row, logits) in said(&tokens, &examples, &["", "", ""]).iter().enumerate() {
-        for answered in decode.add(&[row], logits) {
+        for answered in decode.add(&[row], logits).unwrap() {
             let Answer::Span { answer, n_best, .. } = answered.answer else { return };
             assert!(!answer.is_empty() && n_best.len() == 3);
         }
@@ -178,13 +179,13 @@ fn a_text_without_a_token_has_no_answer_and_no_probability() {
         let tokens = tokens(&form, &examples);
         let mut decode = form.decode(&examples, &tokens).unwrap();
         let logits = logits(&tokens, 0, "", "");
-        let answered = decode.add(&[0], &logits).remove(0).answer;
+        let answered = decode.add(&[0], &logits).unwrap().remove(0).answer;
         let Answer::Span { answer, score, n_best, .. } = answered else { panic!("{answered:?}") };
         assert_eq!((answer.as_str(), n_best.len()), ("", usize::from(threshold.is_finite())));
         assert!((score - expected).abs() < 1e-9, "{score}");
         let targets = form.targets(&examples, &tokens, Path::new("f"), LossOptions::default()).unwrap();
         let mut score = targets.score(Scoring { tallies: false, mistakes: 1 });
-        score.add(&[0], &logits);
+        score.add(&[0], &logits).unwrap();
         assert!(score.measure(None).mistakes.iter().all(|mistake| mistake.score.is_finite()));
     }
 }
@@ -198,7 +199,7 @@ fn chinese_answers_are_compared_by_characters() {
     let targets = form.targets(&examples, &tokens, Path::new("f"), LossOptions::default()).unwrap();
     assert!(targets.said()[0].contains("by characters"));
     let mut score = targets.score(Scoring::default());
-    (0..tokens.len()).for_each(|row| score.add(&[row], &logits(&tokens, row, text, "中国")));
+    (0..tokens.len()).for_each(|row| score.add(&[row], &logits(&tokens, row, text, "中国")).unwrap());
     let f1 = score.measure(None).metrics.get("f1").unwrap();
     assert!((f1 - 0.8).abs() < 1e-9, "{f1}");
 }
