@@ -90,7 +90,7 @@ impl TagTargets {
         if options.balanced {
             let weights = balanced(&counts);
             for (row, sum) in targets.weights.iter_mut().enumerate() {
-                *sum = targets.rows.get(row).map(TagRow::of)?.classes().map(|class| weights[class]).sum();
+                *sum = targets.row(row)?.classes().map(|class| weights[class]).sum();
             }
             targets.class_weights = Some(weights);
         }
@@ -130,12 +130,12 @@ impl TagTargets {
 
     /// What is learnt of a row. Errors if the system cannot read it again.
     pub fn row(&self, row: usize) -> Result<TagRow, DataError> {
-        self.rows.get(row).map(TagRow::of)
+        Ok(TagRow::of(&self.rows.get(row)?))
     }
 }
 
 impl TagRow {
-    fn of(numbers: Vec<u32>) -> Self {
+    fn of(numbers: &[u32]) -> Self {
         let (head, words) = numbers.split_at(numbers.len().min(2));
         let number = |at: usize| head.get(at).map_or(0, |number| *number as usize);
         TagRow { example: number(0), length: number(1), words: words.as_chunks().0.to_vec() }
