@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use retune_data::{
-    DataError, Label, ReadOptions, SentenceColumns, Sentences, TagScheme, Wanted, read_tables,
+    DataError, Example, Label, ReadOptions, SentenceColumns, Sentences, TagScheme, Wanted, read_tables,
 };
 
 use crate::files::Folder;
@@ -27,7 +27,10 @@ fn tags(sentences: &Sentences) -> Vec<String> {
         }
         _ => String::new(),
     };
-    sentences.examples.iter().map(|example| of(&example.unwrap().label)).collect()
+    let told = |example: Result<_, DataError>| {
+        example.map_or_else(|error| error.to_string(), |example: Example| of(&example.label))
+    };
+    sentences.examples.iter().map(told).collect()
 }
 
 #[test]

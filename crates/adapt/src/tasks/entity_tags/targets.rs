@@ -89,9 +89,8 @@ impl TagTargets {
         }
         if options.balanced {
             let weights = balanced(&counts);
-            for (row, sum) in targets.weights.iter_mut().enumerate() {
-                *sum = targets.row(row)?.classes().map(|class| weights[class]).sum();
-            }
+            let sum = |row| Ok(targets.row(row)?.classes().map(|class| weights[class]).sum());
+            targets.weights = (0..targets.rows.len()).map(sum).collect::<Result<_, DataError>>()?;
             targets.class_weights = Some(weights);
         }
         Ok(targets)
