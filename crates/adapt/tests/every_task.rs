@@ -109,7 +109,7 @@ fn characters(text: &str, byte: u32) -> usize {
 
 /// The tag of each word is that of the token that begins with it; an entity goes on while the tags say so.
 fn plain_entities(rows: &Rows, logits: &[Vec<f32>]) -> Vec<Said> {
-    let examples = rows.examples.all().unwrap();
+    let examples: Vec<_> = rows.examples.iter().map(Result::unwrap).collect();
     let said = |(row, example): (usize, &retune_data::Example)| {
         let Some(Label::Words(words)) = &example.label else { panic!("{example:?}") };
         let window = rows.tokens.windows().row(row).unwrap();
@@ -142,7 +142,7 @@ fn plain_entities(rows: &Rows, logits: &[Vec<f32>]) -> Vec<Said> {
 
 /// All pairs of a start and an end in all windows, sorted.
 fn plain_answers(rows: &Rows, logits: &[Vec<f32>]) -> Vec<Said> {
-    let examples = rows.examples.all().unwrap();
+    let examples: Vec<_> = rows.examples.iter().map(Result::unwrap).collect();
     let mut answers: Vec<Vec<(f32, usize, usize)>> = vec![Vec::new(); examples.len()];
     for (row, logits) in logits.iter().enumerate() {
         let window = rows.tokens.windows().row(row).unwrap();

@@ -1,6 +1,5 @@
 //! Rows that a task can learn from or predict.
 
-use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use crate::columns::Columns;
 use crate::error::DataError;
 use crate::label::{Label, LabelReading};
 use crate::places::Gaps;
-use crate::table::{Files, Row, Table};
+use crate::table::{Row, Table};
 
 /// One row as a task sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +113,7 @@ fn check_labelled(
 }
 
 /// Rows as a task sees them, as many as there may be: those of a table are not in memory, but made of its rows where they
-/// are asked for.
+/// are asked for. Whoever has made them already gives a `Vec` of them.
 #[derive(Debug, Clone)]
 pub struct Examples {
     source: Source,
@@ -124,7 +123,7 @@ pub struct Examples {
 
 #[derive(Debug, Clone)]
 enum Source {
-    Memory(Arc<(Vec<Example>, Files)>),
+    Memory(Arc<[Example]>),
     Table(Arc<TableRows>),
 }
 
@@ -157,17 +156,11 @@ impl ReadRow for ColumnRows {
 
 impl From<Vec<Example>> for Examples {
     fn from(examples: Vec<Example>) -> Self {
-        Examples { source: Source::Memory(Arc::new((examples, Files::default()))), chosen: None }
+        Examples { source: Source::Memory(examples.into()), chosen: None }
     }
 }
 
 impl Examples {
-    /// Examples that were made of the rows of `table`, and know its files.
-    pub fn of(examples: Vec<Example>, table: &Table) -> Self {
-        let files = table.places().clone();
-        Examples { source: Source::Memory(Arc::new((examples, files))), chosen: None }
-    }
-
     /// The rows of `table` with their labels, read as `reading` says, for training and evaluation.
     ///
     /// # Errors
@@ -193,7 +186,7 @@ impl Examples {
     pub fn len(&self) -> usize {
         match (&self.chosen, &self.source) {
             (Some(chosen), _) => chosen.len(),
-            (None, Source::Memory(memory)) => memory.0.len(),
+            (None, Source::Memory(memory)) => memory.len(),
             (None, Source::Table(rows)) => rows.table.len(),
         }
     }
@@ -213,7 +206,7 @@ impl Examples {
             },
         };
         match &self.source {
-            Source::Memory(memory) => Ok(memory.0.get(place).cloned()),
+            Source::Memory(memory) => Ok(memory.get(place).cloned()),
             Source::Table(rows) => rows.table.row(place)?.map(|row| rows.example(&row)).transpose(),
         }
     }
@@ -227,9 +220,9 @@ impl Examples {
     /// All of them, in order. Each may be an error of the system.
     pub fn iter(&self) -> Box<dyn Iterator<Item = Result<Example, DataError>> + Send + '_> {
         match (&self.source, &self.chosen) {
-            (Source::Memory(memory), None) => Box::new(memory.0.iter().cloned().map(Ok)),
+            (Source::Memory(memory), None) => Box::new(memory.iter().cloned().map(Ok)),
             (Source::Memory(memory), Some(chosen)) => {
-                Box::new(chosen.iter().filter_map(|place| memory.0.get(*place as usize).cloned()).map(Ok))
+                Box::new(chosen.iter().filter_map(|place| memory.get(*place as usize).cloned()).map(Ok))
             }
             (Source::Table(rows), None) => Box::new(rows.table.rows().map(|row| rows.example(&row?))),
             (Source::Table(rows), Some(chosen)) => {
@@ -240,17 +233,6 @@ impl Examples {
                     all.nth(gap).map(|row| rows.example(&row?))
                 }))
             }
-        }
-    }
-
-    /// All of them in memory, for a task whose rows are few.
-    ///
-    /// # Errors
-    /// The system cannot read them again.
-    pub fn all(&self) -> Result<Cow<'_, [Example]>, DataError> {
-        match (&self.source, &self.chosen) {
-            (Source::Memory(memory), None) => Ok(Cow::Borrowed(&memory.0)),
-            _ => self.iter().collect::<Result<Vec<_>, _>>().map(Cow::Owned),
         }
     }
 
@@ -282,25 +264,25 @@ impl Examples {
 
     /// Where a row is, which begins on `line`: `line 3`, and of which file where they are of several.
     pub fn place_words(&self, row: u64, line: u64) -> String {
-        self.files().place_words(usize::try_from(row).unwrap_or_default(), line)
+        match self.table() {
+            Some(table) => table.place_words(usize::try_from(row).unwrap_or_default(), line),
+            None => format!("line {line}"),
+        }
     }
 
     /// The file that `example` is in, which is one of these, where they are of several.
     pub fn file_of(&self, example: &Example) -> Option<&Path> {
-        self.files().one_of_several(usize::try_from(example.row).ok()?)
-    }
-
-    fn files(&self) -> &Files {
-        match &self.source {
-            Source::Memory(memory) => &memory.1,
-            Source::Table(rows) => rows.table.places(),
-        }
+        self.table()?.places().one_of_several(usize::try_from(example.row).ok()?)
     }
 
     /// An error about `example`, which is one of these, from the file that it is in; from `path` where that is not known.
     pub fn error_at(&self, example: &Example, path: &Path, message: impl Into<String>) -> DataError {
-        let row = usize::try_from(example.row).unwrap_or_default();
-        self.files().error_at(row, example.line, path, message)
+        match self.table() {
+            Some(table) => {
+                table.error_at(usize::try_from(example.row).unwrap_or_default(), example.line, message)
+            }
+            None => DataError::new(message).in_file(path).at_line(example.line),
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Text to learn: conversations, instructions, prompts with their completions, or plain text, and where they stand in a table.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::columns::{Choice, Wanted, by_name, choice, named};
 use crate::error::DataError;
-use crate::examples::Example;
+use crate::examples::{Example, Examples, ReadRow};
 use crate::label::Label;
 use crate::table::{Row, Table};
 use crate::wording::{excerpt, list};
@@ -142,15 +144,19 @@ impl LessonColumns {
     ///
     /// # Errors
     /// A conversation is none, with its line and what is wrong with it, or a text or a completion is empty.
-    pub fn lessons(&self, table: &Table) -> Result<Vec<Example>, DataError> {
-        table.rows().map(|row| self.lesson(table, &row?)).collect()
+    pub fn lessons(&self, table: Arc<Table>) -> Result<Examples, DataError> {
+        for row in table.rows() {
+            let row = row?;
+            self.read(&row).map_err(|message| table.error_at(row.index(), row.line(), message))?;
+        }
+        Ok(Examples::of_rows(table, self.clone()))
     }
+}
 
-    fn lesson(&self, table: &Table, row: &Row<'_>) -> Result<Example, DataError> {
+impl ReadRow for LessonColumns {
+    fn read(&self, row: &Row<'_>) -> Result<Example, String> {
         let value = |index: usize| row.get(index).unwrap_or_default();
-        let error = |column: &Choice, message: String| {
-            table.error_at(row.index(), row.line(), format!("column `{}`: {message}", column.name))
-        };
+        let error = |column: &Choice, message: String| format!("column `{}`: {message}", column.name);
         let filled = |column: &Choice| match value(column.index) {
             text if text.trim().is_empty() => Err(error(column, "expected a text, got nothing".into())),
             text => Ok(text.to_string()),

@@ -237,7 +237,7 @@ impl Table {
         self.files.unit(index)
     }
 
-    /// Where rows come from, for those who keep no table.
+    /// Where rows come from.
     pub(crate) fn places(&self) -> &Files {
         &self.files
     }

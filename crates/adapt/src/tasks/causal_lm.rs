@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use retune_data::{
     DataError, Examples, Format, LabelMap, LessonColumns, ReadOptions, Wanted, is_text_file, read_head,
@@ -107,7 +108,7 @@ impl Task for CausalLm {
 
     fn read(&self, named: &[PathBuf], reading: &Reading<'_>) -> Result<Corpus, AdaptError> {
         let options = ReadOptions { plain_text: true, ..reading.options.clone() };
-        let table = read_tables(named, &options)?;
+        let table = Arc::new(read_tables(named, &options)?);
         let has = |name: &str| table.columns().iter().any(|column| column == name);
         let wanted = Wanted {
             text: reading.column(reading.text, |trained| Some(&trained.text), has),
@@ -117,11 +118,10 @@ impl Task for CausalLm {
         let columns = LessonColumns::choose(&table, &wanted)?;
         let mut said: Vec<String> = table.notices().iter().map(ToString::to_string).collect();
         said.extend(columns.why());
-        let examples = columns.lessons(&table)?;
+        let examples = columns.lessons(table.clone())?;
         let (text, label) = columns.names();
         let names =
             ColumnNames { text: text.into(), label: label.map(str::to_string), ..ColumnNames::default() };
-        let examples = Examples::of(examples, &table);
         let file = Box::new(LessonFile { columns: table.columns().to_vec() });
         Ok(Corpus { examples, columns: names, problem_type: None, said, file })
     }
