@@ -83,3 +83,26 @@ fn what_the_assistant_wrote_is_what_templates_mark_as_its_own() {
     }
     assert!(compared > 400, "{compared}");
 }
+
+/// A template that writes thoughts of the last turn only, and calls of tools behind what is said.
+const THINKS: &str = "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}\
+                      {{ m.content }}{% for call in m.tool_calls or [] %}<call>{{ call.name }}</call>{% endfor %}<|end|>\n\
+                      {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}";
+
+#[test]
+fn a_turn_that_only_calls_tools_is_found_in_a_template_that_writes_last_turns_otherwise() {
+    let template = ChatTemplate::new("t".into(), &[("default", THINKS.into())], Map::new()).unwrap();
+    let messages: Vec<Value> = serde_json::from_str(
+        r#"[{"role": "assistant", "content": "given", "weight": 0},
+            {"role": "user", "content": "weather?"},
+            {"role": "assistant", "content": "", "tool_calls": [{"name": "look"}]},
+            {"role": "tool", "content": "rain"},
+            {"role": "assistant", "content": "It rains."}]"#,
+    )
+    .unwrap();
+    let text = template.render(&messages, None, false).unwrap();
+    let found = answers_in(&template, &messages, None, &text).unwrap();
+    let found: Vec<&str> = found.into_iter().map(|span| &text[span]).collect();
+    // A turn of no weight is given, and not learnt.
+    assert_eq!(found, ["<call>look</call><|end|>", "<think></think>It rains.<|end|>"]);
+}

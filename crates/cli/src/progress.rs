@@ -66,7 +66,9 @@ impl<'a> Progress<'a> {
     }
 
     fn step(&mut self, step: u64, loss: f64, tokens: usize, seconds: f64) {
-        let smooth = |old: Option<f64>, new: f64| Some(old.map_or(new, |old| 0.95 * old + 0.05 * new));
+        // The mean of all steps at first, then of late ones above all.
+        let seen = (step - self.began.0).clamp(1, 20) as f64;
+        let smooth = |old: Option<f64>, new: f64| Some(old.map_or(new, |old| old + (new - old) / seen));
         let took = (seconds - self.seconds).max(1e-9);
         self.loss = smooth(self.loss, loss);
         self.speed = smooth(self.speed, tokens as f64 / took);
@@ -75,7 +77,7 @@ impl<'a> Progress<'a> {
         let left = (seconds - before) / step.saturating_sub(first).max(1) as f64
             * self.total.saturating_sub(step) as f64;
         let (loss, speed) = (self.loss.unwrap_or(loss), self.speed.unwrap_or(0.0));
-        let words = format!("loss {loss:.3}  {speed:.0} tokens/s  {} left", duration(left));
+        let words = format!("mean loss {loss:.3}  {speed:.0} tokens/s  {} left", duration(left));
         match &self.bar {
             Some(bar) => {
                 bar.set_message(words);
@@ -97,7 +99,7 @@ impl Observer for Progress<'_> {
             Event::Resume { step, total_steps, seconds } => self.begin(*step, *total_steps, *seconds)?,
             Event::Step { step, loss, tokens, seconds, .. } => self.step(*step, *loss, *tokens, *seconds),
             Event::Evaluation { step, epoch, loss, metrics, best, seconds } => {
-                let shown = retune::shown(metrics).into_iter().take(2);
+                let shown = retune::shown(metrics).into_iter().filter(|(name, ..)| *name != "loss").take(2);
                 let shown: String = shown.map(|(_, words, value)| format!("{words} {value:.4}, ")).collect();
                 self.line(&format!(
                     "epoch {epoch:.2}, step {step}: {shown}loss {loss:.4}{} ({})",

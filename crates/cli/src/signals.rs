@@ -1,14 +1,19 @@
-//! Ctrl-C and a request to end: the first is taken up after the step, the second ends the process at once.
+//! Ctrl-C and a request to end: the first is taken up after the step, another ends the process at once.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::low_level::exit;
 
 /// What a shell adds to a signal's number to make an exit code of it.
 const SHELL: i32 = 128;
+
+/// Signals that come closer together are one request: `timeout` and some terminals send theirs to a process and to its group.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The signals that came since they were listened to.
 #[derive(Default)]
@@ -24,13 +29,21 @@ impl Signals {
             return Ok(());
         }
         self.listening = true;
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds `came` unset, and whichever is the second ends the process.
-            let came = Arc::new(AtomicBool::new(false));
-            flag::register_conditional_shutdown(signal, SHELL + signal, Arc::clone(&came))?;
-            flag::register(signal, came)?;
-            flag::register_usize(signal, Arc::clone(&self.latest), signal as usize)?;
-        }
+        let (mut signals, latest) =
+            (signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?, Arc::clone(&self.latest));
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut first: Option<Instant> = None;
+            for signal in signals.forever() {
+                match first {
+                    Some(first) if first.elapsed() > AT_ONCE => exit(SHELL + signal),
+                    Some(_) => {}
+                    None => {
+                        first = Some(Instant::now());
+                        latest.store(usize::try_from(signal).unwrap_or_default(), Ordering::Relaxed);
+                    }
+                }
+            }
+        })?;
         Ok(())
     }
 

@@ -19,7 +19,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Those of `examples`: of their texts but for case and white space, of questions over a text that of the text.
+    /// Those of `examples`: of their texts but for case and white space, of questions over a text that
+    /// of the text, of prompts and conversations with what is learnt behind.
     ///
     /// # Errors
     /// The system cannot read the rows again.
@@ -102,6 +103,10 @@ fn text(example: &Example) -> u64 {
     // Questions over one text are alike, whatever they ask.
     if !matches!(example.label, Some(Label::Answers(_))) {
         example.pair.as_deref().map(&mut add);
+    }
+    // One prompt may have many answers, and many conversations begin with the same words.
+    if let Some(Label::Lesson(lesson)) = &example.label {
+        add(&lesson.learnt());
     }
     hash.finish()
 }

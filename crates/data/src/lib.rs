@@ -64,7 +64,7 @@ pub use input::{ending_of, is_text_file, write_packed};
 pub use keys::Keys;
 pub use label::{Label, LabelReading};
 pub use labels::{LabelMap, plain};
-pub use lessons::{Lesson, LessonColumns, Turns, role};
+pub use lessons::{Beside, Lesson, LessonColumns, Turns, is_answer, role};
 pub use notice::Notice;
 pub use number_lists::NumberLists;
 pub use problem_type::{FoundProblemType, ProblemType};

@@ -80,12 +80,15 @@ impl Sampling {
                 } else {
                     *score / self.repetition_penalty
                 };
+                *score = score.clamp(f32::MIN, f32::MAX);
             }
         }
         if self.is_greedy() {
             return;
         }
-        scores.iter_mut().for_each(|score| *score /= self.temperature);
+        // From the largest on, so that no temperature makes it infinite.
+        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        scores.iter_mut().for_each(|score| *score = (*score - most) / self.temperature);
         if self.top_k > 0 && self.top_k < scores.len() {
             let mut sorted = scores.to_vec();
             let (_, least, _) = sorted.select_nth_unstable_by(self.top_k - 1, |a, b| b.total_cmp(a));

@@ -190,6 +190,11 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// Whether a token with this id is a special one, which no text is cut into.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
     /// The id of this token, if there is one.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)

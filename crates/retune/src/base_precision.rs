@@ -60,7 +60,7 @@ impl BasePrecision {
 }
 
 /// What is kept in blocks, in a sentence; none where nothing is.
-pub(crate) fn said(parameters: &Parameters) -> Option<String> {
+pub(crate) fn said(parameters: &Parameters, asked: BasePrecision) -> Option<String> {
     let in_blocks = parameters.iter().filter_map(|(_, parameter)| match parameter.value.dtype() {
         DType::Blocks(kind) => Some((kind.name(), &parameter.value)),
         _ => None,
@@ -69,6 +69,12 @@ pub(crate) fn said(parameters: &Parameters) -> Option<String> {
     let count: usize = values.iter().map(|value| value.len()).sum();
     let bytes: usize =
         values.iter().filter_map(|value| value.dtype().bytes(value.len(), value.columns())).sum();
+    if let (0, BasePrecision::Made(kind)) = (count, asked) {
+        let name = kind.name();
+        return Some(format!(
+            "--base-precision {name} changes nothing: no matrix that it is for is frozen and stays behind, so the base is f32"
+        ));
+    }
     (count > 0).then(|| {
         format!(
             "{} frozen matrices of {:.1} M parameters are kept in blocks ({}), {:.3} bytes a parameter; --base-precision \

@@ -190,7 +190,7 @@ fn tallied(
     evaluation.said = read.said;
     evaluation.said.extend(rows.targets.said());
     evaluation.said.extend(model.thresholds_said());
-    evaluation.said.extend(model.unknown_keys_said());
+    evaluation.said.extend(model.adapter_said());
     let cut = rows.tokens.truncated();
     if cut > 0 {
         evaluation.said.push(format!("{cut} rows were cut to {max_length} tokens"));

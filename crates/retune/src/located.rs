@@ -118,7 +118,9 @@ fn place(
     if name.exists() {
         return Ok((name.to_path_buf(), None));
     }
-    let Some(id) = HubId::parse(name) else { return Ok((name.to_path_buf(), None)) };
+    let Some(id) = HubId::parse(name).filter(|_| !is_among_results(name)) else {
+        return Ok((name.to_path_buf(), None));
+    };
     let id = match revision {
         Some(revision) => id.at(revision)?,
         None => id,
@@ -136,6 +138,17 @@ fn place(
             (error, _) => error,
         })?;
     Ok((snapshot.folder, Some(Origin { id: id.id().to_string(), commit: snapshot.commit })))
+}
+
+/// Whether the folder that `name` would be in holds results of trainings: then it is a place, and not the id of a model.
+fn is_among_results(name: &Path) -> bool {
+    let folder = name.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let entries = folder.and_then(|folder| std::fs::read_dir(folder).ok());
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|entry| [Card::FILE, "events.jsonl"].iter().any(|file| entry.path().join(file).is_file()))
 }
 
 /// Whether a whole model is there: a folder with a configuration, or a GGUF file.
@@ -160,6 +173,9 @@ fn what_is_wrong(folder: &Path) -> String {
     if !folder.exists() {
         if let Some(near) = neighbour(folder) {
             return format!("there is no such folder; did you mean `{near}`?");
+        }
+        if folder.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
+            return "there is no such file".into();
         }
         let one_word = folder.components().count() == 1 && folder.is_relative();
         let hint = if one_word { "; the id of a model on the hub has two parts, owner/name" } else { "" };

@@ -15,6 +15,8 @@ use crate::{Error, FileSettings, ModelSettings, Result, TextModel, artefact};
 pub struct Merged {
     /// Where the model is.
     pub output: PathBuf,
+    /// What it does.
+    pub task: &'static str,
     /// The method that made the adapter.
     pub method: &'static str,
     /// The base that it is now a part of.
@@ -46,7 +48,7 @@ pub fn merge(
         let message = "it is a whole model: there is no adapter to merge";
         return Err(Error::place(&model.source.folder, message));
     }
-    let method = model.method;
+    let (task, method) = (model.task.name(), model.method);
     let folder = NewFolder::create(output, overwrite)?;
     let sample = Sample::new(&model, data, file)?;
     let before = sample.logits(&model)?;
@@ -75,6 +77,7 @@ pub fn merge(
     let after = sample.logits(&TextModel::open(&written)?)?;
     folder.finish()?;
     Ok(Merged {
+        task,
         output: output.to_path_buf(),
         method: method.name(),
         base,

@@ -50,6 +50,8 @@ pub struct TextModel {
     pub fresh: Vec<String>,
     /// What flows through its blocks.
     pub dtype: DType,
+    /// What frozen matrices of its base are kept as.
+    pub base_precision: BasePrecision,
     /// Whether training computes these once more on the way back.
     pub recompute: bool,
     /// Tensors of the base that nobody asked for, such as pretraining heads.
@@ -211,6 +213,7 @@ impl TextModel {
             with_pooler,
             fresh,
             dtype: adjustment.dtype,
+            base_precision: adjustment.base_precision,
             recompute: adjustment.recompute,
             unused: loaded.unused,
         })
@@ -319,21 +322,32 @@ impl TextModel {
         if let Some(first) = unused.first() {
             said.push(format!("{} tensors of the base are not used, such as {first}", unused.len()));
         }
-        said.extend(base_precision::said(&self.parameters));
-        said.extend(self.unknown_keys_said());
+        said.extend(base_precision::said(&self.parameters, self.base_precision));
+        said.extend(self.adapter_said());
         said
     }
 
     /// What is to be known of its adapter's configuration.
-    pub(crate) fn unknown_keys_said(&self) -> Option<String> {
-        let (_, files) = self.source.adapter.as_ref()?;
+    pub(crate) fn adapter_said(&self) -> Vec<String> {
+        let Some((_, files)) = &self.source.adapter else { return Vec::new() };
         let keys = files.unknown_keys();
-        (!keys.is_empty()).then(|| {
+        let unknown = (!keys.is_empty()).then(|| {
             format!(
                 "{}: keys that are not known here, kept as they are and not followed: {}",
                 files.folder().join(AdapterFiles::CONFIG).display(),
                 keys.join(", ")
             )
+        });
+        unknown.into_iter().chain(self.other_base_said()).collect()
+    }
+
+    /// That an adapter was trained on blocks that its base is not kept in now, or the other way round.
+    fn other_base_said(&self) -> Option<String> {
+        let trained = self.source.card.as_ref()?.settings.get("base_precision")?.as_str()?;
+        let now = self.base_precision.name();
+        let in_blocks = |name: &str| ["nf4", "int8"].contains(&name);
+        (trained != now && (in_blocks(trained) || in_blocks(now))).then(|| {
+            format!("it was trained on its base in {trained} and answers on it in {now}; --base-precision {trained} gives the training's numbers")
         })
     }
 
@@ -377,7 +391,7 @@ impl TextModel {
     /// What is to be known of its answers to rows with these tokens.
     pub(crate) fn said_of(&self, tokens: &Tokens) -> impl Iterator<Item = String> {
         let of_tokens = self.form.tokens_said(tokens);
-        of_tokens.into_iter().chain(self.thresholds_said()).chain(self.unknown_keys_said())
+        of_tokens.into_iter().chain(self.thresholds_said()).chain(self.adapter_said())
     }
 
     /// What is to be known of the thresholds, where there are any.

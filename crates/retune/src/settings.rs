@@ -77,7 +77,7 @@ pub struct ModelSettings {
     )]
     pub loss_on: Option<String>,
     /// Whether prompts and completions become turns of a chat, as the model's own template writes them: own, or none, which
-    /// leaves them as they are; conversations always do [default: own where the model has one, or as it was trained]
+    /// leaves them as they are; conversations cannot do without [default: own where the model has one, or as it was trained]
     #[cfg_attr(
         feature = "clap",
         arg(long, value_name = "own|none", help_heading = "Model", hide_short_help = true)
@@ -216,7 +216,7 @@ pub struct TrainSettings {
     /// Replace what an earlier run left in the output folder
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, default_missing_value = "true", hide_possible_values = true, value_name = "true|false", help_heading = "Run"))]
     pub overwrite: Option<bool>,
-    /// Longer texts are cut to this many tokens [default: 512, or what the model can]
+    /// Longer texts are cut to this many tokens [default: 512, of causal-lm 1,024, or what the model can]
     #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Data"))]
     pub max_length: Option<usize>,
     /// How often every row is seen [default: 3, more where the rows are few]

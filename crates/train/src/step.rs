@@ -184,8 +184,10 @@ impl Training<'_> {
             let silent: BTreeSet<String> = self.state.silent.iter().map(group).collect();
             return silent.difference(&alive).cloned().collect();
         }
+        // What lies behind a matrix that begins as zero, as LoRA's A does, has a gradient from the second update on, and the
+        // first one's rate is 0 where it warms up.
         let last_of_epoch = self.state.index + 1 == self.steps_in_epoch();
-        if last_of_epoch { self.state.silent.iter().cloned().collect() } else { Vec::new() }
+        if last_of_epoch && step > 2 { self.state.silent.iter().cloned().collect() } else { Vec::new() }
     }
 }
 

@@ -99,7 +99,7 @@ impl Task for CausalLm {
         match LessonColumns::choose(&table, &Wanted::default()).ok()? {
             LessonColumns::Turns(..) => Some("the training file has conversations".into()),
             LessonColumns::Instructions(..) => Some("the training file has instructions with answers".into()),
-            LessonColumns::Completions(prompt, completion) if completion.name == "completion" => {
+            LessonColumns::Completions(prompt, Some(completion)) if completion.name == "completion" => {
                 Some(format!("the training file has columns `{}` and `completion`", prompt.name))
             }
             _ => None,
@@ -115,9 +115,26 @@ impl Task for CausalLm {
             label: reading.column(reading.label, |trained| trained.label.as_ref(), has),
             ..Wanted::default()
         };
-        let columns = LessonColumns::choose(&table, &wanted)?;
+        let columns = if reading.labelled {
+            LessonColumns::choose(&table, &wanted)?
+        } else {
+            let trained = reading.trained.is_some_and(|trained| trained.label.is_some());
+            LessonColumns::asked(&table, &wanted, trained && reading.text.is_none())?
+        };
+        let trained = reading.trained.and_then(|trained| trained.label.as_deref());
+        if let (true, None, LessonColumns::Text(_), Some(label)) =
+            (reading.labelled, reading.text, &columns, trained.filter(|label| !has(label)))
+        {
+            let message = format!(
+                "expected the completions that the model was trained on, in a column `{label}`, got columns `{}`: name theirs with \
+                 --label-column, or plain text with --text-column",
+                table.columns().join("`, `")
+            );
+            return Err(DataError::new(message).in_file(table.path()).into());
+        }
         let mut said: Vec<String> = table.notices().iter().map(ToString::to_string).collect();
         said.extend(columns.why());
+        said.extend(columns.unread(&table));
         let examples = columns.lessons(table.clone())?;
         let (text, label) = columns.names();
         let names =

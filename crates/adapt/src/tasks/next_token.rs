@@ -90,7 +90,9 @@ impl Form for NextToken {
             let message = "expected tokens to learn, got none in any row: there are no answers, or they begin behind --max-length";
             return Err(DataError::new(message).in_file(path).into());
         }
-        Ok(Box::new(Learnt { counts }))
+        let empty = counts.iter().enumerate().filter(|(_, count)| **count == 0);
+        let empty = empty.take(5).map(|(row, _)| tokens.line(row)).collect();
+        Ok(Box::new(Learnt { counts, empty }))
     }
 
     /// Errors: answers are no logits.
@@ -118,6 +120,8 @@ pub(super) fn told(batch: &Batch) -> (Vec<usize>, Vec<u32>) {
 #[derive(Debug)]
 struct Learnt {
     counts: Vec<u32>,
+    /// The lines of the first rows without any.
+    empty: Vec<u64>,
 }
 
 impl Targets for Learnt {
@@ -155,7 +159,11 @@ impl Targets for Learnt {
         let tokens: u64 = self.counts.iter().map(|count| u64::from(*count)).sum();
         let mut said = vec![format!("{tokens} tokens are learnt")];
         if empty > 0 {
-            said.push(format!("{empty} rows have no token to learn"));
+            let (rows, have) = if empty == 1 { ("row", "has") } else { ("rows", "have") };
+            let named: Vec<String> = self.empty.iter().map(u64::to_string).collect();
+            let (lines, more) = (named.join(", "), if empty > named.len() { ", ..." } else { "" });
+            let line = if empty == 1 { "line" } else { "lines" };
+            said.push(format!("{empty} {rows} {have} no token to learn ({line} {lines}{more}): no answer, or it begins behind --max-length"));
         }
         said
     }

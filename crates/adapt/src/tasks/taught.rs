@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use retune_data::{Example, Label, Lesson, Turns, role};
+use retune_data::{Example, Label, Lesson, Turns, is_answer, role};
 use retune_model::ChatTemplate;
 use retune_model::tokenizer::{TextFrame, Tokenizer};
 use serde_json::{Value, json};
@@ -11,6 +11,8 @@ use super::causal_lm::{LanguageSettings, LossOn};
 use super::next_token::error;
 use crate::AdaptError;
 
+const LEFT_ASIDE: &str = "it is a conversation, which only a chat template can write, and --chat-template none leaves the model's aside; \
+                          leave the flag out, or give prompts and completions";
 const NO_TEMPLATE: &str = "it is a conversation, and the model has no chat template (`chat_template.jinja`, or `chat_template` in \
                            `tokenizer_config.json`); take an instruct model, or give prompts and completions";
 
@@ -41,6 +43,8 @@ pub struct Asked {
 pub struct Teacher<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
+    /// Why a conversation cannot be written without one.
+    no_template: &'static str,
     frame: TextFrame,
     /// The end of a text.
     eos: Option<u32>,
@@ -58,6 +62,7 @@ impl<'a> Teacher<'a> {
         let template = if settings.chat_template { ChatTemplate::open(tokenizer.path())? } else { None };
         Ok(Teacher {
             template,
+            no_template: if settings.chat_template { NO_TEMPLATE } else { LEFT_ASIDE },
             frame: tokenizer.text_frame()?,
             eos: tokenizer.eos_token()?.and_then(|token| tokenizer.token_to_id(&token)),
             loss_on: settings.loss_on,
@@ -76,7 +81,7 @@ impl<'a> Teacher<'a> {
     pub fn ask_turns(&self, turns: &Turns) -> Result<Asked, AdaptError> {
         let Turns { messages, tools } = turns;
         let Some(template) = &self.template else {
-            return Err(AdaptError::Option { option: "chat".into(), message: NO_TEMPLATE.into() });
+            return Err(AdaptError::Option { option: "chat".into(), message: self.no_template.into() });
         };
         let (asked, answer) = match messages.split_last() {
             Some((last, before)) if is_assistant(Some(last)) => (before, Some(last)),
@@ -106,13 +111,14 @@ impl<'a> Teacher<'a> {
         let asked = match (&example.label, &self.template) {
             (Some(Label::Lesson(Lesson::Turns(turns))), _) => self.ask_turns(turns),
             (Some(Label::Lesson(Lesson::Completion { user, completion })), Some(_)) => {
-                let answer = Some(completion.clone());
+                let answer = Some(completion.clone()).filter(|answer| !answer.is_empty());
                 let messages = vec![json!({ "role": "user", "content": user })];
                 self.ask_turns(&Turns { messages, tools: None }).map(|asked| Asked { answer, ..asked })
             }
             (Some(Label::Lesson(Lesson::Completion { completion, .. })), None) => {
                 let asked = self.ask_text(&before_completion(&example.text, completion));
-                asked.map(|asked| Asked { answer: Some(completion.clone()), ..asked })
+                let answer = Some(completion.clone()).filter(|answer| !answer.is_empty());
+                asked.map(|asked| Asked { answer, ..asked })
             }
             _ => self.ask_text(&example.text),
         };
@@ -128,11 +134,12 @@ impl<'a> Teacher<'a> {
     pub(super) fn teach(&self, example: &Example) -> Result<Vec<Taught>, AdaptError> {
         let named = |failed: AdaptError| match failed {
             AdaptError::Model(why) => error(example, why.to_string()),
+            AdaptError::Option { option, message } if option == "loss-on" => error(example, message),
             other => other,
         };
         let row = match (&example.label, &self.template) {
             (Some(Label::Lesson(Lesson::Turns(turns))), Some(template)) => self.turns(template, turns),
-            (Some(Label::Lesson(Lesson::Turns(_))), None) => Err(error(example, NO_TEMPLATE)),
+            (Some(Label::Lesson(Lesson::Turns(_))), None) => Err(error(example, self.no_template)),
             (Some(Label::Lesson(Lesson::Completion { user, completion })), Some(template)) => {
                 let message = |role: &str, content: &str| json!({ "role": role, "content": content });
                 let messages = vec![message("user", user), message("assistant", completion)];
@@ -234,7 +241,32 @@ impl<'a> Teacher<'a> {
             spans.is_none_or(|spans| spans.iter().any(|span| start < span.end && end > span.start))
         };
         let learnt = pieces.spans.iter().map(|span| u32::from(within(span))).collect();
-        Ok(Taught { ids: pieces.ids, learnt, cut: 0 })
+        let mut taught = Taught { ids: pieces.ids, learnt, cut: 0 };
+        if is_assistant(messages.last()) {
+            self.end(&mut taught, &pieces.spans, &text);
+        }
+        Ok(taught)
+    }
+}
+
+impl Teacher<'_> {
+    /// An answer that its template does not end with a special token gets the end of a text: a model that never saw one would
+    /// not stop.
+    fn end(&self, Taught { ids, learnt, .. }: &mut Taught, spans: &[[u32; 2]], text: &str) {
+        let Some(eos) = self.eos else { return };
+        let blank = |[start, end]: &[u32; 2]| {
+            text.get(*start as usize..*end as usize).is_some_and(|piece| piece.trim().is_empty())
+        };
+        let last = spans.iter().rposition(|span| !blank(span));
+        if last.and_then(|last| ids.get(last)).is_some_and(|token| self.tokenizer.is_special(*token)) {
+            return;
+        }
+        // White space that the template writes before it leads there.
+        for learnt in learnt.iter_mut().skip(last.map_or(0, |last| last + 1)) {
+            *learnt = 1;
+        }
+        ids.push(eos);
+        learnt.push(1);
     }
 }
 
@@ -257,44 +289,56 @@ pub fn answers_in(
     text: &str,
 ) -> Result<Vec<Range<usize>>, AdaptError> {
     let mut spans = Vec::new();
-    for (turn, message) in messages.iter().enumerate().filter(|(_, message)| is_assistant(Some(message))) {
+    for turn in (0..messages.len()).filter(|turn| messages.get(*turn).is_some_and(is_answer)) {
         let before = messages.get(..turn).unwrap_or_default();
         let mut starts = [true, false].into_iter().filter_map(|prompts| {
             // Of no turns some templates make an error.
             let begins = template.render(before, tools, prompts).ok()?;
-            text.starts_with(&begins).then_some(begins.len())
+            (text.starts_with(&begins) && !begins.is_empty()).then_some(begins.len())
         });
+        let start = starts.next();
         let upto = template.render(messages.get(..=turn).unwrap_or_default(), tools, false)?;
-        let start = starts.next().unwrap_or(0);
-        let rest = text.get(start..).unwrap_or_default();
-        let end = if text.starts_with(&upto) && start > 0 {
-            upto.len()
-        } else {
+        let span = match start {
+            Some(start) if text.starts_with(&upto) => Some(start..upto.len()),
             // Some templates write a turn otherwise when it is no longer the last, such as without its thoughts.
-            let said = message.get("content").and_then(Value::as_str).unwrap_or_default();
-            let answer = said.rsplit("</think>").next().unwrap_or_default();
-            let mut found = [said.trim(), answer.trim()]
-                .into_iter()
-                .filter(|said| !said.is_empty())
-                .filter_map(|said| Some((said, rest.find(said)?, upto.rfind(said)?)));
-            let Some((said, place, there)) = found.next() else {
-                let message = format!(
-                    "the chat template writes turn {} so that it is not found again; --loss-on all learns whole conversations",
-                    turn + 1
-                );
-                return Err(AdaptError::Option { option: "loss-on".into(), message });
-            };
-            let behind = upto.get(there + said.len()..).unwrap_or_default();
-            let end = start + place + said.len();
-            if text.get(end..).is_some_and(|rest| rest.starts_with(behind)) {
-                end + behind.len()
-            } else {
-                end
-            }
+            _ => around(template, messages, tools, text, turn)?
+                .map(|span| start.unwrap_or(span.start)..span.end),
         };
-        let written = text.get(start..end).unwrap_or_default();
+        let Some((start, written)) = span.and_then(|span| Some((span.start, text.get(span)?))) else {
+            let message = format!(
+                "the chat template writes turn {} so that it is not found again; --loss-on all learns whole conversations",
+                turn + 1
+            );
+            return Err(AdaptError::Option { option: "loss-on".into(), message });
+        };
         // White space behind the turn's end is the template's.
         spans.push(start..start + written.trim_end().len());
     }
     Ok(spans)
+}
+
+/// Where a turn stands in `text`, whatever it says: between what the template writes before and behind another answer in its
+/// place, and as far as that answer's turn goes on. None if these are not the same.
+fn around(
+    template: &ChatTemplate,
+    messages: &[Value],
+    tools: Option<&Value>,
+    text: &str,
+    turn: usize,
+) -> Result<Option<Range<usize>>, AdaptError> {
+    // Characters for private use, which no text has.
+    const ANSWER: &str = "\u{F8FE}answer\u{F8FE}";
+    let mut others = messages.to_vec();
+    if let Some(message) = others.get_mut(turn) {
+        *message = json!({ "role": "assistant", "content": ANSWER });
+    }
+    let whole = template.render(&others, tools, false)?;
+    let upto = template.render(others.get(..=turn).unwrap_or_default(), tools, false)?;
+    let found =
+        whole.split_once(ANSWER).zip(upto.split_once(ANSWER)).and_then(|((before, behind), (_, closing))| {
+            let end = text.strip_suffix(behind)?.len();
+            let closing = if behind.starts_with(closing) { closing.len() } else { 0 };
+            (text.starts_with(before) && before.len() <= end).then_some(before.len()..end + closing)
+        });
+    Ok(found)
 }

@@ -62,10 +62,11 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     evaluation.said.iter().for_each(|sentence| output.say(&format!("- {sentence}")));
     output.result(&evaluation, || text(&evaluation))?;
     output.say("next:");
-    output.say(&format!(
-        "  retune predict --model {} --input NEW.csv --output LABELLED.csv",
-        model(&args.model)
-    ));
+    let model = model(&args.model);
+    output.say(&match evaluation.metrics.values.contains_key("perplexity") {
+        true => format!("  retune chat --model {model}         try it, a line a turn"),
+        false => format!("  retune predict --model {model} --input NEW.csv --output LABELLED.csv"),
+    });
     Ok(())
 }
 
@@ -87,19 +88,25 @@ fn text(evaluation: &Evaluation) -> String {
     let metrics = &evaluation.metrics;
     let within = |name: &str| {
         let interval = metrics.intervals.as_ref().and_then(|intervals| intervals.scores.get(name));
-        interval.map(|ends| format!("({:.4} to {:.4} in 95 of 100)", ends.low, ends.high)).unwrap_or_default()
+        // Rows that are all alike say nothing of others.
+        let spread = interval.filter(|ends| ends.low < ends.high);
+        spread.map(|ends| format!("({:.4} to {:.4} in 95 of 100)", ends.low, ends.high)).unwrap_or_default()
     };
     let row = |words: &str, value: f64, more: String| vec![words.to_string(), format!("{value:.4}"), more];
     let shown = retune::shown(&metrics.values).into_iter();
     let mut rows: Vec<_> = shown.map(|(name, words, value)| row(words, value, within(name))).collect();
     let generated = metrics.values.get("exact_match").filter(|_| metrics.values.contains_key("perplexity"));
     rows.extend(generated.map(|share| row("exact match", *share, within("exact_match"))));
-    rows.push(row("loss", evaluation.loss, String::new()));
+    if !metrics.values.contains_key("loss") {
+        rows.push(row("loss", evaluation.loss, String::new()));
+    }
     let mut text = table(&rows);
     let seconds = duration(evaluation.seconds);
     text.push_str(&format!("{} rows in {seconds}\n", thousands(evaluation.rows)));
     if let Some(Comparison { other, metric, paired }) = &evaluation.comparison {
+        // Of five rows the rarest of all throws comes once in sixteen.
         let chance = match paired.p_value {
+            _ if evaluation.rows < 6 => "too few rows to tell",
             p if p < 0.05 => "more than chance",
             _ => "may be chance",
         };

@@ -51,7 +51,8 @@ fn text(inspected: &Inspected) -> String {
     if let Some(problem_type) = inspected.problem_type {
         rows.push(row("problem type", problem_type.to_string()));
     }
-    if let Some(labels) = &inspected.labels {
+    let speaks = inspected.card.as_ref().is_some_and(|card| card.task == "causal-lm");
+    if let Some(labels) = inspected.labels.as_ref().filter(|_| !speaks) {
         let shown: Vec<_> = labels.iter().take(6).map(String::as_str).collect();
         let more = if labels.len() > shown.len() { " ..." } else { "" };
         rows.push(row("labels", format!("{}: {}{more}", labels.len(), shown.join(", "))));

@@ -27,7 +27,10 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     output.result(&merged, || text(&merged))?;
     let folder = made.output.display();
     output.say("next:");
-    output.say(&format!("  retune predict --model {folder} --text \"...\"    it needs its base no more"));
+    output.say(&match merged.task {
+        "causal-lm" => format!("  retune chat --model {folder}    it needs its base no more"),
+        _ => format!("  retune predict --model {folder} --text \"...\"    it needs its base no more"),
+    });
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod formats;
 mod jsonl;
 mod label_forms;
 mod labels;
+mod lessons;
 mod profile;
 mod question_windows;
 mod questions;

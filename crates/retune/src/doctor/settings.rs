@@ -1,5 +1,6 @@
 //! The settings against what is usual, and against the machine.
 
+use retune_model::families::HeadKind;
 use retune_tensor::memory;
 use retune_train::rehearse;
 
@@ -88,7 +89,10 @@ fn steps(prepared: &Prepared<'_>) -> Vec<Finding> {
         format!("the weights are changed {total} times only"),
         "--epochs and --batch-size",
         Vec::new(),
-        "a new head needs a few hundred updates, however good the model under it is",
+        match prepared.model.task.head() {
+            HeadKind::Language => "what is new is hardly learnt in so few updates",
+            _ => "a new head needs a few hundred updates, however good the model under it is",
+        },
         "leave --epochs out, or give a smaller --batch-size".into(),
     )
 }

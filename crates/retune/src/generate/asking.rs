@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use retune_adapt::tasks::{Asked, Teacher, WantedProblemType};
-use retune_data::{Example, Label, Lesson, Turns};
+use retune_data::{DataError, Example, Label, Lesson, Turns};
 use serde_json::json;
 
 use super::Generator;
@@ -18,6 +18,9 @@ pub enum Prompt<'a> {
     Files(&'a [PathBuf], &'a FileSettings),
 }
 
+const AS_IT_IS: &str =
+    "what is no turn goes on as it is; --chat asks it as a turn of a chat, as the model's template writes it";
+
 /// How they are asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asking {
@@ -31,6 +34,12 @@ impl Generator {
     /// The tokens of prompts, and sentences for the user. Errors if a file cannot be read, or a turn is asked for and the model
     /// has no template for chats.
     pub fn ask(&self, prompt: &Prompt<'_>, asking: &Asking) -> Result<(Vec<Asked>, Vec<String>)> {
+        let (asked, mut said) = self.asked(prompt, asking)?;
+        said.extend(self.model().adapter_said());
+        Ok((asked, said))
+    }
+
+    fn asked(&self, prompt: &Prompt<'_>, asking: &Asking) -> Result<(Vec<Asked>, Vec<String>)> {
         let teacher = self.teacher()?;
         let turns = asking.chat || asking.system.is_some();
         if turns && !teacher.has_template() {
@@ -47,8 +56,7 @@ impl Generator {
                     false => Ok(teacher.ask_text(text)?),
                 });
                 let raw = !turns && teacher.has_template();
-                let hint = "the prompt goes on as it is; --chat asks it as a turn of a chat, as the model's template writes it";
-                Ok((asked.collect::<Result<_>>()?, raw.then(|| hint.to_string()).into_iter().collect()))
+                Ok((asked.collect::<Result<_>>()?, raw.then(|| AS_IT_IS.to_string()).into_iter().collect()))
             }
             Prompt::Files(paths, file) => self.ask_rows(&teacher, paths, file, asking, turns),
         }
@@ -69,12 +77,23 @@ impl Generator {
             let example = example?;
             let example = if turns { asking.as_turns(example) } else { example };
             let together = crate::inputs::together(paths);
-            teacher.ask(&example).map_err(|error| match error {
+            let asked = teacher.ask(&example).map_err(|error| match error {
                 retune_adapt::AdaptError::Data(error) => Error::Data(error.in_file(&together)),
                 other => other.into(),
-            })
+            })?;
+            match self.fits(&asked) {
+                Ok(()) => Ok(asked),
+                Err(message) => {
+                    Err(Error::Data(DataError::new(message).at_line(example.line).in_file(&together)))
+                }
+            }
         });
-        Ok((asked.collect::<Result<_>>()?, read.said))
+        let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
+        let mut said = read.said;
+        if teacher.has_template() && asked.iter().any(|asked| !asked.turn) {
+            said.push(AS_IT_IS.into());
+        }
+        Ok((asked, said))
     }
 }
 

@@ -101,6 +101,8 @@ impl Chat {
             self.cache.forget(0, virtual_tokens + same);
         }
         let run = Run::new(&self.generator, &self.settings)?;
+        let wrong = |message| Error::place(&self.generator.model().source.base, message);
+        self.generator.fits(&asked).map_err(wrong)?;
         let mut rows = [run.row(self.turns, &asked)?];
         let took = run.go_on(&mut rows, &self.cache, &[same], &mut |_, text| say(text))?;
         let [row] = rows;

@@ -123,6 +123,29 @@ impl Generator {
         Ok(Generator { settings: settings.clone(), model, base: None, with_adapter: true, ends })
     }
 
+    /// Errors with what keeps the model from going on behind a prompt.
+    fn fits(&self, asked: &Asked) -> std::result::Result<(), String> {
+        let (ids, model) = (&asked.ids, self.model());
+        let vocab = model.config.optional_usize("vocab_size").map_err(|error| error.to_string())?;
+        let vocab = vocab.unwrap_or(usize::MAX);
+        if ids.is_empty() {
+            return Err("expected at least one token, got none".into());
+        }
+        if let Some(beyond) = ids.iter().find(|token| **token as usize >= vocab) {
+            return Err(format!(
+                "has a token with the number {beyond}, and the model knows only {vocab}: is the tokenizer another model's?"
+            ));
+        }
+        let longest = model.longest();
+        if ids.len() >= longest {
+            return Err(format!(
+                "expected fewer than the {longest} tokens that the model can take, got {}; shorten it",
+                ids.len()
+            ));
+        }
+        Ok(())
+    }
+
     /// The model, or its base alone where that is used.
     pub fn model(&self) -> &TextModel {
         match &self.base {
@@ -176,6 +199,12 @@ impl Generator {
         say: &mut dyn FnMut(usize, &str) -> bool,
     ) -> Result<(Vec<Generation>, Took)> {
         let run = Run::new(self, settings)?;
+        // All of them before the first is answered: nothing is lost behind one that cannot be.
+        for (place, asked) in prompts.iter().enumerate() {
+            self.fits(asked).map_err(|message| {
+                Error::place(&self.model().source.base, format!("prompt {}: {message}", place + 1))
+            })?;
+        }
         let (mut all, mut took) = (Vec::new(), Took::default());
         for (first, chunk) in (0..).step_by(rows.max(1)).zip(prompts.chunks(rows.max(1))) {
             let asked = chunk.iter().zip(first..);
@@ -246,27 +275,6 @@ impl<'a> Run<'a> {
     /// A row behind the tokens of a prompt. Errors if these leave no room, or one is unknown.
     fn row(&self, id: u64, asked: &Asked) -> Result<Row<'a>> {
         let ids = &asked.ids;
-        let longest = self.model.longest();
-        let vocab = self.model.config.optional_usize("vocab_size")?.unwrap_or(usize::MAX);
-        let place = |message| Err(Error::place(&self.model.source.base, message));
-        if ids.is_empty() {
-            return place(format!("prompt {}: expected at least one token, got none", id + 1));
-        }
-        if let Some(beyond) = ids.iter().find(|token| **token as usize >= vocab) {
-            let message = format!(
-                "prompt {}: has a token with the number {beyond}, and the model knows only {vocab}: is the tokenizer another model's?",
-                id + 1
-            );
-            return place(message);
-        }
-        if ids.len() >= longest {
-            let message = format!(
-                "prompt {}: expected fewer than the {longest} tokens that the model can take, got {}; shorten it",
-                id + 1,
-                ids.len()
-            );
-            return place(message);
-        }
         let tokenizer: &'a Tokenizer = &self.model.tokenizer;
         Ok(Row {
             id,
