@@ -154,6 +154,10 @@ fn what_cannot_be_is_refused() {
     let long = "my card ".repeat(20);
     retune(&["generate", "--model", &base, "--prompt", &long])
         .refused("prompt 1: expected fewer than the 29 tokens that the model can take, got 40");
+    // Of a file the line is named, before the first row is answered.
+    tiny.write("long.jsonl", format!("{{\"prompt\": \"my card\"}}\n{{\"prompt\": \"{long}\"}}\n"));
+    let asked = ["generate", "--model", &base, "--input", &path("long.jsonl"), "--chat-template", "none"];
+    retune(&asked).refused("long.jsonl: line 2: expected fewer than the 29 tokens");
     retune(&["generate", "--model", &base]).refused("stdin: expected a prompt, got nothing");
     retune(&["generate", "--model", &path("base"), "--prompt", "x"]).refused("model_type");
     std::fs::remove_file(tiny.path("llama/chat_template.jinja")).unwrap();

@@ -135,6 +135,11 @@ fn lessons_of_all_forms_are_read_and_what_is_learnt_is_counted() {
     let alpaca = "{\"instruction\": \"help\", \"input\": \"my card\", \"output\": \"sorry\"}\n";
     assert_eq!(doctor_of(alpaca, &plain), "<|user|> help my card <|bot|> [sorry] [</s>]");
     assert_eq!(doctor_of("{\"text\": \"hi you\"}\n", &plain), "hi [you] [</s>]");
+    // A template that writes no end of a turn: without one the model would not stop.
+    let endless = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}";
+    std::fs::write(tiny.path("llama/chat_template.jinja"), endless).unwrap();
+    let learnt = doctor_of(pair, &plain);
+    assert!(learnt.ends_with("[here] [</s>]"), "{learnt}");
 }
 
 fn told(given: &TrainSettings, expected: &str) {
