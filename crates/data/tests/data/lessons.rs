@@ -1,5 +1,5 @@
 //! Text to learn: which columns it stands in, and what becomes of conversations.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
 use std::path::Path;
 use std::sync::Arc;
