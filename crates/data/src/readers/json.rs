@@ -1,10 +1,10 @@
 //! One JSON array of objects.
 
 use super::FileUnderWay;
+use super::json_text::JsonText;
 use super::jsonl::{Object, Objects, kind, offset};
 use crate::error::DataError;
 use crate::format::Format;
-use crate::input::Text;
 use crate::input::encoding::line_breaks;
 
 /// Reads an array of objects, each a row as [`jsonl`](super::jsonl) has it, however the lines are broken.
@@ -14,7 +14,7 @@ use crate::input::encoding::line_breaks;
 /// are named.
 pub(super) fn read(file: &mut FileUnderWay<'_>) -> Result<(), DataError> {
     file.table.set_format(Format::Json);
-    let mut elements = Elements { text: file.text()?, column: 0 };
+    let mut elements = Elements(JsonText::new(file.text()?));
     elements.begin()?;
     let mut objects = Objects::new(file);
     let mut first = true;
@@ -24,51 +24,23 @@ pub(super) fn read(file: &mut FileUnderWay<'_>) -> Result<(), DataError> {
     }
     elements.end()?;
     objects.end("an array of JSON objects")?;
-    file.end_of(&elements.text);
+    file.end_of(&elements.0.text);
     Ok(())
 }
 
 /// The elements of an array, one after the other.
-struct Elements<'i> {
-    text: Text<'i>,
-    /// How many characters of its line stand before what is here.
-    column: u64,
-}
+struct Elements<'i>(JsonText<'i>);
 
 impl Elements<'_> {
-    fn pass(&mut self, bytes: usize) {
-        let passed = &self.text.text()[..bytes];
-        self.column = match passed.rfind(['\n', '\r']) {
-            Some(end) => passed[end + 1..].chars().count() as u64,
-            None => self.column + passed.chars().count() as u64,
-        };
-        self.text.pass(bytes);
-    }
-
-    /// The next character that is no white space; none at the end of the file.
-    fn peek(&mut self) -> Result<Option<char>, DataError> {
-        loop {
-            let here = self.text.text();
-            let blanks = here.len() - here.trim_start_matches([' ', '\t', '\n', '\r']).len();
-            let next = here[blanks..].chars().next();
-            // A line may end in two characters, which are passed together.
-            if next.is_some() || self.text.is_whole() {
-                self.pass(blanks);
-                return Ok(next);
-            }
-            self.text.more()?;
-        }
-    }
-
     fn begin(&mut self) -> Result<(), DataError> {
-        match self.peek()? {
+        match self.0.peek()? {
             Some('[') => {
-                self.pass(1);
+                self.0.pass(1);
                 Ok(())
             }
             None => Err(DataError::new("the file is empty: expected an array of JSON objects")),
             Some(_) => {
-                let got = kind(self.text.text());
+                let got = kind(self.0.text.text());
                 Err(self.here(format!(
                     "expected an array of objects such as [{{\"text\": \"...\", \"label\": \"...\"}}], got {got}: give \
                      --format jsonl if each line is an object, or write the rows as one array"
@@ -79,14 +51,14 @@ impl Elements<'_> {
 
     /// Whether there is another element, whose comma is passed.
     fn next_is_there(&mut self, first: bool) -> Result<bool, DataError> {
-        match self.peek()? {
+        match self.0.peek()? {
             Some(']') => {
-                self.pass(1);
+                self.0.pass(1);
                 Ok(false)
             }
             Some(',') if !first => {
-                self.pass(1);
-                match self.peek()? {
+                self.0.pass(1);
+                match self.0.peek()? {
                     Some(']') => Err(self.here("expected an object after the comma, got the end of the array: remove the comma")),
                     None => Err(self.cut_short()),
                     Some(_) => Ok(true),
@@ -103,15 +75,15 @@ impl Elements<'_> {
 
     /// The object that begins here, which is read on until it ends.
     fn object(&mut self, objects: &mut Objects<'_, '_>) -> Result<(), DataError> {
-        if self.peek()? != Some('{') {
-            let got = kind(self.text.text().split([',', ']', '\n']).next().unwrap_or_default());
+        if self.0.peek()? != Some('{') {
+            let got = kind(self.0.text.text().split([',', ']', '\n']).next().unwrap_or_default());
             return Err(self.here(format!(
                 "expected an array of objects such as [{{\"text\": \"...\", \"label\": \"...\"}}], got {got} in it: write \
                  each row as an object"
             )));
         }
         loop {
-            let here = self.text.text();
+            let here = self.0.text.text();
             let mut values = serde_json::Deserializer::from_str(here).into_iter::<Object<'_>>();
             let length = match values.next() {
                 Some(Ok(object)) => {
@@ -119,28 +91,28 @@ impl Elements<'_> {
                     let syntax = |value: &str, error: &serde_json::Error| {
                         self.syntax(here, offset(value, here), error)
                     };
-                    let line = self.text.line();
+                    let line = self.0.text.line();
                     objects.add(object, line, syntax).map_err(|error| match error.line {
                         None if !error.system => error.at_line(line),
                         _ => error,
                     })?;
                     length
                 }
-                Some(Err(error)) if error.is_eof() && !self.text.is_whole() => {
-                    self.text.more()?;
+                Some(Err(error)) if error.is_eof() && !self.0.text.is_whole() => {
+                    self.0.text.more()?;
                     continue;
                 }
                 Some(Err(error)) if error.is_eof() => return Err(self.cut_short()),
                 Some(Err(error)) => return Err(self.syntax(here, 0, &error)),
                 None => return Err(self.cut_short()),
             };
-            self.pass(length);
+            self.0.pass(length);
             return Ok(());
         }
     }
 
     fn end(&mut self) -> Result<(), DataError> {
-        match self.peek()? {
+        match self.0.peek()? {
             None => Ok(()),
             Some(other) => Err(self.here(format!(
                 "expected nothing behind the array, got `{other}`: join the arrays into one, or give one file each"
@@ -167,16 +139,16 @@ impl Elements<'_> {
             "expected a JSON object, got an error: {what}: correct it (keys and strings in double quotes, a comma between \
              fields)"
         ))
-        .at_line(self.text.line() + line_breaks(before.as_bytes()))
-        .at_column(in_line + 1 + if new_line { 0 } else { self.column })
+        .at_line(self.0.text.line() + line_breaks(before.as_bytes()))
+        .at_column(in_line + 1 + if new_line { 0 } else { self.0.column })
     }
 
     fn here(&self, message: impl Into<String>) -> DataError {
-        DataError::new(message).at_line(self.text.line()).at_column(self.column + 1)
+        DataError::new(message).at_line(self.0.text.line()).at_column(self.0.column + 1)
     }
 
     fn cut_short(&self) -> DataError {
-        let line = self.text.line() + line_breaks(self.text.text().trim_end().as_bytes());
+        let line = self.0.text.line() + line_breaks(self.0.text.text().trim_end().as_bytes());
         DataError::new("expected the end of the array (`]`), got the end of the file: it was cut short; bring the whole file")
             .at_line(line)
     }

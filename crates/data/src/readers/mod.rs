@@ -3,6 +3,7 @@
 mod conll;
 mod csv;
 mod json;
+mod json_text;
 mod jsonl;
 #[cfg(feature = "parquet")]
 mod parquet;

@@ -4,8 +4,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::FileUnderWay;
+use super::json_text::JsonText;
 use crate::error::DataError;
 use crate::format::Format;
+use crate::input::Text;
+use crate::table::Table;
 
 /// The columns of the table: a row is a question.
 const COLUMNS: [&str; 6] = ["id", "title", "context", "question", "answers", "is_impossible"];
@@ -45,62 +48,141 @@ pub(crate) fn is_squad(beginning: &str) -> bool {
 }
 
 /// Reads all questions, in their order: the columns are `id`, `title`, `context`, `question`, `answers` and
-/// `is_impossible`, the last two as JSON has them. Other keys are passed over.
+/// `is_impossible`, the last two as JSON has them. Other keys are passed over. Of the document an article is in memory at a
+/// time.
 ///
 /// # Errors
 /// Another form, or no questions; line and column are named.
 pub(super) fn read(file: &mut FileUnderWay<'_>) -> Result<(), DataError> {
-    let mut text = file.text()?;
-    // A document's parts mean nothing without the others around them.
-    while !text.is_whole() {
-        text.more()?;
+    let columns = COLUMNS.map(|name| file.column(name));
+    file.table.set_format(Format::Squad);
+    let mut document = JsonText::new(file.text()?);
+    match read_document(&mut document, file.table, columns) {
+        Ok(true) => {}
+        Err(error) if error.system => return Err(error),
+        Ok(false) | Err(_) => return Err(fault(file.text()?)),
     }
-    file.end_of(&text);
-    let text = text.text();
-    let document: File<'_> = serde_json::from_str(text).map_err(|error| misplaced(text, 0, &error))?;
-    let [id, title, context, question, answers, impossible] = COLUMNS.map(|name| file.column(name));
-    let table = &mut *file.table;
-    table.set_format(Format::Squad);
-    let mut lines = Lines { text, passed: 0, line: 1 };
-    for article in document.data {
-        for paragraph in article.paragraphs {
-            for raw in paragraph.qas {
-                // The value is a piece of the text, so their addresses give its place.
-                let start = raw.get().as_ptr().addr() - text.as_ptr().addr();
-                let read: Question =
-                    serde_json::from_str(raw.get()).map_err(|error| misplaced(text, start, &error))?;
-                let line = lines.of(start);
-                match read.id {
-                    serde_json::Value::String(name) => table.push_field(id, &name),
-                    number @ serde_json::Value::Number(_) => table.push_json(id, &number.to_string()),
-                    other => {
-                        return Err(DataError::new(format!(
-                            "`id`: expected a string, got {}: give each question one of its own",
-                            kind(&other)
-                        ))
-                        .at_line(line));
-                    }
-                }
-                if let Some(name) = &article.title {
-                    table.push_field(title, name);
-                }
-                table.push_field(context, &paragraph.context);
-                table.push_field(question, &read.question);
-                if let Some(value) = read.answers {
-                    // On one line, however the file breaks its own.
-                    table.push_json(answers, &serde_json::Value::Array(value).to_string());
-                }
-                if let Some(value) = read.is_impossible {
-                    table.push_json(impossible, if value { "true" } else { "false" });
-                }
-                table.end_row(line)?;
-            }
-        }
-    }
-    if table.file_rows() == 0 {
+    file.end_of(&document.text);
+    if file.table.file_rows() == 0 {
         return Err(DataError::new("expected questions in `data`, `paragraphs`, `qas`, got none of them"));
     }
     Ok(())
+}
+
+/// Reads the document; false where it has another form.
+fn read_document(
+    document: &mut JsonText<'_>,
+    table: &mut Table,
+    columns: [usize; 6],
+) -> Result<bool, DataError> {
+    let (mut more, mut articles) = (document.take('{')?, 0);
+    while more {
+        let Some(length) = document.value()? else { return Ok(false) };
+        let Ok(key) = serde_json::from_str::<String>(&document.text.text()[..length]) else {
+            return Ok(false);
+        };
+        document.pass(length);
+        if !document.take(':')? {
+            return Ok(false);
+        }
+        document.peek()?;
+        if key == "data" {
+            articles += 1;
+            if !read_articles(document, table, columns)? {
+                return Ok(false);
+            }
+        } else {
+            let Some(length) = document.value()? else { return Ok(false) };
+            document.pass(length);
+        }
+        more = document.take(',')?;
+        document.peek()?;
+    }
+    Ok(articles == 1 && document.take('}')? && document.peek()?.is_none())
+}
+
+fn read_articles(
+    document: &mut JsonText<'_>,
+    table: &mut Table,
+    [id, title, context, question, answers, impossible]: [usize; 6],
+) -> Result<bool, DataError> {
+    if !document.take('[')? {
+        return Ok(false);
+    }
+    let mut more = document.peek()? != Some(']');
+    while more {
+        document.peek()?;
+        let Some(length) = document.value()? else { return Ok(false) };
+        let text = &document.text.text()[..length];
+        let Ok(article) = serde_json::from_str::<Article<'_>>(text) else { return Ok(false) };
+        let lines = &mut Lines { text, passed: 0, line: document.text.line() };
+        each_question(&article, lines, |of, asked, line| {
+            match &asked.id {
+                serde_json::Value::String(name) => table.push_field(id, name),
+                number => table.push_json(id, &number.to_string()),
+            }
+            if let Some(name) = &article.title {
+                table.push_field(title, name);
+            }
+            table.push_field(context, &of.context);
+            table.push_field(question, &asked.question);
+            if let Some(value) = asked.answers {
+                // On one line, however the file breaks its own.
+                table.push_json(answers, &serde_json::Value::Array(value).to_string());
+            }
+            if let Some(value) = asked.is_impossible {
+                table.push_json(impossible, if value { "true" } else { "false" });
+            }
+            table.end_row(line)
+        })?;
+        document.pass(length);
+        more = document.take(',')?;
+    }
+    document.take(']')
+}
+
+/// Shows each question of an article to `take`, with the paragraph that it is about and its line. Errors as that does, and
+/// with one that is none.
+fn each_question(
+    article: &Article<'_>,
+    lines: &mut Lines<'_>,
+    mut take: impl FnMut(&Paragraph<'_>, Question, u64) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    for paragraph in &article.paragraphs {
+        for raw in &paragraph.qas {
+            // The value is a piece of the text, so their addresses give its place.
+            let start = raw.get().as_ptr().addr() - lines.text.as_ptr().addr();
+            let question: Question =
+                serde_json::from_str(raw.get()).map_err(|error| misplaced(lines.text, start, &error))?;
+            let line = lines.of(start);
+            if !matches!(question.id, serde_json::Value::String(_) | serde_json::Value::Number(_)) {
+                return Err(DataError::new(format!(
+                    "`id`: expected a string, got {}: give each question one of its own",
+                    kind(&question.id)
+                ))
+                .at_line(line));
+            }
+            take(paragraph, question, line)?;
+        }
+    }
+    Ok(())
+}
+
+/// The error that the whole document gives: parts do not know their places in it. Only a file that fails pays for it.
+fn fault(mut text: Text<'_>) -> DataError {
+    while !text.is_whole() {
+        if let Err(error) = text.more() {
+            return error;
+        }
+    }
+    let text = text.text();
+    let document: File<'_> = match serde_json::from_str(text) {
+        Ok(document) => document,
+        Err(error) => return misplaced(text, 0, &error),
+    };
+    let mut lines = Lines { text, passed: 0, line: 1 };
+    let first = document.data.iter().find_map(|one| each_question(one, &mut lines, |_, _, _| Ok(())).err());
+    first.unwrap_or_else(|| DataError::new("the file has changed while it was read: try again"))
 }
 
 fn kind(value: &serde_json::Value) -> &'static str {

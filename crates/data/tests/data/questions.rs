@@ -185,6 +185,51 @@ fn files_that_are_wrong_are_told_with_their_place() {
     }
 }
 
+/// Longer than what is read of a file at a time, with articles and other keys that lie across the parts.
+#[test]
+fn a_long_document_is_read_article_by_article() {
+    let context = |number: usize| format!("{number} čaj {}", "a long text ".repeat(number % 977));
+    let article = |number: usize| {
+        format!(
+            "{{\"title\": \"t{number}\",\r\n\"paragraphs\": [{{\"context\": \"{}\", \"qas\": [\n{{\"id\": {number}, \
+             \"question\": \"what?\",\n\"answers\": [{{\"text\": \"čaj\", \"answer_start\": 9}}]}}]}}]}}",
+            context(number)
+        )
+    };
+    let articles = (0..800).map(article).collect::<Vec<_>>().join(",\n");
+    let long = "x".repeat(1 << 20);
+    let document = |last: &str| {
+        format!(
+            "{{\"version\": 1.1, \"note\": [],\n\"data\": [\n{articles}{last}], \"more\": [\"{long}\"]}}\n"
+        )
+    };
+    let questions = read(&document("")).unwrap();
+    assert_eq!(questions.examples.len(), 800);
+    for (number, example) in questions.examples.iter().enumerate() {
+        let example = example.unwrap();
+        assert_eq!((example.text, example.line), (context(number), 5 + 4 * number as u64));
+    }
+    for (last, words) in [
+        (
+            ", {\"title\": 5}",
+            "line 3202, column 65: expected SQuAD's JSON, got an error: invalid type: integer `5`",
+        ),
+        (",\n", "line 3203, column 1: expected SQuAD's JSON, got an error: trailing comma"),
+        (
+            ",\n{\"paragraphs\": [{\"context\": \"čaj\", \"qas\": [{\"id\": null, \"question\": \"\"}]}]}",
+            "line 3203: `id`: expected a string, got null",
+        ),
+        ("], \"data\": [", "duplicate field `data`"),
+        ("]}\n{", "trailing characters"),
+    ] {
+        let error = read(&document(last)).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}\nexpected {words}");
+    }
+    let cut = document("");
+    let error = read(&cut[..cut.len() - 300]).unwrap_err().to_string();
+    assert!(error.contains("the file ends before its JSON does"), "{error}");
+}
+
 #[test]
 fn texts_stay_whole_when_rows_are_held_back() {
     let questions = read(SQUAD).unwrap();
