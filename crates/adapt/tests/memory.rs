@@ -1,5 +1,4 @@
 //! What rows cost in memory: a base, however many they are, and a few bytes each.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fmt::Write;
 use std::path::Path;
