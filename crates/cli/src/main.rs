@@ -99,7 +99,7 @@ fn failed(failure: &Failure, output: &Output) -> ExitCode {
 fn unread(error: &clap::Error) -> ExitCode {
     // Whoever asked for JSON gets it, although nothing of the line was understood.
     let output = Output::new(std::env::args_os().any(|argument| argument == "--json"));
-    if let Some(message) = no_number(error) {
+    if let Some(message) = no_number(error).or_else(|| name_of_peft(error)) {
         output.failure(&Failure::request(message));
         return ExitCode::from(2);
     }
@@ -112,6 +112,21 @@ fn unread(error: &clap::Error) -> ExitCode {
     let message = words.strip_prefix("error: ").unwrap_or(&words).trim_end();
     output.document(&Failure::request(message));
     ExitCode::from(2)
+}
+
+/// Which flag is meant by one that is called as `peft` calls a method's option, with the method before it.
+fn name_of_peft(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != clap::error::ErrorKind::UnknownArgument {
+        return None;
+    }
+    let meant = match argument.strip_prefix("--lora-").or_else(|| argument.strip_prefix("--lora_"))? {
+        "r" | "rank" => "rank",
+        "alpha" => "alpha",
+        "dropout" => "dropout",
+        _ => return None,
+    };
+    Some(format!("{argument}: no such flag; a method's options have no name before them: `--{meant}`"))
 }
 
 /// What was expected of a flag that takes a number and has none: the parser tells what Rust could not read.

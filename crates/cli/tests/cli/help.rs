@@ -57,6 +57,12 @@ fn flags_are_in_groups_and_the_short_help_is_short() {
 }
 
 #[test]
+fn flags_as_peft_calls_them_are_told_their_names_here() {
+    retune(&["train", "--lora-rank", "4"]).refused("--lora-rank: no such flag");
+    retune(&["train", "--lora_alpha", "4"]).refused("`--alpha`");
+}
+
+#[test]
 fn what_is_no_number_is_told_what_is_expected() {
     for (flag, value, expected) in [
         ("--epochs", "two", "a number, such as 3 or 0.5"),
