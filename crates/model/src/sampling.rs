@@ -86,9 +86,10 @@ impl Sampling {
         if self.is_greedy() {
             return;
         }
-        // From the largest on, so that no temperature makes it infinite.
         let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        scores.iter_mut().for_each(|score| *score = (*score - most) / self.temperature);
+        // A temperature that would make the largest infinite sees how far the others are below.
+        let from = if (most / self.temperature).is_finite() { 0.0 } else { most };
+        scores.iter_mut().for_each(|score| *score = (*score - from) / self.temperature);
         if self.top_k > 0 && self.top_k < scores.len() {
             let mut sorted = scores.to_vec();
             let (_, least, _) = sorted.select_nth_unstable_by(self.top_k - 1, |a, b| b.total_cmp(a));
@@ -195,6 +196,13 @@ mod tests {
         assert_eq!(greedy.next(&[0.5, f32::NAN], &[], key), None);
         assert_eq!(greedy.next(&[f32::NEG_INFINITY; 3], &[], key), None);
         assert_eq!(greedy.next(&[], &[], key), None);
+        // Nothing becomes infinite.
+        let (cold, harsh) = (
+            Sampling { temperature: 1e-40, ..greedy },
+            Sampling { temperature: 1.0, top_k: 1, repetition_penalty: 1e-39, ..greedy },
+        );
+        assert_eq!(cold.next(&[1.0, 3.0, 2.0], &[], key), Some(1));
+        assert_eq!(harsh.next(&[1.0, 3.0, 2.0], &[0], key), Some(0));
         // However little is to stay, the likeliest does.
         let least = Sampling { temperature: 1.0, top_k: 1, top_p: 1e-9, min_p: 1.0, ..greedy };
         assert_eq!(least.next(&[0.5, 2.0, 1.0], &[], key), Some(1));
