@@ -1,6 +1,6 @@
 //! Input that cannot be: exit 2, words that say what to do, and nothing half-written.
 
-use crate::command::{Done, retune, train};
+use crate::command::{Done, command, done, retune, train};
 use crate::tiny::{Tiny, csv};
 
 /// Trains on a file of these bytes.
@@ -113,6 +113,15 @@ fn an_output_folder_that_holds_something() {
     train(&tiny, "base", &["--overwrite"]).refused("it holds files that are no run");
     train(&tiny, "result", &["--method", "lora", "--overwrite"]).succeeded();
     assert!(!tiny.path("result/model.safetensors").exists());
+}
+
+#[test]
+fn a_place_among_results_is_no_id_of_a_model() {
+    let tiny = Tiny::new();
+    std::fs::create_dir_all(tiny.path("runs/banking")).unwrap();
+    tiny.write("runs/banking/events.jsonl", "");
+    let output = command().current_dir(tiny.path(".")).args(["inspect", "runs/bankng"]).output().unwrap();
+    done(output).refused("runs/bankng: there is no such folder; did you mean `runs/banking`?");
 }
 
 #[test]

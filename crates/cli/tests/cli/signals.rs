@@ -47,6 +47,8 @@ fn an_interruption_leaves_a_checkpoint_and_the_line_that_goes_on() {
         let output = format!("stopped by {signal}");
         let mut child = start(&tiny, &output);
         until(&mut child, || at_work(&tiny.path(&output)));
+        // Twice at once, as `timeout` sends it to a process and to its group: that is one request.
+        send(signal, &child);
         send(signal, &child);
         let stopped = done(child.wait_with_output().unwrap());
         assert_eq!(stopped.code, code, "{}", stopped.stderr);
