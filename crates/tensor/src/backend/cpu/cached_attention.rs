@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::math::{self, sum, sum2};
+use super::math::{self, dot, sum, widen};
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{AttentionShape, CachedRow, Layout};
 use crate::dtype::Element;
@@ -62,18 +62,19 @@ impl<E: Element> Head<'_, E> {
         &entries[token * self.stride + self.first..][..self.size]
     }
 
-    /// `sums = softmax(asking keys^T) values` over the keys `seen`, for each of the heads that ask.
-    fn attend(&self, asking: &[f32], seen: Range<usize>, scores: &mut Vec<f32>, sums: &mut [f32]) {
+    /// `sums = softmax(asking keys^T) values` over the keys `seen`, for each of the heads that ask; `room` is for scores and a key.
+    fn attend(&self, asking: &[f32], seen: Range<usize>, room: &mut Vec<f32>, sums: &mut [f32]) {
         let (count, size) = (seen.len(), self.size);
-        scores.clear();
-        scores.resize(asking.len() / size.max(1) * count, 0.0);
+        room.clear();
+        room.resize(asking.len() / size.max(1) * count + size, 0.0);
+        let (key, scores) = room.split_at_mut(size);
         vectorised(
             #[inline(always)]
             || {
                 for (index, token) in seen.clone().enumerate() {
-                    let key = self.at(self.keys, token);
+                    widen(self.at(self.keys, token), key);
                     for (asking, scores) in asking.chunks_exact(size).zip(scores.chunks_exact_mut(count)) {
-                        scores[index] = sum2(asking, key, |a, b| a * b);
+                        scores[index] = dot(asking, key);
                     }
                 }
                 for scores in scores.chunks_exact_mut(count) {

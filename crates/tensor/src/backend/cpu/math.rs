@@ -1,13 +1,14 @@
-//! Functions of one value, without branches or calls, so that a loop over them is vectorised. The same operations in
-//! the same order on every machine.
+//! Functions of one value, without branches, so that a loop over them is vectorised. The same operations in the same order on
+//! every machine: a sum with a product is rounded once (`mul_add`), which is one instruction on all but old processors, and a
+//! call of the library there.
 
 use pulp::{Simd, WithSimd};
 
 use super::parallel::dispatch;
 use crate::dtype::Element;
 
-/// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r by its series; zero from about 2^-126.5
-/// down, infinite from 2^127.5 up.
+/// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r as the polynomial of degree six with the least relative
+/// error, 3e-9, of those that begin with 1 + r; zero from about 2^-126.5 down, infinite from 2^127.5 up.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -16,12 +17,12 @@ pub(super) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     // Just so far that 2^n becomes the bits of zero and of infinity: a clamp within would make e^-inf 1e-38.
     let x = x.clamp(-88.0, 89.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
-    let series = 1.0 / 720.0 + r * (1.0 / 5040.0);
-    let series = 1.0 / 24.0 + r * (1.0 / 120.0 + r * series);
-    let series = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * series)));
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    let series = r.mul_add(1.381_454e-3, 8.368_745e-3).mul_add(r, 4.166_839_1e-2);
+    let series = series.mul_add(r, 0.166_665_2).mul_add(r, 0.499_999_93);
+    let series = series.mul_add(r, 1.0).mul_add(r, 1.0);
     // The integer stands in the last bits of the shifted number; its sign goes over the edge.
     series * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
@@ -31,11 +32,11 @@ pub(super) fn exp(x: f32) -> f32 {
 pub(super) fn erf(x: f32) -> f32 {
     let near = x.clamp(-4.0, 4.0);
     let s = near * near;
-    let p = -2.726_142_3e-10 * s + 2.770_681_4e-8;
-    let p = (p * s - 2.101_024e-6) * s - 5.692_506_4e-5;
-    let p = ((p * s - 7.349_906e-4) * s - 2.954_6e-3) * s - 1.609_603_4e-2;
-    let q = (-1.456_607_2e-5 * s - 2.133_740_6e-4) * s - 1.682_827e-3;
-    let q = (q * s - 7.373_329e-3) * s - 1.426_473_9e-2;
+    let p = s.mul_add(-2.726_142_3e-10, 2.770_681_4e-8).mul_add(s, -2.101_024e-6);
+    let p = p.mul_add(s, -5.692_506_4e-5).mul_add(s, -7.349_906e-4);
+    let p = p.mul_add(s, -2.954_6e-3).mul_add(s, -1.609_603_4e-2);
+    let q = s.mul_add(-1.456_607_2e-5, -2.133_740_6e-4).mul_add(s, -1.682_827e-3);
+    let q = q.mul_add(s, -7.373_329e-3).mul_add(s, -1.426_473_9e-2);
     // The quotient misses 1 by its last bits, which gelu would multiply with a large x.
     if x.abs() >= 4.0 { 1.0f32.copysign(x) } else { near * p / q }
 }
@@ -44,7 +45,8 @@ pub(super) fn erf(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn tanh(x: f32) -> f32 {
     let s = x * x;
-    let near = x * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
+    let series = s.mul_add(62.0 / 2835.0, -17.0 / 315.0).mul_add(s, 2.0 / 15.0).mul_add(s, -1.0 / 3.0);
+    let near = x * series.mul_add(s, 1.0);
     let far = 1.0 - 2.0 / (exp(2.0 * x) + 1.0);
     if s < 0.06 { near } else { far }
 }
@@ -94,20 +96,6 @@ pub(super) fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(lanes) + rest.iter().fold(0.0, |sum, x| sum + f(*x))
 }
 
-/// The sum of `f(a, b)` over two slices, likewise.
-#[inline(always)]
-pub(super) fn sum2<E: Element, F: Element>(left: &[E], right: &[F], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (left, left_rest) = left.as_chunks::<16>();
-    let (right, right_rest) = right.as_chunks::<16>();
-    for (a, b) in left.iter().zip(right) {
-        for lane in 0..16 {
-            lanes[lane] += f(a[lane].get(), b[lane].get());
-        }
-    }
-    fold(lanes) + left_rest.iter().zip(right_rest).fold(0.0, |sum, (a, b)| sum + f(a.get(), b.get()))
-}
-
 /// The sum of the products of two slices, likewise; by vectors as types, as the compiler does not find them in a loop that
 /// is inlined where much else is.
 #[inline(always)]
@@ -135,6 +123,14 @@ pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
     }
     let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<16>(), right.as_chunks::<16>());
     fold(dispatch(Dot(left, right))) + left_rest.iter().zip(right_rest).fold(0.0, |sum, (a, b)| sum + a * b)
+}
+
+/// The values as f32.
+#[inline(always)]
+pub(super) fn widen<E: Element>(from: &[E], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from.get();
+    }
 }
 
 /// The largest of `f` over `values`.
@@ -194,8 +190,7 @@ mod tests {
             let values: Vec<f32> = (1..=n).map(|i| i as f32).collect();
             let want = (n * (n + 1) / 2) as f32;
             assert!((sum(&values, |x| x) - want).abs() < 0.5);
-            assert!((sum2(&values, &values, |a, _| a) - want).abs() < 0.5);
-            let (apart, together) = (sum2(&values, &values, |a, b| a * b), dot(&values, &values));
+            let (apart, together) = (sum(&values, |x| x * x), dot(&values, &values));
             assert_eq!(apart.to_bits(), together.to_bits());
             assert!(n == 0 || (max(&values, |x| x) - n as f32).abs() < 0.5);
         }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::math::{sum, sum2};
+use super::math::{dot, sum, widen};
 use super::parallel::{rows_per_block, vectorised};
 use crate::backend::{LayerNorm, LayerNormSaved};
 use crate::dtype::{Element, ValuesMut};
@@ -28,9 +28,7 @@ pub(super) fn forward<E: Element>(norm: &LayerNorm<'_>, out: &mut [E], normal: &
                     for (row, ((out, normal), rstd)) in rows.enumerate() {
                         let token = index * rows_per_block(columns) + row;
                         let range = token * columns..(token + 1) * columns;
-                        for (z, x) in z.iter_mut().zip(&x[range.clone()]) {
-                            *z = x.get();
-                        }
+                        widen(&x[range.clone()], z);
                         if let Some((dropout, layout)) = norm.dropout {
                             dropout.mask(dropout.key, layout.counters()[token], 1.0, z);
                         }
@@ -88,20 +86,19 @@ pub(super) fn backward<E: Element>(
             vectorised(
                 #[inline(always)]
                 || {
-                    let mut sums = vec![0.0; columns];
-                    let d = &mut sums[..];
+                    let (mut d, mut normal) = (vec![0.0; columns], vec![0.0; columns]);
                     for (row, dz) in dz.chunks_exact_mut(columns).enumerate() {
                         let token = index * rows + row;
                         let range = token * columns..(token + 1) * columns;
-                        let normal = &all_normal[range.clone()];
+                        widen(&all_normal[range.clone()], &mut normal);
                         for ((d, g), weight) in d.iter_mut().zip(&gradient[range]).zip(saved.weight) {
                             *d = g.get() * weight;
                         }
-                        let mean = sum(d, |d| d) / columns as f32;
-                        let along = sum2(d, normal, |d, n| d * n) / columns as f32;
+                        let mean = sum(&d, |d| d) / columns as f32;
+                        let along = dot(&d, &normal) / columns as f32;
                         let rstd = saved.rstd[token];
-                        for ((dz, d), n) in dz.iter_mut().zip(d.iter()).zip(normal) {
-                            *dz = E::put(rstd * (d - mean - n.get() * along));
+                        for ((dz, d), n) in dz.iter_mut().zip(&d).zip(&normal) {
+                            *dz = E::put(rstd * (d - mean - n * along));
                         }
                     }
                 },

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::math::{sum, sum2};
+use super::math::{dot, sum, widen};
 use super::parallel::{rows_per_block, vectorised};
 use crate::backend::RmsNorm;
 use crate::dtype::{Element, Values};
@@ -23,9 +23,7 @@ pub(super) fn forward<E: Element>(norm: &RmsNorm<'_>, out: &mut [E], rstd: &mut 
                     let mut wide = vec![0.0; columns];
                     let rows = out.chunks_exact_mut(columns).zip(x.chunks_exact(columns)).zip(rstd);
                     for ((out, x), rstd) in rows {
-                        for (wide, x) in wide.iter_mut().zip(x) {
-                            *wide = x.get();
-                        }
+                        widen(x, &mut wide);
                         let mean = sum(&wide, |x| x * x) / columns as f32;
                         *rstd = 1.0 / (mean + norm.epsilon).sqrt();
                         for ((out, x), weight) in out.iter_mut().zip(&wide).zip(norm.weight) {
@@ -58,21 +56,22 @@ pub(super) fn backward<E: Element>(
             vectorised(
                 #[inline(always)]
                 || {
-                    let mut scaled = vec![0.0; columns];
-                    let d = &mut scaled[..];
+                    let (mut d, mut wide) = (vec![0.0; columns], vec![0.0; columns]);
                     let inputs = x.chunks_exact(columns).zip(gradient.chunks_exact(columns));
                     for ((dx, (x, gradient)), rstd) in dx.chunks_exact_mut(columns).zip(inputs).zip(rstd) {
                         for ((d, g), weight) in d.iter_mut().zip(gradient).zip(norm.weight) {
                             *d = g.get() * weight;
                         }
-                        let along = sum2(d, x, |d, x| d * x) * rstd * rstd / columns as f32;
+                        widen(x, &mut wide);
+                        let along = dot(&d, &wide) * rstd * rstd / columns as f32;
+                        let values = dx.iter_mut().zip(d.iter().zip(&wide));
                         if accumulate {
-                            for ((dx, d), x) in dx.iter_mut().zip(d.iter()).zip(x) {
-                                *dx = E::put(dx.get() + rstd * (d - x.get() * along));
+                            for (dx, (d, x)) in values {
+                                *dx = E::put(dx.get() + rstd * (d - x * along));
                             }
                         } else {
-                            for ((dx, d), x) in dx.iter_mut().zip(d.iter()).zip(x) {
-                                *dx = E::put(rstd * (d - x.get() * along));
+                            for (dx, (d, x)) in values {
+                                *dx = E::put(rstd * (d - x * along));
                             }
                         }
                     }

@@ -3,9 +3,11 @@
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::parallel::{rows_per_block, vectorised};
+use super::math::widen;
+use super::parallel::{dispatch, rows_per_block, vectorised};
 use crate::backend::{Layout, Rotary};
 use crate::dtype::Element;
 
@@ -25,23 +27,57 @@ pub(super) fn turn<E: Element>(values: &mut [E], layout: &Layout, rotary: &Rotar
             vectorised(
                 #[inline(always)]
                 || {
+                    let mut wide = vec![0.0; columns];
                     for (row, [position, ..]) in values.chunks_exact_mut(columns).zip(places) {
                         let angles = &angles[(*position - first) as usize * head_size..][..head_size];
-                        let (cosines, sines) = angles.split_at(half);
-                        for head in row.chunks_exact_mut(head_size) {
-                            let (left, right) = head.split_at_mut(half);
-                            let pairs = left.iter_mut().zip(right).zip(cosines.iter().zip(sines));
-                            for ((left, right), (cosine, sine)) in pairs {
-                                let (a, b) = (left.get(), right.get());
-                                *left = E::put(a * cosine - b * sine);
-                                *right = E::put(b * cosine + a * sine);
-                            }
+                        widen(row, &mut wide);
+                        dispatch(Turn { heads: &mut wide, angles });
+                        for (to, x) in row.iter_mut().zip(&wide) {
+                            *to = E::put(*x);
                         }
                     }
                 },
             );
         },
     );
+}
+
+/// The heads of a token by the cosines and sines of its position; by vectors as types, since heads are short, and a loop that is
+/// unrolled for long ones turns them value by value.
+struct Turn<'a> {
+    heads: &'a mut [f32],
+    angles: &'a [f32],
+}
+
+impl WithSimd for Turn<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Turn { heads, angles } = self;
+        let half = angles.len() / 2;
+        let (cosines, sines) = angles.split_at(half);
+        let vectors = half / S::F32_LANES;
+        for first in (0..heads.len()).step_by(2 * half) {
+            let (left, right) = heads[first..][..2 * half].split_at_mut(half);
+            let all_left = &mut S::as_mut_simd_f32s(left).0[..vectors];
+            let all_right = &mut S::as_mut_simd_f32s(right).0[..vectors];
+            let cosine = &S::as_simd_f32s(cosines).0[..vectors];
+            let sine = &S::as_simd_f32s(sines).0[..vectors];
+            for place in 0..vectors {
+                let (a, b) = (all_left[place], all_right[place]);
+                let turned = simd.mul_f32s(b, sine[place]);
+                all_left[place] = simd.sub_f32s(simd.mul_f32s(a, cosine[place]), turned);
+                let turned = simd.mul_f32s(a, sine[place]);
+                all_right[place] = simd.add_f32s(simd.mul_f32s(b, cosine[place]), turned);
+            }
+            for place in vectors * S::F32_LANES..half {
+                let (a, b) = (left[place], right[place]);
+                left[place] = a * cosines[place] - b * sines[place];
+                right[place] = b * cosines[place] + a * sines[place];
+            }
+        }
+    }
 }
 
 /// What angles were asked for, and these.

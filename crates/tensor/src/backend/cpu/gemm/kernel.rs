@@ -38,6 +38,22 @@ const fn rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 12 } else { 6 }
 }
 
+/// The body for each row of a tile of up to twelve, one after the other. Written out, since a loop with a body as large as these
+/// is not sure to be: it would index the tile by a number that is not known, which takes all sums to memory and back, before and
+/// after each tile.
+macro_rules! each_row {
+    ($row:ident of $rows:ident $body:block) => {
+        each_row!(@ $row of $rows $body 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $row:ident of $rows:ident $body:block $($number:literal)*) => {
+        const { assert!($rows <= 12) };
+        $(if $number < $rows {
+            let $row = $number;
+            $body
+        })*
+    };
+}
+
 /// How rows of the left operand lie, in packed units.
 #[derive(Clone, Copy)]
 pub(in crate::backend::cpu) enum Left<'a, P> {
@@ -317,8 +333,9 @@ impl<P: Packed> Panels<'_, P> {
                             self.write(vectors, &sums, tile);
                         }
                         Left::Rows(_, stride) => {
-                            let rows = std::array::from_fn(|row| {
-                                left.add((down * ROWS + row.min(tall - 1)) * stride)
+                            let mut rows = [left; ROWS];
+                            each_row!(row of ROWS {
+                                rows[row] = left.add((down * ROWS + row.min(tall - 1)) * stride);
                             });
                             let sums = sums_of_rows::<V, ROWS>(vectors, rows, right);
                             self.write(vectors, &sums, tile);
@@ -356,61 +373,48 @@ impl<P: Packed> Panels<'_, P> {
     ) {
         let wide = VECTORS * V::LANES;
         let first = top * self.stride + left;
+        let bias = match self.out {
+            Out::Rounded { bias, .. } => bias.map(|bias| bias[left..].as_ptr()),
+            Out::Sums { .. } => None,
+        };
         match self.out {
-            // One vector wide or two: of a number that is known, so that sums stay in registers.
             Out::Sums { place, adds } if tall == ROWS && broad == wide => {
-                for row in 0..ROWS {
-                    for vector in 0..VECTORS {
-                        let place = place.wrapping_add(first + row * self.stride + vector * V::LANES);
-                        // SAFETY: the caller's.
-                        unsafe { write_vector(vectors, sums[row][vector], adds, place) };
-                    }
-                }
-            }
-            Out::Sums { place, adds } if tall == ROWS && broad == V::LANES => {
-                for row in 0..ROWS {
+                each_row!(row of ROWS {
+                    let place = place.wrapping_add(first + row * self.stride);
                     // SAFETY: the caller's.
                     unsafe {
-                        write_vector(
-                            vectors,
-                            sums[row][0],
-                            adds,
-                            place.wrapping_add(first + row * self.stride),
-                        )
-                    };
-                }
-            }
-            Out::Sums { place, adds } => {
-                for row in 0..tall {
-                    let place = place.wrapping_add(first + row * self.stride);
-                    // SAFETY: cut to the shape, which the caller answers for.
-                    let out = unsafe { std::slice::from_raw_parts_mut(place, broad) };
-                    let sums: &[f32] = bytemuck::cast_slice(&sums[row]);
-                    for column in 0..broad {
-                        out[column] = if adds { out[column] + sums[column] } else { sums[column] };
+                        write_vector(vectors, sums[row][0], adds, place);
+                        write_vector(vectors, sums[row][1], adds, place.wrapping_add(V::LANES));
                     }
-                }
+                });
             }
-            Out::Rounded { place, bias, adds } => {
-                let bias = bias.map(|bias| bias[left..].as_ptr());
-                for row in 0..tall {
+            Out::Sums { place, adds } if tall == ROWS && broad == V::LANES => {
+                each_row!(row of ROWS {
                     let place = place.wrapping_add(first + row * self.stride);
-                    // SAFETY: the caller's; of a tile that ends early, in a whole one's place.
+                    // SAFETY: the caller's.
+                    unsafe { write_vector(vectors, sums[row][0], adds, place) };
+                });
+            }
+            Out::Rounded { place, adds, .. } if tall == ROWS && broad == wide => {
+                each_row!(row of ROWS {
+                    let place = place.wrapping_add(first + row * self.stride);
+                    // SAFETY: the caller's.
+                    unsafe { round_row(vectors, sums[row], bias, adds, place) };
+                });
+            }
+            out => {
+                let mut tile = [[0.0; WIDEST]; ROWS];
+                each_row!(row of ROWS {
+                    let place = tile[row].as_mut_ptr();
+                    // SAFETY: a tile is no wider than the room for it.
                     unsafe {
-                        if broad == wide {
-                            round_row(vectors, &sums[row], bias, adds, place);
-                            continue;
-                        }
-                        let (mut there, mut added) = ([bf16::ZERO; WIDEST], [0.0; WIDEST]);
-                        let out = std::slice::from_raw_parts_mut(place, broad);
-                        there[..broad].copy_from_slice(out);
-                        if let Some(bias) = bias {
-                            added[..broad].copy_from_slice(std::slice::from_raw_parts(bias, broad));
-                        }
-                        let bias = bias.map(|_| added.as_ptr());
-                        round_row(vectors, &sums[row], bias, adds, there.as_mut_ptr());
-                        out.copy_from_slice(&there[..broad]);
+                        write_vector(vectors, sums[row][0], false, place);
+                        write_vector(vectors, sums[row][1], false, place.wrapping_add(V::LANES));
                     }
+                });
+                for (row, sums) in tile[..tall].iter().enumerate() {
+                    // SAFETY: the caller's.
+                    unsafe { write_part(vectors, &sums[..broad], out, first + row * self.stride, left) };
                 }
             }
         }
@@ -437,6 +441,42 @@ unsafe fn write_vector<V: Vectors>(vectors: V, mut sums: V::Sums, adds: bool, pl
     }
 }
 
+/// A row of a tile that ends early: its sums go to `place`, the bias from `left` on is added to them.
+///
+/// # Safety
+/// `out` must be good for that.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a row of a tile is no chunk of a slice")]
+unsafe fn write_part<V: Vectors>(vectors: V, sums: &[f32], out: Out<'_>, place: usize, left: usize) {
+    match out {
+        Out::Sums { place: out, adds } => {
+            // SAFETY: the caller's.
+            let out = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add(place), sums.len()) };
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = if adds { *out + sum } else { *sum };
+            }
+        }
+        // In a whole row's place.
+        Out::Rounded { place: out, bias, adds } => {
+            let broad = sums.len();
+            // SAFETY: the caller's.
+            let out = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add(place), broad) };
+            let (mut all, mut there, mut added) = ([0.0; WIDEST], [bf16::ZERO; WIDEST], [0.0; WIDEST]);
+            all[..broad].copy_from_slice(sums);
+            there[..broad].copy_from_slice(out);
+            if let Some(bias) = bias {
+                added[..broad].copy_from_slice(&bias[left..left + broad]);
+            }
+            let bias = bias.map(|_| added.as_ptr());
+            let all: [V::Sums; VECTORS] =
+                bytemuck::pod_read_unaligned(bytemuck::cast_slice(&all[..VECTORS * V::LANES]));
+            // SAFETY: a tile is no wider than these rooms.
+            unsafe { round_row(vectors, all, bias, adds, there.as_mut_ptr()) };
+            out.copy_from_slice(&there[..broad]);
+        }
+    }
+}
+
 /// A whole row of a tile, rounded after the bias and what is there have been added.
 ///
 /// # Safety
@@ -446,26 +486,43 @@ unsafe fn write_vector<V: Vectors>(vectors: V, mut sums: V::Sums, adds: bool, pl
 #[expect(clippy::needless_range_loop, reason = "see above")]
 unsafe fn round_row<V: Vectors>(
     vectors: V,
-    sums: &[V::Sums; VECTORS],
+    sums: [V::Sums; VECTORS],
     bias: Option<*const f32>,
     adds: bool,
     place: *mut bf16,
 ) {
     const { assert!(VECTORS * V::LANES <= WIDEST, "a tile wider than the room for one that ends early") };
-    for vector in 0..VECTORS {
-        let mut sum = sums[vector];
-        // SAFETY: the caller's.
-        unsafe {
-            let place = place.add(vector * V::LANES);
-            if let Some(bias) = bias {
-                let bias = bias.add(vector * V::LANES).cast::<V::Sums>();
-                sum = vectors.add(sum, bias.read_unaligned());
-            }
-            if adds {
-                sum = vectors.add(sum, vectors.widen(place));
-            }
-            vectors.round(sum, place);
+    let [first, second] = sums;
+    // SAFETY: the caller's.
+    unsafe {
+        round_vector(vectors, first, bias, adds, place);
+        let bias = bias.map(|bias| bias.wrapping_add(V::LANES));
+        round_vector(vectors, second, bias, adds, place.wrapping_add(V::LANES));
+    }
+}
+
+/// A vector of it.
+///
+/// # Safety
+/// A vector must be there at `bias` and `place`.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a row of a tile is no chunk of a slice")]
+unsafe fn round_vector<V: Vectors>(
+    vectors: V,
+    mut sum: V::Sums,
+    bias: Option<*const f32>,
+    adds: bool,
+    place: *mut bf16,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if let Some(bias) = bias {
+            sum = vectors.add(sum, bias.cast::<V::Sums>().read_unaligned());
         }
+        if adds {
+            sum = vectors.add(sum, vectors.widen(place));
+        }
+        vectors.round(sum, place);
     }
 }
 
@@ -494,11 +551,11 @@ unsafe fn sums_of_columns<V: Vectors, const ROWS: usize>(
             prefetch(right.wrapping_add(AHEAD * wide + V::LANES));
             let first = vectors.load(right);
             let second = vectors.load(right.add(V::LANES));
-            for row in 0..ROWS {
+            each_row!(row of ROWS {
                 let value = *left.add(row);
                 sums[row][0] = vectors.multiply_add(value, first, sums[row][0]);
                 sums[row][1] = vectors.multiply_add(value, second, sums[row][1]);
-            }
+            });
             left = left.wrapping_add(step);
             right = right.add(wide);
         }
@@ -528,11 +585,11 @@ unsafe fn sums_of_rows<V: Vectors, const ROWS: usize>(
             prefetch(right.wrapping_add(AHEAD * wide + V::LANES));
             let first = vectors.load(right);
             let second = vectors.load(right.add(V::LANES));
-            for row in 0..ROWS {
+            each_row!(row of ROWS {
                 let value = *left[row].add(place);
                 sums[row][0] = vectors.multiply_add(value, first, sums[row][0]);
                 sums[row][1] = vectors.multiply_add(value, second, sums[row][1]);
-            }
+            });
             right = right.add(wide);
         }
     }

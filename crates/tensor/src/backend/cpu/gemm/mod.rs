@@ -25,6 +25,7 @@ use rayon::prelude::*;
 pub(super) use self::kernel::{Left, Out, Panels};
 pub(super) use self::pack::{Packed, Room, pack};
 use super::activation::activate;
+use super::math::widen;
 use super::parallel::{Disjoint, vectorised};
 use crate::backend::{Activation, Ends, Matrix, Product};
 use crate::dtype::{DType, Element, ValuesMut, bf16};
@@ -393,11 +394,6 @@ impl<E: Element> Finish<'_, E> {
             },
         );
     }
-}
-
-#[inline(always)]
-fn widen<E: Element>(from: &[E], to: &mut [f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.get());
 }
 
 impl Round<'_> {
