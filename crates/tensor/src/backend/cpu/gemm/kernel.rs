@@ -364,7 +364,6 @@ impl<P: Packed> Panels<'_, P> {
     /// `out` must be good for that.
     #[inline(always)]
     #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
-    #[expect(clippy::needless_range_loop, reason = "see above")]
     unsafe fn write<V: Vectors<Packed = P>, const ROWS: usize>(
         &self,
         vectors: V,
@@ -483,7 +482,6 @@ unsafe fn write_part<V: Vectors>(vectors: V, sums: &[f32], out: Out<'_>, place: 
 /// A row of a tile must be there at `bias` and `place`.
 #[inline(always)]
 #[expect(unsafe_code, reason = "a row of a tile is no chunk of a slice")]
-#[expect(clippy::needless_range_loop, reason = "see above")]
 unsafe fn round_row<V: Vectors>(
     vectors: V,
     sums: [V::Sums; VECTORS],
@@ -533,7 +531,6 @@ unsafe fn round_vector<V: Vectors>(
 /// `ROWS` units must be there at each step.
 #[inline(always)]
 #[expect(unsafe_code, reason = "checked slices in this loop cost a tenth of its speed")]
-#[expect(clippy::needless_range_loop, reason = "closures are not sure to be compiled for the vectors of `V`")]
 unsafe fn sums_of_columns<V: Vectors, const ROWS: usize>(
     vectors: V,
     mut left: *const V::Packed,
