@@ -76,7 +76,7 @@ pub fn resident() -> Option<Resident> {
 /// attention that [`Device::Meta`] has seen; and the packed operand of its largest product. The ledger does not see these,
 /// as they belong to no tensor.
 pub fn kernel_buffers() -> usize {
-    const A_THREAD: usize = 1 << 19;
+    const A_THREAD: usize = 1 << 20;
     let [product, attention] = crate::backend::meta::workspaces();
     (A_THREAD + attention) * rayon::current_num_threads() + product
 }

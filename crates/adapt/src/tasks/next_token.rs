@@ -97,7 +97,8 @@ impl Form for NextToken {
 
     /// Errors: answers are no logits.
     fn decode<'a>(&'a self, _: &'a Examples, _: &'a Tokens) -> Result<Box<dyn Decode + 'a>, AdaptError> {
-        let message = "a language model answers with text and not with labels: `evaluate` says how well it tells a text";
+        let message = "a language model answers with text and not with labels: `generate` writes its answers, and `evaluate` \
+                       says how well it tells a text";
         Err(AdaptError::Option { option: "task".into(), message: message.into() })
     }
 }

@@ -54,9 +54,9 @@ pub(crate) fn use_threads(threads: Option<usize>) -> Result<(), Failure> {
     };
     let count = threads.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     // A thread that finds no memory once it has begun ends the process without a word of ours, so it is asked for before.
-    retune::memory::would_fit(count * (STACK + BESIDE_STACK)).map_err(|error| refused(&error))?;
+    retune::memory::would_fit((count - 1) * (STACK + BESIDE_STACK)).map_err(|error| refused(&error))?;
     // Also where nothing is said: threads that cannot be had when they are first needed would be a panic. This thread is one of
-    // them: what it asks for begins at once, and it waits for no other to say that all is done.
+    // them: what it asks for begins at once, and it works while it waits.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads.unwrap_or_default())
         .stack_size(STACK)

@@ -197,7 +197,7 @@ fn read_records(text: &mut Text<'_>, dialect: Dialect, sink: &mut dyn Sink) -> R
     })?;
     if read.names.is_empty() {
         return Err(DataError::new(
-            "the file is empty: expected a header row and at least one record below it",
+            "the file is empty: expected rows, as CSV or TSV a header row and at least one record below it",
         )
         .into());
     }

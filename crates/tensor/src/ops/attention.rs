@@ -128,11 +128,40 @@ fn attend(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Device;
     use crate::ops::check::{Check, ROWS, layout};
     use crate::random::Key;
 
     fn shape(heads: usize, kv_heads: usize, causal: bool) -> AttentionShape {
         AttentionShape { heads, kv_heads, head_size: 5, scale: 0.7, causal, window: None }
+    }
+
+    #[test]
+    fn the_largest_of_huge_scores_takes_all() {
+        // As scores are rounded they are some hundreds apart from what they are.
+        let size = 32;
+        let layout = Arc::new(Layout::new(&[3], &[0]));
+        let shape = AttentionShape {
+            heads: 1,
+            kv_heads: 1,
+            head_size: size,
+            scale: (size as f32).powf(-0.5),
+            causal: false,
+            window: None,
+        };
+        let var = |value: &dyn Fn(usize, usize) -> f32| {
+            let values: Vec<f32> = (0..3 * size).map(|i| value(i / size, i % size)).collect();
+            Var::constant(Tensor::from_slice(Device::Cpu, &[3, size], &values).unwrap())
+        };
+        for factor in [1e4f32, 3.3e4, 1.07e5, 7.7e6] {
+            let query = var(&|_, _| factor);
+            let key = var(&|row, column| if row == 1 { factor + column as f32 } else { -factor });
+            let value = var(&|row, column| (row * size + column) as f32);
+            let out = attention(&Tape::inference(), [&query, &key, &value], &layout, shape, None).unwrap();
+            for row in out.value().f32().chunks_exact(size) {
+                assert_eq!(row, &value.value().f32()[size..2 * size], "{factor}");
+            }
+        }
     }
 
     #[test]

@@ -37,8 +37,10 @@ pub fn rotary(tape: &Tape, x: &Var, layout: &Arc<Layout>, rotary: &Rotary) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::bf16;
     use crate::ops::check::{Check, layout};
     use crate::random::Key;
+    use crate::{DType, Device};
 
     #[test]
     fn gradients_follow_finite_differences() {
@@ -47,6 +49,39 @@ mod tests {
         let later = Arc::new(layout().starting_at(&[0, 7, 2, 40]));
         for (rotary_, layout) in [(&Rotary::new(6, 50.0), layout()), (&stretched, later)] {
             Check::new("rotary", &[&[11, 18]]).run(|tape, vars| rotary(tape, &vars[0], &layout, rotary_));
+        }
+    }
+
+    #[test]
+    fn heads_of_every_size_are_turned_by_the_formula() {
+        // Less than a vector of any machine, several, and some that end within one.
+        for head_size in [2usize, 16, 30, 32, 34, 64, 128] {
+            let (tokens, half, turn) = (5, head_size / 2, Rotary::new(head_size, 100.0));
+            let stream = &mut Key::new(7).with_name("x").stream();
+            let values: Vec<f32> = (0..tokens * 2 * head_size).map(|_| stream.normal()).collect();
+            let layout = Arc::new(Layout::new(&[tokens], &[0]));
+            for dtype in [DType::F32, DType::Bf16] {
+                let x = Tensor::from_slice(Device::Cpu, &[tokens, 2 * head_size], &values).unwrap();
+                let x = x.to(dtype).unwrap();
+                let given = x.to(DType::F32).unwrap();
+                let out = rotary(&Tape::inference(), &Var::constant(x), &layout, &turn).unwrap();
+                let out = out.value().to(DType::F32).unwrap();
+                for (place, head) in given.f32().chunks_exact(head_size).enumerate() {
+                    let got = &out.f32()[place * head_size..][..head_size];
+                    for pair in 0..half {
+                        let angle = f64::from((place / 2) as f32 * turn.frequencies[pair]);
+                        let (sine, cosine) = (angle.sin() as f32, angle.cos() as f32);
+                        let (a, b) = (head[pair], head[pair + half]);
+                        for (got, want) in
+                            [(got[pair], a * cosine - b * sine), (got[pair + half], b * cosine + a * sine)]
+                        {
+                            let want =
+                                if dtype == DType::Bf16 { bf16::from_f32(want).to_f32() } else { want };
+                            assert_eq!(got.to_bits(), want.to_bits(), "{head_size}, {dtype:?}, pair {pair}");
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -344,7 +344,8 @@ fn forward_of<P: Packed, E: Element>(
                                 let row = only_seen(row, &keys, &task.seen(position));
                                 let largest = math::max(row, |x| x * shape.scale);
                                 for x in row.iter_mut() {
-                                    *x = math::exp(x.mul_add(shape.scale, -largest));
+                                    // Rounded as the largest was, which thus becomes 1, however large it is.
+                                    *x = math::exp(*x * shape.scale - largest);
                                 }
                                 totals[index] = sum(row, |x| x);
                                 lse[index] = largest + totals[index].ln();
@@ -446,7 +447,7 @@ fn backward_of<P: Packed, E: Element>(
                                 let probabilities = &mut probabilities[..seen.len()];
                                 let lse = lse[position];
                                 for (p, dropped) in probabilities.iter_mut().zip(dropped.iter_mut()) {
-                                    *p = math::exp(dropped.mul_add(shape.scale, -lse));
+                                    *p = math::exp(*dropped * shape.scale - lse);
                                     *dropped = *p;
                                 }
                                 // P M is needed as well, so the mask is drawn once.

@@ -30,14 +30,14 @@ pub(super) fn forward<E: Element>(
             first: kv_head * size,
             size,
         };
-        let (mut scores, mut sums) = (Vec::new(), vec![0.0; group * size]);
+        let (mut room, mut sums) = (Vec::new(), vec![0.0; group * size]);
         for token in ends[0]..ends[1] {
             let position = cached.length - (ends[1] - token);
             let window = shape.window.unwrap_or(position).min(position);
             let place = (token * shape.heads + kv_head * group) * size;
             let asking: Vec<f32> =
                 query[place..place + group * size].iter().map(|x| x.get() * shape.scale).collect();
-            head.attend(&asking, position - window..position + 1, &mut scores, &mut sums);
+            head.attend(&asking, position - window..position + 1, &mut room, &mut sums);
             #[expect(unsafe_code, reason = "heads of a token are shared out between tasks")]
             // SAFETY: a task alone has these heads of its row's tokens.
             let out = unsafe { out.slice(place..place + group * size) };

@@ -25,7 +25,12 @@ pub(super) fn cross_entropy(
             || {
                 let largest = math::max(logits, |x| x);
                 // Beside the largest, not added to it: the digits of a sum with large logits would be theirs.
-                let lse = math::sum(logits, |x| math::exp(x - largest)).ln();
+                let lse = math::sum(
+                    logits,
+                    #[inline(always)]
+                    |x| math::exp(x - largest),
+                )
+                .ln();
                 let surprise = |x: f32| f64::from(largest) - f64::from(x) + f64::from(lse);
                 let mut value = f64::from(direct) * surprise(logits[target]);
                 if smooth > 0.0 {

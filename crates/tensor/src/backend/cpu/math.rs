@@ -8,7 +8,7 @@ use super::parallel::dispatch;
 use crate::dtype::Element;
 
 /// e^x to about 1e-7 relative: 2^n e^r with |r| <= ln(2) / 2, and e^r as the polynomial of degree six with the least relative
-/// error, 3e-9, of those that begin with 1 + r; zero from about 2^-126.5 down, infinite from 2^127.5 up.
+/// error, 4e-9, of those that begin with 1 + r; zero from about 2^-126.5 down, infinite from 2^127.5 up.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;

@@ -19,7 +19,12 @@ pub(super) fn token_losses(logits: &mut [f32], targets: &[u32], losses: &mut [f3
                     let target = *target as usize;
                     let largest = math::max(logits, |x| x);
                     // Beside the largest, not added to it: the digits of a sum with large logits would be theirs.
-                    let lse = math::sum(logits, |x| math::exp(x - largest)).ln();
+                    let lse = math::sum(
+                        logits,
+                        #[inline(always)]
+                        |x| math::exp(x - largest),
+                    )
+                    .ln();
                     *loss = (largest - logits[target]) + lse;
                     if let Some(factor) = gradient {
                         for x in logits.iter_mut() {

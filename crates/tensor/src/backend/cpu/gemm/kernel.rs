@@ -404,11 +404,13 @@ impl<P: Packed> Panels<'_, P> {
             out => {
                 let mut tile = [[0.0; WIDEST]; ROWS];
                 each_row!(row of ROWS {
-                    let place = tile[row].as_mut_ptr();
-                    // SAFETY: a tile is no wider than the room for it.
-                    unsafe {
-                        write_vector(vectors, sums[row][0], false, place);
-                        write_vector(vectors, sums[row][1], false, place.wrapping_add(V::LANES));
+                    if row < tall {
+                        let place = tile[row].as_mut_ptr();
+                        // SAFETY: a tile is no wider than the room for it.
+                        unsafe {
+                            write_vector(vectors, sums[row][0], false, place);
+                            write_vector(vectors, sums[row][1], false, place.wrapping_add(V::LANES));
+                        }
                     }
                 });
                 for (row, sums) in tile[..tall].iter().enumerate() {

@@ -84,6 +84,32 @@ fn a_row_alone_has_the_bits_it_has_among_others() {
 }
 
 #[test]
+fn a_rounded_row_alone_has_the_bits_it_has_among_others() {
+    // Ends of tiles in rows and columns, on pairs and widened, with all that is added before rounding.
+    let (rows, columns, depth) = (150, 130, 1500);
+    let (left, right) = (halves(rows * depth, 1), halves(depth * columns, 2));
+    let wide: Vec<f32> = (0..rows * depth).map(|i| (i as f32 * 0.37).sin()).collect();
+    let bias: Vec<f32> = (0..columns).map(|i| (i as f32 * 0.53).sin()).collect();
+    let before = halves(rows * columns, 3);
+    for left in [Values::Bf16(&left), Values::F32(&wide)] {
+        for (bias, adds) in [(None, false), (Some(&bias[..]), false), (None, true), (Some(&bias[..]), true)] {
+            let run = |first: usize, count: usize| {
+                let mut out = before[first * columns..][..count * columns].to_vec();
+                let left = Matrix::new(left, rows, depth).rows(first, count);
+                let right = Matrix::new(Values::Bf16(&right), depth, columns);
+                let ends = Ends { bias, ..Ends::default() };
+                gemm(ValuesMut::Bf16(&mut out), &[Product { left, right, scale: 1.0 }], adds, ends);
+                out
+            };
+            let all = run(0, rows);
+            for row in [0, 5, 77, 149] {
+                assert_eq!(run(row, 1), all[row * columns..][..columns], "row {row}, adds {adds}");
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_a_page_apart_have_the_bits_of_others() {
     // Those are packed, as they share a set of the nearest cache; the others are read where they lie.
     let (rows, columns, depth) = (40, 70, 1024);
@@ -181,17 +207,22 @@ fn narrow_products_of_every_layout_are_the_plain_sum() {
         [137, 16, 1],
         [1, 9, 200],
         [301, 3, 130],
+        [301, 1, 45],
     ] {
         let (left, right) = (halves(m * k, 1), halves(k * n, 2));
-        let wide: Vec<f32> = left.iter().map(|x| x.to_f32()).collect();
+        let [wide, wide_right] =
+            [&left, &right].map(|halves| halves.iter().map(|x| x.to_f32()).collect::<Vec<f32>>());
         for (left_t, right_t) in [(false, false), (true, false), (false, true), (true, true)] {
             let view = |rows, columns, turned| -> [[usize; 2]; 2] {
                 if turned { [[rows, columns], [1, rows]] } else { [[rows, columns], [columns, 1]] }
             };
             let ([a_shape, a_strides], [b_shape, b_strides]) = (view(m, k, left_t), view(k, n, right_t));
-            for data in [Values::F32(&wide), Values::Bf16(&left)] {
-                let a = Matrix { data, shape: a_shape, strides: a_strides };
-                let b = Matrix { data: Values::Bf16(&right), shape: b_shape, strides: b_strides };
+            let (left, right) = (Values::Bf16(&left), Values::Bf16(&right));
+            let types =
+                [(left, right), (Values::F32(&wide), right), (Values::F32(&wide), Values::F32(&wide_right))];
+            for (left, right) in types {
+                let a = Matrix { data: left, shape: a_shape, strides: a_strides };
+                let b = Matrix { data: right, shape: b_shape, strides: b_strides };
                 let at = |matrix: Matrix<'_>, row: usize, column: usize| {
                     let place = row * matrix.strides[0] + column * matrix.strides[1];
                     with_values!(matrix.data, data => f64::from(data[place].get()))

@@ -1,5 +1,5 @@
 //! Products of which one side is so narrow that packing the other would cost more than multiplying: those of low rank.
-//! They read the wide operand once, as it lies, about as fast as it could be copied.
+//! They read the wide operand once, as it lies. Sums over rows of pairs are not among them: these are packed soon.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -23,8 +23,8 @@ const TOGETHER: usize = 4;
 /// Rows and columns whose sums stay in registers together: this many of each.
 const TILE: usize = 4;
 
-/// `out (+)= product`, if it is such a product. The kind depends on the weights' sizes and on how operands lie, never on how
-/// many rows there are, so that a row has the same bits in any batch.
+/// `out (+)= product`, if it is such a product. The kind depends on the weights' sizes, on how operands lie and what they are, never
+/// on how many rows there are, so that a row has the same bits in any batch.
 pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool) -> bool {
     let Product { left, right, scale } = *product;
     let ([m, k], n) = (left.shape, right.shape[1]);
@@ -38,12 +38,17 @@ pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool)
         with_values!(left.data, rows => dots(rows, &columns, [k, n], out, accumulate));
         return true;
     }
+    // Packed and multiplied, these take a third of the time.
+    let pairs = on_pairs(std::slice::from_ref(product));
     if n <= NARROW && m >= WIDE && by_rows(&left.t()) {
         // The transpose of the next.
         let mut turned = vec![0.0; m * n];
-        let product = Product { left: right.t(), right: left.t(), scale };
-        if !multiply(&mut turned, &product, false) {
+        if pairs {
+            let product = Product { left: right.t(), right: left.t(), scale };
             gemm((&mut turned[..]).into(), &[product], false, Ends::default());
+        } else {
+            let factors = gather(right, scale);
+            with_values!(left.data, rows => outer(rows, &factors, [m, n], &mut turned));
         }
         for (row, out) in out[..m * n].chunks_exact_mut(n).enumerate() {
             for (column, out) in out.iter_mut().enumerate() {
@@ -53,8 +58,6 @@ pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool)
         }
         return true;
     }
-    // Pairs are packed and multiplied in a third of the time.
-    let pairs = on_pairs(std::slice::from_ref(product));
     if m <= NARROW && m > 1 && n >= WIDE && by_rows(&left.t()) && by_rows(&right) && !pairs {
         let factors = gather(left.t(), scale);
         let mut sums = vec![0.0; m * n];
@@ -190,9 +193,7 @@ fn outer<E: Element>(rows: &[E], factors: &[f32], [wide, narrow]: [usize; 2], ou
                 let mut wide_rows = vec![0.0f32; TOGETHER * wide];
                 let groups = rows.chunks(TOGETHER * wide).zip(factors.chunks(TOGETHER * narrow));
                 for (group, factors) in groups {
-                    for (to, x) in wide_rows.iter_mut().zip(group) {
-                        *to = x.get();
-                    }
+                    widen(group, &mut wide_rows);
                     let count = group.len() / wide;
                     for (column, sums) in sums.chunks_exact_mut(wide).enumerate() {
                         if count == TOGETHER {
