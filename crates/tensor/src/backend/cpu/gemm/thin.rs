@@ -1,5 +1,6 @@
 //! Products of which one side is so narrow that packing the other would cost more than multiplying: those of low rank.
-//! They read the wide operand once, as it lies. Sums over rows of pairs are not among them: these are packed soon.
+//! They read the wide operand once, as it lies. Sums over rows are not among them where the machine multiplies pairs of bf16: packing
+//! these costs little.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -41,7 +42,7 @@ pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool)
     // Packed and multiplied, these take a third of the time.
     let pairs = on_pairs(std::slice::from_ref(product));
     if n <= NARROW && m >= WIDE && by_rows(&left.t()) {
-        // The transpose of the next.
+        // The transpose of what is next, or of what is packed.
         let mut turned = vec![0.0; m * n];
         if pairs {
             let product = Product { left: right.t(), right: left.t(), scale };
