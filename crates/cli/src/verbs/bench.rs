@@ -163,8 +163,9 @@ fn step_text(cost: &StepCost) -> String {
 }
 
 fn products_text(found: &Products) -> String {
-    let ceiling = found.ceiling_flops_per_second;
-    let mut rows = vec![["product", "m", "n", "k", "GFLOP/s", "of the ceiling"].map(String::from).to_vec()];
+    let (ceiling, copied) = (found.ceiling_flops_per_second, found.ceiling_bytes_per_second);
+    let heads = ["product", "m", "n", "k", "GFLOP/s", "of the ceiling", "GB/s", "of copied"];
+    let mut rows = vec![heads.map(String::from).to_vec()];
     for speed in &found.products {
         rows.push(vec![
             speed.role.to_string(),
@@ -173,12 +174,14 @@ fn products_text(found: &Products) -> String {
             speed.k.to_string(),
             format!("{:.1}", speed.flops_per_second / 1e9),
             format!("{:.0}%", 100.0 * speed.flops_per_second / ceiling),
+            format!("{:.1}", speed.bytes_per_second / 1e9),
+            format!("{:.0}%", 100.0 * speed.bytes_per_second / copied),
         ]);
     }
     format!(
         "ceiling: {:.1} GFLOP/s in registers, {:.1} GB/s copied, {} threads\n\n{}",
         ceiling / 1e9,
-        found.ceiling_bytes_per_second / 1e9,
+        copied / 1e9,
         found.threads,
         table(&rows)
     )

@@ -36,6 +36,8 @@ pub struct Speed {
     pub k: usize,
     /// By the median of its repetitions.
     pub flops_per_second: f64,
+    /// Of operands and result, each once.
+    pub bytes_per_second: f64,
 }
 
 /// Floating point operations a second in registers alone, all threads.
@@ -96,5 +98,15 @@ fn measure(dtype: DType, role: &'static str, [m, n, k]: [usize; 3]) -> Result<Sp
         seconds.push(start.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    Ok(Speed { role, m, n, k, flops_per_second: (2 * m * n * k) as f64 / seconds[seconds.len() / 2] })
+    let seconds = seconds[seconds.len() / 2];
+    let bytes = |tensor: &Tensor| tensor.dtype().bytes(tensor.len(), tensor.columns()).unwrap_or(0);
+    let bytes = bytes(&left) + bytes(&right) + bytes(&out);
+    Ok(Speed {
+        role,
+        m,
+        n,
+        k,
+        flops_per_second: (2 * m * n * k) as f64 / seconds,
+        bytes_per_second: bytes as f64 / seconds,
+    })
 }

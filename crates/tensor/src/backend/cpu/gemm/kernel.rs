@@ -596,7 +596,7 @@ unsafe fn sums_of_rows<V: Vectors, const ROWS: usize>(
 }
 
 #[inline(always)]
-fn prefetch<T>(place: *const T) {
+pub(super) fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "the instruction has no safe name")]
     // SAFETY: a prefetch reads nothing and faults nowhere; SSE is part of x86-64.

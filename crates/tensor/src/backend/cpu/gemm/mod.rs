@@ -14,6 +14,8 @@ mod pack;
 mod tests;
 mod thin;
 #[cfg(target_arch = "x86_64")]
+mod thin_avx512;
+#[cfg(target_arch = "x86_64")]
 mod turn_avx512;
 mod units;
 

@@ -208,6 +208,8 @@ fn narrow_products_of_every_layout_are_the_plain_sum() {
         [1, 9, 200],
         [301, 3, 130],
         [301, 1, 45],
+        [11, 301, 77],
+        [301, 16, 131],
     ] {
         let (left, right) = (halves(m * k, 1), halves(k * n, 2));
         let [wide, wide_right] =
@@ -240,6 +242,28 @@ fn narrow_products_of_every_layout_are_the_plain_sum() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_row_alone_has_the_bits_it_has_among_others_in_narrow_products() {
+    // Rows and columns that end within a tile, and depths within a vector.
+    let (rows, columns, depth) = (150, 7, 333);
+    let (left, right) = (halves(rows * depth, 1), halves(depth * columns, 2));
+    let wide: Vec<f32> = (0..rows * depth).map(|i| (i as f32 * 0.37).sin()).collect();
+    for left in [Values::Bf16(&left), Values::F32(&wide)] {
+        let run = |first: usize, count: usize| {
+            let mut out = vec![0.0f32; count * columns];
+            let left = Matrix::new(left, rows, depth).rows(first, count);
+            let product =
+                Product { left, right: Matrix::new(Values::Bf16(&right), depth, columns), scale: 0.3 };
+            gemm((&mut out).into(), &[product], false, Ends::default());
+            out
+        };
+        let all = run(0, rows);
+        for row in [0, 5, 77, 149] {
+            assert_eq!(run(row, 1), all[row * columns..][..columns], "row {row}");
         }
     }
 }
