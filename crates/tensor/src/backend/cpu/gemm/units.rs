@@ -7,7 +7,9 @@ use super::pack::{self, Packed};
 #[cfg(target_arch = "x86_64")]
 use super::turn_avx512;
 use crate::backend::cpu::parallel::{dispatch, vectorised};
-use crate::dtype::{DType, Element, Values, bf16};
+#[cfg(target_arch = "x86_64")]
+use crate::dtype::DType;
+use crate::dtype::{Element, Values, bf16};
 
 impl Packed for f32 {
     const VALUES: usize = 1;
