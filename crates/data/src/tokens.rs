@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use retune_model::tokenizer::Tokenizer;
+use retune_model::tokenizer::{Encoded, Tokenizer};
 use retune_model::{Batch, BatchRow, ModelError};
 
 use crate::error::DataError;
@@ -41,33 +41,44 @@ impl Tokens {
     /// # Errors
     /// The tokenizer cannot encode a text, or the system has no room for the tokens.
     pub fn new(tokenizer: &Tokenizer, examples: &Examples, max_length: usize) -> Result<Self, TokensError> {
-        // Encodings are larger than ids by far: only a chunk of them exists at a time.
+        // Encodings are larger than ids by far: two chunks of them exist at a time, no more.
         const CHUNK: usize = 2048;
         let mut tokens = Tokens::default();
         let mut rest = examples.iter();
         let mut read = || rest.by_ref().take(CHUNK).collect::<Result<Vec<Example>, DataError>>();
-        let mut chunk = read()?;
+        let (mut chunk, mut done) = (read()?, Vec::new());
         while !chunk.is_empty() {
             let texts: Vec<_> =
                 chunk.iter().map(|example| (example.text.as_str(), example.pair.as_deref())).collect();
-            // The next rows are read beside, so that no thread waits for them.
-            let (encoded, next) = rayon::join(|| tokenizer.encode_batch(&texts, max_length), &mut read);
-            for (example, encoded) in chunk.iter().zip(encoded?) {
-                if encoded.input_ids.is_empty() {
-                    let message = format!(
-                        "line {} of the data gives no token, and no special token is added",
-                        example.line
-                    );
-                    return Err(
-                        ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into()
-                    );
-                }
-                let types = encoded.token_type_ids.iter().copied();
-                tokens.add(example.row, example.line, &encoded.input_ids, types, encoded.truncated)?;
-            }
-            chunk = next?;
+            // The chunk before is written and the next one read beside, so that no thread waits for them.
+            let (encoded, (written, next)) = rayon::join(
+                || tokenizer.encode_batch(&texts, max_length),
+                || (tokens.write(tokenizer, std::mem::take(&mut done)), read()),
+            );
+            written?;
+            done = chunk.iter().map(|example| (example.row, example.line)).zip(encoded?).collect();
+            chunk = match next {
+                Ok(next) => next,
+                // What is wrong with rows before comes first.
+                Err(error) => return tokens.write(tokenizer, done).and(Err(error.into())),
+            };
         }
+        tokens.write(tokenizer, done)?;
         Ok(tokens)
+    }
+
+    /// Adds rows, each with its number and its line.
+    fn write(&mut self, tokenizer: &Tokenizer, rows: Vec<((u64, u64), Encoded)>) -> Result<(), TokensError> {
+        for ((number, line), encoded) in rows {
+            if encoded.input_ids.is_empty() {
+                let message =
+                    format!("line {line} of the data gives no token, and no special token is added");
+                return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
+            }
+            let types = encoded.token_type_ids.into_iter();
+            self.add(number, line, &encoded.input_ids, types, encoded.truncated)?;
+        }
+        Ok(())
     }
 
     /// Adds a row: its number, its line, its tokens, and how many of them were cut off.

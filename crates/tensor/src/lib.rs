@@ -30,5 +30,5 @@ pub use eight_bit::{EightBit, adamw_8bit};
 pub use error::{Error, Result};
 pub use gradients::{Gradient, Gradients, RowGradient};
 pub use parameters::{ParamId, Parameter, Parameters};
-pub use tape::{NodeId, Sink, TableRows, Tape, Var};
+pub use tape::{Kept, NodeId, Remade, Sink, TableRows, Tape, Var};
 pub use tensor::Tensor;

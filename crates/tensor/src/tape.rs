@@ -1,6 +1,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::gradients::{Gradient, Gradients, RowGradient};
 use crate::ops::{Lookup, owned};
@@ -16,17 +16,38 @@ pub struct NodeId(usize);
 pub struct Var {
     value: Tensor,
     node: Option<NodeId>,
+    remade: Option<Remade>,
 }
 
 impl Var {
     /// A value that no gradient comes back to.
     pub fn constant(value: Tensor) -> Self {
-        Var { value, node: None }
+        Var { value, node: None, remade: None }
     }
 
     /// The values.
     pub fn value(&self) -> &Tensor {
         &self.value
+    }
+
+    /// What the backward of an op that reads this value keeps of it.
+    pub fn keep(&self) -> Kept {
+        match &self.remade {
+            Some(remade) => Kept::Remade(remade.clone()),
+            None => Kept::Value(self.value.clone()),
+        }
+    }
+
+    /// The same, whose value is made again on the way back, bit for bit, by what `make` gives: whoever reads it need not keep it.
+    /// What `make` holds should be what the backward of its own op holds anyway, and nothing of it may be written before
+    /// that has run, as no weight is that an op reads. Where no gradient comes back, nothing is kept and `make` is not asked.
+    pub fn remade_by<F>(self, make: impl FnOnce() -> F) -> Self
+    where
+        F: Fn() -> Result<Tensor> + Send + Sync + 'static,
+    {
+        let remade =
+            self.node.map(|_| Remade(Arc::new(Remaking { make: Box::new(make()), made: OnceLock::new() })));
+        Var { remade, ..self }
     }
 
     /// Where a gradient is to be sent, if anywhere.
@@ -37,6 +58,46 @@ impl Var {
     /// Whether a gradient must come back to it.
     pub fn needs_gradient(&self) -> bool {
         self.node.is_some()
+    }
+}
+
+/// What an op keeps of a value that its backward needs.
+#[derive(Debug)]
+pub enum Kept {
+    /// The value.
+    Value(Tensor),
+    /// How it is made again.
+    Remade(Remade),
+}
+
+impl Kept {
+    /// The value. Made once for all that need it, and gone with the last of them. Errors as what makes it does.
+    pub fn value(self) -> Result<Tensor> {
+        match self {
+            Kept::Value(value) => Ok(value),
+            Kept::Remade(Remade(remaking)) => match remaking.made.get() {
+                Some(made) => Ok(made.clone()),
+                None => {
+                    let made = (remaking.make)()?;
+                    Ok(remaking.made.get_or_init(|| made).clone())
+                }
+            },
+        }
+    }
+}
+
+/// A value that is made again when it is needed, for all that keep it.
+#[derive(Clone)]
+pub struct Remade(Arc<Remaking>);
+
+struct Remaking {
+    make: Box<dyn Fn() -> Result<Tensor> + Send + Sync>,
+    made: OnceLock<Tensor>,
+}
+
+impl std::fmt::Debug for Remade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Remade").field(&self.0.made).finish()
     }
 }
 
@@ -104,7 +165,7 @@ impl Tape {
             }
             _ => None,
         };
-        Var { value, node }
+        Var { value, node, remade: None }
     }
 
     /// `block` of `inputs`, of which nothing is kept but these: on the way back it is gone through once more (Chen et al.
@@ -187,7 +248,7 @@ impl Tape {
             }
             _ => None,
         };
-        Var { value, node }
+        Var { value, node, remade: None }
     }
 
     /// Goes backwards from `loss`, a scalar, and adds its gradient by each trained parameter to `gradients`.

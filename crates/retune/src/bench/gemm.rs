@@ -36,7 +36,7 @@ pub struct Speed {
     pub k: usize,
     /// By the median of its repetitions.
     pub flops_per_second: f64,
-    /// Of operands and result, each once.
+    /// Of operands and result, each once. What fits in a cache may come faster than a copy of what does not.
     pub bytes_per_second: f64,
 }
 
@@ -99,8 +99,8 @@ fn measure(dtype: DType, role: &'static str, [m, n, k]: [usize; 3]) -> Result<Sp
     }
     seconds.sort_by(f64::total_cmp);
     let seconds = seconds[seconds.len() / 2];
-    let bytes = |tensor: &Tensor| tensor.dtype().bytes(tensor.len(), tensor.columns()).unwrap_or(0);
-    let bytes = bytes(&left) + bytes(&right) + bytes(&out);
+    let size = |tensor: &Tensor| tensor.dtype().bytes(tensor.len(), tensor.columns()).unwrap_or(usize::MAX);
+    let bytes = [&left, &right, &out].map(size).into_iter().fold(0, usize::saturating_add);
     Ok(Speed {
         role,
         m,

@@ -37,6 +37,8 @@ pub trait Backend: Sync {
     fn gemm(&self, out: ValuesMut<'_>, products: &[Product<'_>], accumulate: bool, ends: Ends<'_>);
     /// `gradient *= activation'(before)`
     fn activation_backward(&self, activation: Activation, before: Values<'_>, gradient: ValuesMut<'_>);
+    /// `out = f(before)`, as [`Ends::activation`] has it.
+    fn activation(&self, activation: Activation, before: Values<'_>, out: ValuesMut<'_>);
     /// `out [columns] (+)= ` the sum over the rows of `values`.
     fn sum_rows(&self, values: Values<'_>, out: &mut [f32], accumulate: bool);
     /// `out [n across, n down] = ` the transpose of the sum over i of `rule_i (x) (left_i right_i)`.
@@ -118,6 +120,8 @@ pub trait Backend: Sync {
     );
     /// Over `z = dropout(x) + residual`, row by row: `normal = (z - mean) rstd`, `out = normal * weight + bias`.
     fn layer_norm(&self, norm: &LayerNorm<'_>, out: ValuesMut<'_>, normal: ValuesMut<'_>, rstd: &mut [f32]);
+    /// `out = normal * weight + bias`, row by row, as [`Backend::layer_norm`] has it.
+    fn affine(&self, normal: Values<'_>, weight: &[f32], bias: Option<&[f32]>, out: ValuesMut<'_>);
     /// The gradient by z of layer norm, and what it adds to those of weight and bias.
     fn layer_norm_backward(
         &self,

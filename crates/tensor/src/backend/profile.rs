@@ -137,6 +137,9 @@ impl Backend for Profiled {
             CPU.activation_backward(activation, before, gradient);
         });
     }
+    fn activation(&self, activation: Activation, before: Values<'_>, out: ValuesMut<'_>) {
+        timed("activation", None, 0, 2 * before.bytes(), || CPU.activation(activation, before, out));
+    }
     fn sum_rows(&self, values: Values<'_>, out: &mut [f32], accumulate: bool) {
         timed("sum_rows", None, 0, values.bytes(), || CPU.sum_rows(values, out, accumulate));
     }
@@ -240,6 +243,9 @@ impl Backend for Profiled {
     fn layer_norm(&self, norm: &LayerNorm<'_>, out: ValuesMut<'_>, normal: ValuesMut<'_>, rstd: &mut [f32]) {
         let values = norm.x.bytes() + bytes(norm.residual.as_ref()) + out.bytes() + normal.bytes();
         timed("layer_norm", None, 0, values, || CPU.layer_norm(norm, out, normal, rstd));
+    }
+    fn affine(&self, normal: Values<'_>, weight: &[f32], bias: Option<&[f32]>, out: ValuesMut<'_>) {
+        timed("affine", None, 0, 2 * normal.bytes(), || CPU.affine(normal, weight, bias, out));
     }
     fn layer_norm_backward(
         &self,

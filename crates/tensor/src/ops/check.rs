@@ -59,6 +59,8 @@ impl<'a> Check<'a> {
         let tape = Tape::recording();
         let out = call(&tape, &parameters);
         let loss = weighted(&tape, &out, weighting.clone());
+        // It may know how it is made again, and hold the inputs for that.
+        drop(out);
         tape.backward(&loss, &mut gradients).unwrap();
 
         let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();

@@ -13,7 +13,7 @@ pub fn gate(tape: &Tape, gate: &Var, up: &Var, activation: Activation) -> Result
     let backend = device.backend();
     let mut value = Tensor::empty_as(device, dtype, &shape)?;
     backend.gate(activation, gate.value().values(), up.value().values(), value.values_mut()?);
-    Ok(tape.record(value, &[gate, up], || {
+    let recorded = tape.record(value, &[gate, up], || {
         let nodes = [gate.node(), up.node()];
         let (gate, up) = (gate.value().clone(), up.value().clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
@@ -24,6 +24,14 @@ pub fn gate(tape: &Tape, gate: &Var, up: &Var, activation: Activation) -> Result
             drop((gate, up, gradient));
             sink.add(nodes[0], dgate)?;
             sink.add(nodes[1], dup)
+        }
+    });
+    Ok(recorded.remade_by(|| {
+        let (gate, up) = (gate.value().clone(), up.value().clone());
+        move || {
+            let mut value = Tensor::empty_as(device, dtype, gate.shape())?;
+            backend.gate(activation, gate.values(), up.values(), value.values_mut()?);
+            Ok(value)
         }
     }))
 }

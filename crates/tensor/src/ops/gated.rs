@@ -14,12 +14,20 @@ pub fn gated(tape: &Tape, x: &Var, activation: Activation) -> Result<Var> {
     let backend = device.backend();
     let mut value = Tensor::empty_as(device, x.value().dtype(), &[tokens, columns])?;
     backend.gated(activation, x.value().values(), columns, value.values_mut()?);
-    Ok(tape.record(value, &[x], || {
+    let recorded = tape.record(value, &[x], || {
         let (node, x) = (x.node(), x.value().clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
             let mut dx = Tensor::empty_as(device, x.dtype(), &[tokens, width])?;
             backend.gated_backward(activation, x.values(), gradient.values(), columns, dx.values_mut()?);
             sink.add(node, dx)
+        }
+    });
+    Ok(recorded.remade_by(|| {
+        let x = x.value().clone();
+        move || {
+            let mut value = Tensor::empty_as(device, x.dtype(), &[tokens, columns])?;
+            backend.gated(activation, x.values(), columns, value.values_mut()?);
+            Ok(value)
         }
     }))
 }

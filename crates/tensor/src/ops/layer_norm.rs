@@ -57,7 +57,8 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
     };
     backend.layer_norm(&norm, value.values_mut()?, normal.values_mut()?, rstd.f32_mut()?);
 
-    Ok(tape.record(value, &inputs, || {
+    let kept = normal.clone();
+    let recorded = tape.record(value, &inputs, || {
         let (x, residual) = (x.node(), residual.and_then(Var::node));
         let (weight_node, bias_node) = (weight.node(), bias.and_then(Var::node));
         let (weight, layout) = (weight.value().clone(), layout.clone());
@@ -89,6 +90,15 @@ pub fn layer_norm(tape: &Tape, x: &Var, layout: &Arc<Layout>, options: LayerNorm
                 sink.add(x, dx)?;
             }
             Ok(())
+        }
+    });
+    Ok(recorded.remade_by(|| {
+        let (weight, bias) = (weight.value().clone(), bias.map(|bias| bias.value().clone()));
+        move || {
+            let mut value = Tensor::empty_as(device, dtype, kept.shape())?;
+            let bias = bias.as_ref().map(Tensor::f32);
+            backend.affine(kept.values(), weight.f32(), bias, value.values_mut()?);
+            Ok(value)
         }
     }))
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::{check_dropout, copy, owned, same_device};
 use crate::backend::{Activation, Dropout, Ends, Layout, Matrix, Product};
-use crate::{Error, Result, Tape, Tensor, Var};
+use crate::{Error, Kept, Result, Tape, Tensor, Var};
 
 /// What a linear layer is made of.
 #[derive(Clone, Copy)]
@@ -87,11 +87,12 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
     backend.gemm(value.values_mut()?, &products, false, ends);
     drop(products);
 
+    let kept = before.clone();
     let recorded = tape.record(value, &inputs, || {
         let x_node = x.node();
         let (weight_node, bias_node) = (weight.node(), bias.and_then(Var::node));
         let needs_x = weight_node.is_some() || low_rank.is_some_and(|branch| branch.a.needs_gradient());
-        let x_value = needs_x.then(|| x.value().clone());
+        let x_kept = needs_x.then(|| x.keep());
         let weight = x_node.map(|_| weight.value().clone());
         let branch = low_rank.map(|branch| Saved::new(&branch, down));
         let layout = layout.clone();
@@ -106,6 +107,7 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
                     Ok(())
                 })?;
             }
+            let x_value = x_kept.map(Kept::value).transpose()?;
             if let (Some(_), Some(x)) = (weight_node, &x_value) {
                 sink.accumulate(weight_node, device, &[rows, columns], |sums, adds| {
                     let (left, right) = if transposed { (x, &gradient) } else { (&gradient, x) };
@@ -119,6 +121,7 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
             if let Some(branch) = &branch {
                 back = Some(branch.backward(&gradient, x_value.as_ref(), &layout, sink)?);
             }
+            drop(x_value);
             let Some(weight) = weight else { return Ok(()) };
             let mut products = vec![product(&gradient, false, &weight, transposed, 1.0)];
             match (&branch, &back) {
@@ -144,7 +147,16 @@ pub fn linear(tape: &Tape, x: &Var, layout: &Arc<Layout>, linear: Linear<'_>) ->
             })
         }
     });
-    Ok(recorded)
+    Ok(match kept {
+        Some(before) => recorded.remade_by(|| {
+            move || {
+                let mut value = Tensor::empty_as(device, dtype, before.shape())?;
+                backend.activation(activation, before.values(), value.values_mut()?);
+                Ok(value)
+            }
+        }),
+        None => recorded,
+    })
 }
 
 impl LowRank<'_> {

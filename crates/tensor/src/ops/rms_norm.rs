@@ -16,13 +16,13 @@ pub fn rms_norm(tape: &Tape, x: &Var, weight: &Var, epsilon: f32) -> Result<Var>
     }
     let device = same_device(OP, x, &[weight])?;
     let backend = device.backend();
-    let (dtype, shape) = (x.value().dtype(), x.value().shape().to_vec());
+    let (dtype, shape, groups) = (x.value().dtype(), x.value().shape().to_vec(), x.value().len() / group);
     let mut value = Tensor::empty_as(device, dtype, &shape)?;
-    let mut rstd = Tensor::empty(device, &[x.value().len() / group])?;
+    let mut rstd = Tensor::empty(device, &[groups])?;
     let norm = RmsNorm { x: x.value().values(), weight: weight.value().f32(), epsilon };
     backend.rms_norm(&norm, value.values_mut()?, rstd.f32_mut()?);
 
-    Ok(tape.record(value, &[x, weight], || {
+    let recorded = tape.record(value, &[x, weight], || {
         let (x_node, weight_node) = (x.node(), weight.node());
         let (x, weight) = (x.value().clone(), weight.value().clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
@@ -35,6 +35,16 @@ pub fn rms_norm(tape: &Tape, x: &Var, weight: &Var, epsilon: f32) -> Result<Var>
                 backend.rms_norm_backward(gradient.values(), &norm, rstd.f32(), sums, adds);
                 Ok(())
             })
+        }
+    });
+    Ok(recorded.remade_by(|| {
+        let (x, weight) = (x.value().clone(), weight.value().clone());
+        move || {
+            let mut value = Tensor::empty_as(device, dtype, x.shape())?;
+            let mut rstd = Tensor::empty(device, &[groups])?;
+            let norm = RmsNorm { x: x.values(), weight: weight.f32(), epsilon };
+            backend.rms_norm(&norm, value.values_mut()?, rstd.f32_mut()?);
+            Ok(value)
         }
     }))
 }

@@ -27,9 +27,10 @@ pub fn rotate(tape: &Tape, x: &Var, rotations: &Var) -> Result<Var> {
 
     Ok(tape.record(value, &[x, rotations], || {
         let nodes = [x.node(), rotations.node()];
-        let (x, rotations) = (x.value().clone(), rotations.value().clone());
+        let (x, rotations) = (nodes[1].map(|_| x.keep()), rotations.value().clone());
         move |gradient: Tensor, sink: &mut crate::Sink<'_>| {
-            if nodes[1].is_some() {
+            if let Some(x) = x {
+                let x = x.value()?;
                 let mut back = Tensor::empty(device, rotations.shape())?;
                 let size = block * block;
                 for (index, out) in back.f32_mut()?.chunks_exact_mut(size.max(1)).enumerate() {

@@ -66,7 +66,7 @@ pub fn scale_columns(
     Ok(tape.record(value, &inputs, || {
         let (x_node, factors_node, bias_node) = (x.node(), factors.node(), bias.and_then(Var::node));
         let factors_shape = factors.value().shape().to_vec();
-        let x = factors_node.map(|_| x.value().clone());
+        let x = factors_node.map(|_| x.keep());
         let factors = x_node.map(|_| factors.value().clone());
         move |mut gradient: Tensor, sink: &mut crate::Sink<'_>| {
             if let Some(before) = before {
@@ -80,6 +80,7 @@ pub fn scale_columns(
                 })?;
             }
             if let Some(x) = x {
+                let x = x.value()?;
                 sink.accumulate(factors_node, device, &factors_shape, |sums, adds| {
                     backend.dot_columns(gradient.f32(), x.f32(), sums, adds);
                     Ok(())

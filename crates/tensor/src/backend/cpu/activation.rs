@@ -137,6 +137,22 @@ pub(super) fn activate(activation: Activation, values: &mut [f32]) {
     });
 }
 
+/// `out = f(before)`
+pub(super) fn forward<E: Element>(activation: Activation, before: &[E], out: &mut [E]) {
+    out.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(|(out, before)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                with_curve!(activation, F => {
+                    for (out, before) in out.iter_mut().zip(before) {
+                        *out = E::put(F::value(before.get()));
+                    }
+                });
+            },
+        )
+    });
+}
+
 /// `gradient *= f'(before)`
 pub(super) fn backward<E: Element>(activation: Activation, before: &[E], gradient: &mut [E]) {
     gradient.par_chunks_mut(BLOCK).zip(before.par_chunks(BLOCK)).for_each(|(gradient, before)| {

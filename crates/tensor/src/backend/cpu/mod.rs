@@ -81,6 +81,9 @@ impl Backend for Cpu {
             activation::backward(activation, Element::of(before), gradient);
         });
     }
+    fn activation(&self, activation: Activation, before: Values<'_>, out: ValuesMut<'_>) {
+        with_values_mut!(out, out => activation::forward(activation, Element::of(before), out));
+    }
     fn sum_rows(&self, values: Values<'_>, out: &mut [f32], accumulate: bool) {
         with_values!(values, values => elementwise::sum_rows(values, out, accumulate));
     }
@@ -193,6 +196,9 @@ impl Backend for Cpu {
     }
     fn layer_norm(&self, norm: &LayerNorm<'_>, out: ValuesMut<'_>, normal: ValuesMut<'_>, rstd: &mut [f32]) {
         with_values_mut!(out, out => norm::forward(norm, out, Element::of_mut(normal), rstd));
+    }
+    fn affine(&self, normal: Values<'_>, weight: &[f32], bias: Option<&[f32]>, out: ValuesMut<'_>) {
+        with_values_mut!(out, out => norm::affine_rows(Element::of(normal), weight, bias, out));
     }
     fn layer_norm_backward(
         &self,

@@ -50,6 +50,25 @@ pub(super) fn forward<E: Element>(norm: &LayerNorm<'_>, out: &mut [E], normal: &
         });
 }
 
+/// `out = normal * weight + bias`
+pub(super) fn affine_rows<E: Element>(normal: &[E], weight: &[f32], bias: Option<&[f32]>, out: &mut [E]) {
+    let columns = weight.len();
+    if columns == 0 {
+        return;
+    }
+    let block = rows_per_block(columns) * columns;
+    out.par_chunks_mut(block).zip(normal.par_chunks(block)).for_each(|(out, normal)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (out, normal) in out.chunks_exact_mut(columns).zip(normal.chunks_exact(columns)) {
+                    affine(normal, weight, bias, out);
+                }
+            },
+        );
+    });
+}
+
 /// `out = normal * weight + bias`, one row.
 #[inline(always)]
 fn affine<E: Element>(normal: &[E], weight: &[f32], bias: Option<&[f32]>, out: &mut [E]) {

@@ -60,6 +60,7 @@ impl Backend for Meta {
         }
     }
     fn activation_backward(&self, _: Activation, _: Values<'_>, _: ValuesMut<'_>) {}
+    fn activation(&self, _: Activation, _: Values<'_>, _: ValuesMut<'_>) {}
     fn sum_rows(&self, _: Values<'_>, _: &mut [f32], _: bool) {}
     fn gated(&self, _: Activation, _: Values<'_>, _: usize, _: ValuesMut<'_>) {}
     fn gated_backward(&self, _: Activation, _: Values<'_>, _: Values<'_>, _: usize, _: ValuesMut<'_>) {}
@@ -86,6 +87,7 @@ impl Backend for Meta {
     fn mean_rows(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32]) {}
     fn mean_rows_backward(&self, _: &[f32], _: &Layout, _: usize, _: &mut [f32], _: bool) {}
     fn layer_norm(&self, _: &LayerNorm<'_>, _: ValuesMut<'_>, _: ValuesMut<'_>, _: &mut [f32]) {}
+    fn affine(&self, _: Values<'_>, _: &[f32], _: Option<&[f32]>, _: ValuesMut<'_>) {}
     fn layer_norm_backward(
         &self,
         _: Values<'_>,

@@ -220,8 +220,12 @@ fn narrow_products_of_every_layout_are_the_plain_sum() {
             };
             let ([a_shape, a_strides], [b_shape, b_strides]) = (view(m, k, left_t), view(k, n, right_t));
             let (left, right) = (Values::Bf16(&left), Values::Bf16(&right));
-            let types =
-                [(left, right), (Values::F32(&wide), right), (Values::F32(&wide), Values::F32(&wide_right))];
+            let types = [
+                (left, right),
+                (left, Values::F32(&wide_right)),
+                (Values::F32(&wide), right),
+                (Values::F32(&wide), Values::F32(&wide_right)),
+            ];
             for (left, right) in types {
                 let a = Matrix { data: left, shape: a_shape, strides: a_strides };
                 let b = Matrix { data: right, shape: b_shape, strides: b_strides };
@@ -264,6 +268,56 @@ fn a_row_alone_has_the_bits_it_has_among_others_in_narrow_products() {
         let all = run(0, rows);
         for row in [0, 5, 77, 149] {
             assert_eq!(run(row, 1), all[row * columns..][..columns], "row {row}");
+        }
+    }
+}
+
+#[test]
+fn narrow_products_of_part_of_a_matrix_round_no_more_than_once() {
+    // Rows from the midst of a longer matrix, of a number that is odd; factors that no bf16 is; a value that is not finite spoils
+    // what it belongs to and nothing else; and the threads change no bits.
+    let (first, rows, wide) = (5, 37, 301);
+    for narrow in [3, 8, 13] {
+        let mut long = halves(60 * wide, 1);
+        long[(first + 4) * wide + 7] = bf16::INFINITY;
+        long[(first + rows) * wide..].fill(bf16::NAN);
+        let long_f32: Vec<f32> = long.iter().map(|x| x.to_f32()).collect();
+        let factors: Vec<f32> = (0..60 * wide).map(|i| (i as f32 * 0.37).sin()).collect();
+        for values in [Values::Bf16(&long), Values::F32(&long_f32)] {
+            let some = Matrix::new(values, 60, wide).rows(first, rows);
+            let of_rows = Matrix::new(&factors, rows, narrow);
+            let of_columns = Matrix::new(&factors, wide, narrow);
+            for (left, right) in [(of_rows.t(), some), (some.t(), of_rows), (some, of_columns)] {
+                let ([m, k], n) = (left.shape, right.shape[1]);
+                let run = |threads| {
+                    let mut out = vec![0.0f32; m * n];
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let product = Product { left, right, scale: 0.3 };
+                    pool.install(|| gemm((&mut out).into(), &[product], false, Ends::default()));
+                    out
+                };
+                let out = run(1);
+                for threads in [2, 3, 5] {
+                    let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&run(threads)), bits(&out), "{threads} threads");
+                }
+                let at = |matrix: Matrix<'_>, row: usize, column: usize| {
+                    let place = row * matrix.strides[0] + column * matrix.strides[1];
+                    with_values!(matrix.data, data => f64::from(data[place].get()))
+                };
+                for (index, got) in out.iter().enumerate() {
+                    let (row, column) = (index / n, index % n);
+                    let terms = (0..k).map(|k| 0.3 * at(left, row, k) * at(right, k, column));
+                    let (sum, size) =
+                        terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+                    if sum.is_finite() {
+                        let apart = (f64::from(*got) - sum).abs();
+                        assert!(apart <= size / 256.0, "[{row}, {column}]: {got}, expected {sum}");
+                    } else {
+                        assert!(!got.is_finite(), "[{row}, {column}]: {got}, expected {sum}");
+                    }
+                }
+            }
         }
     }
 }

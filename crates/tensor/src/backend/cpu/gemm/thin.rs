@@ -1,5 +1,5 @@
 //! Products of which one side is so narrow that packing the other would cost more than multiplying: those of low rank.
-//! They read the wide operand once, as it lies.
+//! They read the wide operand from memory once, as it lies.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ const NARROW: usize = 16;
 const WIDE: usize = 128;
 
 /// Rows and columns whose sums stay in registers together: this many of each.
-const TILE: usize = 4;
+pub(super) const TILE: usize = 4;
 
 /// `out (+)= product`, if it is such a product. The kind depends on the weights' sizes, on how operands lie and what they are, never
 /// on how many rows there are, so that a row has the same bits in any batch.
@@ -36,13 +36,13 @@ pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool)
     let out = &mut out[..m * n];
     let by_rows = |matrix: &Matrix<'_>| matrix.strides[1] == 1 && matrix.strides[0] == matrix.shape[1];
     if n <= NARROW && k >= WIDE && by_rows(&left) {
-        // [n, k], small: a row of it meets a row of the left operand.
-        let columns = gather(right.t(), scale);
         #[cfg(target_arch = "x86_64")]
         if let Some(rows) = thin_avx512::Rows::of(&left) {
-            rows.dots(&columns, n, out, accumulate);
+            rows.dots(right, scale, out, accumulate);
             return true;
         }
+        // [n, k], small: a row of it meets a row of the left operand.
+        let columns: Vec<f32> = gather(right.t(), scale, n);
         with_values!(left.data, rows => dots(&rows[..m * k], &columns, [k, n], out, accumulate));
         return true;
     }
@@ -58,6 +58,7 @@ pub(super) fn multiply(out: &mut [f32], product: &Product<'_>, accumulate: bool)
         }
         return true;
     }
+    // A single row of a single value lies as its transpose does, and goes where more such rows go.
     if m <= NARROW && m > 1 && n >= WIDE && by_rows(&left.t()) && by_rows(&right) {
         sum_over_rows(right, left.t(), scale, out, accumulate);
         return true;
@@ -76,15 +77,16 @@ fn sum_over_rows(rows: Matrix<'_>, factors: Matrix<'_>, scale: f32, out: &mut [f
     });
 }
 
-/// The matrix row by row in f32, times `scale`.
-fn gather(matrix: Matrix<'_>, scale: f32) -> Vec<f32> {
+/// The matrix row by row, times `scale`, and rows of zeros up to so many.
+pub(super) fn gather<E: Element>(matrix: Matrix<'_>, scale: f32, most: usize) -> Vec<E> {
     let Matrix { data, shape: [rows, columns], strides: [down, right] } = matrix;
-    let mut all = Vec::with_capacity(rows * columns);
+    let mut all = Vec::with_capacity(most * columns);
     with_values!(data, data => {
         for row in 0..rows {
-            all.extend((0..columns).map(|column| data[row * down + column * right].get() * scale));
+            all.extend((0..columns).map(|column| E::put(data[row * down + column * right].get() * scale)));
         }
     });
+    all.resize(most * columns, E::zeroed());
     all
 }
 
@@ -224,28 +226,30 @@ fn outer<O: Outer>(
     let narrow = factors.shape[1];
     let units = count.div_ceil(O::Packed::VALUES);
     let mut packed = vec![O::Packed::zeroed(); narrow.next_multiple_of(SUMS[0]) * units];
-    pack(factors.t(), scale, SUMS[0], [0, units], &mut packed);
+    pack(factors.t(), 1.0, SUMS[0], [0, units], &mut packed);
     let packed = packed.as_chunks().0;
     let out = Disjoint::new(out);
     (0..wide.div_ceil(COLUMNS)).into_par_iter().with_max_len(1).for_each(|task| {
-        let columns = task * COLUMNS..wide.min((task + 1) * COLUMNS);
-        for (group, factors) in packed.chunks_exact(units).enumerate() {
-            let mut all = [[[0.0; SUMS[1]]; SUMS[0]]; COLUMNS / SUMS[1]];
-            for top in (0..count).step_by(ROWS) {
-                let some = top..count.min(top + ROWS);
-                let [first, last] = [some.start, some.end].map(|row| row.div_ceil(O::Packed::VALUES));
-                for (column, sums) in columns.clone().step_by(SUMS[1]).zip(&mut all) {
+        let columns = (task * COLUMNS..wide.min((task + 1) * COLUMNS)).step_by(SUMS[1]);
+        let mut all = vec![[[[0.0; SUMS[1]]; SUMS[0]]; COLUMNS / SUMS[1]]; narrow.div_ceil(SUMS[0])];
+        for top in (0..count).step_by(ROWS) {
+            let some = top..count.min(top + ROWS);
+            let [first, last] = [some.start, some.end].map(|row| row.div_ceil(O::Packed::VALUES));
+            for (factors, all) in packed.chunks_exact(units).zip(&mut all) {
+                for (column, sums) in columns.clone().zip(all) {
                     rows.add(some.clone(), column, &factors[first..last], sums);
                 }
             }
-            for (column, sums) in columns.clone().step_by(SUMS[1]).zip(&all) {
+        }
+        for (group, all) in all.iter().enumerate() {
+            for (column, sums) in columns.clone().zip(all) {
                 for (row, sums) in (group * SUMS[0]..narrow).zip(sums) {
                     let range = row * wide + column..row * wide + wide.min(column + SUMS[1]);
                     #[expect(unsafe_code, reason = "a block of columns is no chunk of a slice")]
                     // SAFETY: this task alone has these columns.
                     let out = unsafe { out.slice(range) };
                     for (out, sum) in out.iter_mut().zip(O::in_order(sums)) {
-                        *out = if accumulate { *out + sum } else { sum };
+                        *out = if accumulate { *out + scale * sum } else { scale * sum };
                     }
                 }
             }
@@ -264,16 +268,19 @@ impl<E: Element> Outer for Widened<'_, E> {
 
     fn add(&self, rows: Range<usize>, column: usize, factors: &[[f32; SUMS[0]]], sums: &mut Sums) {
         let columns = SUMS[1].min(self.wide - column);
-        let mut room = [[0.0; SUMS[1]]; ROWS];
+        let mut room;
         let row = |row: usize| &self.values[row * self.wide + column..][..columns];
         for row in rows.clone() {
-            prefetch(self.values.as_ptr().wrapping_add((row + ROWS) * self.wide + column));
+            let place = self.values.as_ptr().wrapping_add((row + ROWS) * self.wide + column);
+            prefetch(place);
+            prefetch(place.wrapping_add(columns - 1));
         }
         let there = match bytemuck::try_cast_slice(self.values) {
             Ok(values) if E::DTYPE == DType::F32 && columns == SUMS[1] => {
                 (&values[rows.start * self.wide + column..], self.wide)
             }
             _ => {
+                room = [[0.0; SUMS[1]]; ROWS];
                 vectorised(
                     #[inline(always)]
                     || {

@@ -1,4 +1,4 @@
-//! Narrow products of rows of bf16 where they lie, on AVX512_BF16: what is wide is read once, and neither packed nor widened.
+//! Narrow products of rows of bf16 where they lie, on AVX512_BF16: what is wide is neither packed nor widened.
 //! The narrow operand is rounded to bf16, as it is wherever it is packed.
 
 use std::arch::x86_64::{
@@ -14,16 +14,13 @@ use rayon::prelude::*;
 
 use super::avx512::{PAIRS, Pairs};
 use super::kernel::prefetch;
-use super::thin::{Outer, ROWS, SUMS, Sums};
+use super::thin::{Outer, ROWS, SUMS, Sums, TILE, gather};
 use crate::backend::Matrix;
 use crate::backend::cpu::parallel::rows_per_block;
 use crate::dtype::{Values, bf16};
 
-/// Rows and columns whose dot products stay in registers together: this many of each.
-const TILE: usize = 4;
-
 /// Values in a vector.
-const LANES: usize = SUMS[1];
+const LANES: usize = 32;
 
 /// A matrix of bf16 whose rows follow one another, on a machine that multiplies pairs of them.
 pub(super) struct Rows<'a> {
@@ -33,21 +30,18 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// `matrix`, which must lie row by row, if it is one.
+    /// `matrix`, which must lie row by row; none where it is not bf16, or the machine has no such products.
     pub(super) fn of(matrix: &Matrix<'a>) -> Option<Self> {
         let Values::Bf16(values) = matrix.data else { return None };
         let [rows, wide] = matrix.shape;
         PAIRS.map(|vectors| Rows { vectors, values: &values[..rows * wide], wide })
     }
 
-    /// `out[i, j] (+)= rows[i] . columns[j]`, where there are `n` columns, one after the other.
-    pub(super) fn dots(&self, columns: &[f32], n: usize, out: &mut [f32], accumulate: bool) {
-        let k = self.wide;
-        // A tile of columns is whole: those that are missing are 0.
-        let mut rounded = vec![bf16::ZERO; n.next_multiple_of(TILE) * k];
-        for (rounded, column) in rounded.iter_mut().zip(columns) {
-            *rounded = bf16::from_f32(*column);
-        }
+    /// `out (+)= scale * rows right`
+    pub(super) fn dots(&self, right: Matrix<'_>, scale: f32, out: &mut [f32], accumulate: bool) {
+        let [k, n] = right.shape;
+        // Columns as rows; a tile of them is whole.
+        let columns: Vec<bf16> = gather(right.t(), 1.0, n.next_multiple_of(TILE));
         let each = rows_per_block(k).next_multiple_of(TILE);
         out.par_chunks_mut(each * n).zip(self.values.par_chunks(each * k)).for_each(|(out, rows)| {
             let count = rows.len() / k;
@@ -61,14 +55,14 @@ impl<'a> Rows<'a> {
                 let left: [_; TILE] = std::array::from_fn(row);
                 for first in (0..n).step_by(TILE) {
                     let right: [_; TILE] =
-                        std::array::from_fn(|index| rounded[(first + index) * k..][..k].as_ptr());
+                        std::array::from_fn(|index| columns[(first + index) * k..][..k].as_ptr());
                     #[expect(unsafe_code, reason = "checked slices cost more than what is read")]
                     // SAFETY: all of them are slices of `k` values.
                     let sums = unsafe { self.vectors.dots(left, right, k) };
                     for (row, sums) in (top..count).zip(sums.as_chunks::<TILE>().0) {
                         for (column, sum) in (first..n).zip(sums) {
                             let out = &mut out[row * n + column];
-                            *out = if accumulate { *out + sum } else { *sum };
+                            *out = if accumulate { *out + scale * sum } else { scale * sum };
                         }
                     }
                 }
@@ -81,6 +75,8 @@ impl Outer for Rows<'_> {
     type Packed = u32;
 
     fn add(&self, rows: Range<usize>, column: usize, factors: &[[u32; SUMS[0]]], sums: &mut Sums) {
+        const { assert!(SUMS[1] == LANES && TILE == 4) };
+        assert!(column < self.wide, "gemm: columns that are not there");
         let rows = &self.values[rows.start * self.wide..rows.end * self.wide];
         self.vectors.outer(rows, factors, [self.wide, column], sums);
     }
@@ -91,7 +87,7 @@ impl Outer for Rows<'_> {
     }
 }
 
-/// So many of 32 halves, or all.
+/// So many of 32 halves, 1 at least, or all.
 #[inline(always)]
 fn lanes(count: usize) -> u32 {
     u32::MAX >> (LANES - count.min(LANES))
@@ -101,7 +97,7 @@ impl Pairs {
     /// Of each of some rows with each of as many columns, row by row. Every sum is added up in the same order.
     ///
     /// # Safety
-    /// `k` values must be at each of the pointers, and `k` not be 0.
+    /// `k` values must be at each of the pointers.
     #[expect(unsafe_code, reason = "checked slices cost more than what is read")]
     unsafe fn dots(
         self,
@@ -133,7 +129,7 @@ impl Pairs {
                     }
                 }
             }
-            // Two vectors become one, whose lanes are sums of half as many lanes of both: by lanes of 32, 64, 128 and 256 bits.
+            // Two vectors become one, whose lanes are sums of half as many lanes of both.
             let add = |a: __m512, b: __m512| _mm512_add_ps(a, b);
             let two = |a, b| add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
             let four = |a, b| {
@@ -154,7 +150,7 @@ impl Pairs {
         unsafe { sums(left, right, k) }
     }
 
-    /// See [`Outer::add`]; `rows` are `wide` values apart, and each pair of them has its `factors`.
+    /// See [`Outer::add`]; `rows` are `wide` values apart, of which `column` is less, and each pair of them has its `factors`.
     fn outer(self, rows: &[bf16], factors: &[[u32; SUMS[0]]], [wide, column]: [usize; 2], sums: &mut Sums) {
         #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512bf16,avx2,fma")]
         fn add(rows: &[bf16], factors: &[[u32; SUMS[0]]], [wide, column]: [usize; 2], sums: &mut Sums) {
@@ -177,7 +173,7 @@ impl Pairs {
                     prefetch(place.wrapping_add(ROWS * wide));
                     if row < count {
                         #[expect(unsafe_code, reason = "a vector has no safe way from a slice")]
-                        // SAFETY: the row is there, and what is masked is not read.
+                        // SAFETY: the row is there, what is masked is not read, and one value is not masked: `column` is less than `wide`.
                         unsafe {
                             _mm512_maskz_loadu_epi16(there, place.cast())
                         }
@@ -216,8 +212,8 @@ impl Pairs {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn multiply_add(left: __m512i, right: __m512i, sums: __m512) -> __m512 {
-    #[expect(unsafe_code, reason = "the vectors are 512 bits each, whatever their type")]
-    // SAFETY: see there.
+    #[expect(unsafe_code, reason = "the vectors are of two types")]
+    // SAFETY: both are of 512 bits.
     unsafe {
         _mm512_dpbf16_ps(sums, transmute::<__m512i, __m512bh>(left), transmute::<__m512i, __m512bh>(right))
     }
