@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use retune_model::tokenizer::{Encoded, Tokenizer};
+use rayon::prelude::*;
+use retune_model::tokenizer::Tokenizer;
 use retune_model::{Batch, BatchRow, ModelError};
 
 use crate::error::DataError;
@@ -15,8 +16,6 @@ pub struct Tokens {
     /// Of each row its stable number in its file, which keys its random draws; its token ids; and of the two types, which
     /// take turns from type 0 on, how many tokens each turn has.
     rows: Store,
-    /// A row's bytes while it is written.
-    row: Vec<u8>,
     lengths: Vec<u32>,
     /// The line on which each row begins.
     lines: Vec<u32>,
@@ -41,44 +40,33 @@ impl Tokens {
     /// # Errors
     /// The tokenizer cannot encode a text, or the system has no room for the tokens.
     pub fn new(tokenizer: &Tokenizer, examples: &Examples, max_length: usize) -> Result<Self, TokensError> {
-        // Encodings are larger than ids by far: two chunks of them exist at a time, no more.
+        // Encodings are larger than ids by far: only those of a chunk exist at a time, and each goes where it was made.
         const CHUNK: usize = 2048;
         let mut tokens = Tokens::default();
         let mut rest = examples.iter();
         let mut read = || rest.by_ref().take(CHUNK).collect::<Result<Vec<Example>, DataError>>();
-        let (mut chunk, mut done) = (read()?, Vec::new());
-        while !chunk.is_empty() {
-            let texts: Vec<_> =
-                chunk.iter().map(|example| (example.text.as_str(), example.pair.as_deref())).collect();
-            // The chunk before is written and the next one read beside, so that no thread waits for them.
-            let (encoded, (written, next)) = rayon::join(
-                || tokenizer.encode_batch(&texts, max_length),
-                || (tokens.write(tokenizer, std::mem::take(&mut done)), read()),
-            );
-            written?;
-            done = chunk.iter().map(|example| (example.row, example.line)).zip(encoded?).collect();
-            chunk = match next {
-                Ok(next) => next,
-                // What is wrong with rows before comes first.
-                Err(error) => return tokens.write(tokenizer, done).and(Err(error.into())),
-            };
-        }
-        tokens.write(tokenizer, done)?;
-        Ok(tokens)
-    }
-
-    /// Adds rows, each with its number and its line.
-    fn write(&mut self, tokenizer: &Tokenizer, rows: Vec<((u64, u64), Encoded)>) -> Result<(), TokensError> {
-        for ((number, line), encoded) in rows {
+        let row = |example: &Example| {
+            let encoded = tokenizer.encode(&example.text, example.pair.as_deref(), max_length)?;
             if encoded.input_ids.is_empty() {
+                let line = example.line;
                 let message =
                     format!("line {line} of the data gives no token, and no special token is added");
-                return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message }.into());
+                return Err(ModelError::Tokenizer { path: tokenizer.path().to_path_buf(), message });
             }
             let types = encoded.token_type_ids.into_iter();
-            self.add(number, line, &encoded.input_ids, types, encoded.truncated)?;
+            Ok(Packed::of(example.row, example.line, &encoded.input_ids, types, encoded.truncated))
+        };
+        let mut chunk = read()?;
+        while !chunk.is_empty() {
+            // The next rows are read beside, so that no thread waits for them.
+            let (rows, next) = rayon::join(|| chunk.par_iter().map(row).collect::<Vec<_>>(), &mut read);
+            // In their order, so that the first bad row is told whichever thread was faster.
+            for row in rows {
+                tokens.push(row?)?;
+            }
+            chunk = next?;
         }
-        Ok(())
+        Ok(tokens)
     }
 
     /// Adds a row: its number, its line, its tokens, and how many of them were cut off.
@@ -90,29 +78,19 @@ impl Tokens {
         token_type_ids: impl Iterator<Item = u32>,
         cut: usize,
     ) -> Result<(), DataError> {
-        self.row.clear();
-        put_varint(&mut self.row, number);
-        put_varint(&mut self.row, input_ids.len() as u64);
-        input_ids.iter().for_each(|id| put_varint(&mut self.row, u64::from(*id)));
-        let (mut one, mut turn) = (false, 0);
-        for id in token_type_ids {
-            if (id > 0) != one {
-                put_varint(&mut self.row, turn);
-                (one, turn) = (!one, 0);
-                self.typed = true;
-            }
-            turn += 1;
+        self.push(Packed::of(number, line, input_ids, token_type_ids, cut))
+    }
+
+    fn push(&mut self, row: Packed) -> Result<(), DataError> {
+        self.rows.push(&row.bytes)?;
+        if row.cut > 0 {
+            self.cuts.push([narrow(self.lengths.len()), row.cut]);
         }
-        put_varint(&mut self.row, turn);
-        self.rows.push(&self.row)?;
-        if cut > 0 {
-            self.cuts.push([narrow(self.lengths.len()), narrow(cut)]);
-        }
-        let end = input_ids.iter().max().map_or(0, |id| id.saturating_add(1));
-        self.ids_end = self.ids_end.max(end);
-        self.lengths.push(narrow(input_ids.len()));
-        self.lines.push(u32::try_from(line).unwrap_or(u32::MAX));
-        self.total += input_ids.len();
+        self.ids_end = self.ids_end.max(row.ids_end);
+        self.typed |= row.typed;
+        self.lengths.push(row.length);
+        self.lines.push(row.line);
+        self.total += row.length as usize;
         Ok(())
     }
 
@@ -234,6 +212,49 @@ impl Tokens {
     /// The token ids of each row, in order, for a look at all of them.
     pub fn ids(&self) -> impl Iterator<Item = Result<Vec<u32>, DataError>> {
         self.rows.iter().map(|bytes| Ok(TokenRow::read(&bytes?).ok_or_else(store::damaged)?.input_ids))
+    }
+}
+
+/// A row as it is stored, and what is told of it.
+struct Packed {
+    bytes: Vec<u8>,
+    line: u32,
+    length: u32,
+    cut: u32,
+    ids_end: u32,
+    typed: bool,
+}
+
+impl Packed {
+    fn of(
+        number: u64,
+        line: u64,
+        input_ids: &[u32],
+        token_type_ids: impl Iterator<Item = u32>,
+        cut: usize,
+    ) -> Self {
+        // Most ids take two bytes.
+        let mut bytes = Vec::with_capacity(2 * input_ids.len() + 16);
+        put_varint(&mut bytes, number);
+        put_varint(&mut bytes, input_ids.len() as u64);
+        input_ids.iter().for_each(|id| put_varint(&mut bytes, u64::from(*id)));
+        let (mut typed, mut one, mut turn) = (false, false, 0);
+        for id in token_type_ids {
+            if (id > 0) != one {
+                put_varint(&mut bytes, turn);
+                (one, turn, typed) = (!one, 0, true);
+            }
+            turn += 1;
+        }
+        put_varint(&mut bytes, turn);
+        Packed {
+            bytes,
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            length: narrow(input_ids.len()),
+            cut: narrow(cut),
+            ids_end: input_ids.iter().max().map_or(0, |id| id.saturating_add(1)),
+            typed,
+        }
     }
 }
 
