@@ -62,7 +62,7 @@ impl Tokens {
             let (rows, next) = rayon::join(|| chunk.par_iter().map(row).collect::<Vec<_>>(), &mut read);
             // In their order, so that the first bad row is told whichever thread was faster.
             for row in rows {
-                tokens.push(row?)?;
+                tokens.push(&row?)?;
             }
             chunk = next?;
         }
@@ -78,10 +78,10 @@ impl Tokens {
         token_type_ids: impl Iterator<Item = u32>,
         cut: usize,
     ) -> Result<(), DataError> {
-        self.push(Packed::of(number, line, input_ids, token_type_ids, cut))
+        self.push(&Packed::of(number, line, input_ids, token_type_ids, cut))
     }
 
-    fn push(&mut self, row: Packed) -> Result<(), DataError> {
+    fn push(&mut self, row: &Packed) -> Result<(), DataError> {
         self.rows.push(&row.bytes)?;
         if row.cut > 0 {
             self.cuts.push([narrow(self.lengths.len()), row.cut]);
