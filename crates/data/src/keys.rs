@@ -25,11 +25,23 @@ impl Keys {
     /// # Errors
     /// The system cannot read the rows again.
     pub fn of(examples: &Examples) -> Result<Self, DataError> {
+        Self::of_each(examples, false)
+    }
+
+    /// The same, but that questions over one text are alike only where they ask the same.
+    ///
+    /// # Errors
+    /// As of [`Keys::of`].
+    pub fn with_questions(examples: &Examples) -> Result<Self, DataError> {
+        Self::of_each(examples, true)
+    }
+
+    fn of_each(examples: &Examples, questions: bool) -> Result<Self, DataError> {
         let mut keys =
             Keys { texts: Vec::with_capacity(examples.len()), labels: Vec::with_capacity(examples.len()) };
         for example in examples.iter() {
             let example = example?;
-            keys.texts.push(text(&example));
+            keys.texts.push(text(&example, questions));
             let mut label = DefaultHasher::new();
             // The text of a label is all of it.
             format!("{:?}", example.label).hash(&mut label);
@@ -90,7 +102,7 @@ impl Keys {
     }
 }
 
-fn text(example: &Example) -> u64 {
+fn text(example: &Example, questions: bool) -> u64 {
     let mut hash = DefaultHasher::new();
     let mut add = |text: &str| {
         for word in text.split_whitespace() {
@@ -100,8 +112,8 @@ fn text(example: &Example) -> u64 {
         u32::MAX.hash(&mut hash);
     };
     add(&example.text);
-    // Questions over one text are alike, whatever they ask.
-    if !matches!(example.label, Some(Label::Answers(_))) {
+    // Questions over one text must not be parted: one tells of the other.
+    if questions || !matches!(example.label, Some(Label::Answers(_))) {
         example.pair.as_deref().map(&mut add);
     }
     // One prompt may have many answers, and many conversations begin with the same words.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use retune_data::{
-    DataError, Examples, Format, LabelMap, ProblemType, QuestionColumns, ReadOptions, Table, TextWindows,
-    Wanted, read_head, read_tables,
+    DataError, Examples, Format, Label, LabelMap, ProblemType, QuestionColumns, ReadOptions, Table,
+    TextWindows, Wanted, read_head, read_tables,
 };
 use retune_model::families::HeadKind;
 use serde::ser::{SerializeMap, Serializer};
@@ -186,8 +186,27 @@ impl QuestionFile {
 }
 
 impl RowFile for QuestionFile {
-    fn labels(&self, _: &Examples) -> Result<LabelMap, DataError> {
-        Ok(LabelMap::of_answers())
+    /// Errors if there are answers, and none of them stands in its text: nothing could be learnt.
+    fn labels(&self, examples: &Examples) -> Result<LabelMap, DataError> {
+        let mut answers = 0;
+        for example in examples.iter() {
+            if let Some(Label::Answers(of_one)) = example?.label {
+                if of_one.iter().any(|answer| answer.start.is_some()) {
+                    return Ok(LabelMap::of_answers());
+                }
+                answers += of_one.len();
+            }
+        }
+        if answers == 0 {
+            return Ok(LabelMap::of_answers());
+        }
+        let all = if answers == 1 { "the one answer does".into() } else { format!("none of {answers} does") };
+        Err(DataError::new(format!(
+            "expected answers that stand in their texts, but {all}: look at column `{}`, and at whether texts and answers belong \
+             together",
+            self.columns.answers.as_ref().map_or("answers", |choice| choice.name.as_str())
+        ))
+        .in_file(self.table.path()))
     }
 
     fn said_of(&self, first: &Answered) -> Option<String> {

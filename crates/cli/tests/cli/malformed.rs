@@ -255,6 +255,12 @@ fn sentences() -> Vec<Case> {
             "B-org\tEU\nO\trejects\n",
             "line 1: column `2`: expected O or a tag such as B-person",
         ),
+        // Nobody has said what it is, but its name.
+        case(
+            "named.conll",
+            "B-org\tEU\nO\trejects\n",
+            "line 1: column `2`: expected O or a tag such as B-person",
+        ),
         conll(
             "mixed.conll",
             "EU\tB-org\nUN\tM-org\nit\tI-org\n",

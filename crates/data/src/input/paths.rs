@@ -102,6 +102,11 @@ pub fn is_text_file(path: &Path) -> bool {
     ending_of(path).as_deref() == Some("txt")
 }
 
+/// Whether its name says a file in CoNLL's form.
+pub fn is_conll_file(path: &Path) -> bool {
+    ending_of(path).is_some_and(|ending| ["conll", "bio", "iob"].contains(&ending.as_str()))
+}
+
 /// How the name of a file ends, in small letters and without `.gz` or `.zst` behind it: `csv` of `a.CSV.gz`.
 pub fn ending_of(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?.to_lowercase();

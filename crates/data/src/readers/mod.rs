@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::format::Format;
-use crate::input::{Input, Text, find_files, is_text_file};
+use crate::input::{Input, Text, find_files, is_conll_file, is_text_file};
 use crate::notice::Notice;
 use crate::table::Table;
 use crate::wording::{did_you_mean, list};
@@ -215,7 +215,10 @@ impl<'f> FileUnderWay<'f> {
                     None if self.options.plain_text && is_text_file(self.input.path()) => {
                         text::read_whole(self)
                     }
-                    None if conll::is_conll(whole_lines(text.text())) => conll::read(self),
+                    // By its name too: a file of which no column looks like tags is told so, and is no table without a header.
+                    None if is_conll_file(self.input.path()) || conll::is_conll(whole_lines(text.text())) => {
+                        conll::read(self)
+                    }
                     None => csv::read(self, BETWEEN),
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use retune_data::{Example, Examples, ProblemType};
+use retune_data::{Example, Examples, Keys, Label, ProblemType};
 
 use super::{Examination, Finding, LISTED, percent, word_counts};
 use crate::{Result, dataset};
@@ -14,8 +14,14 @@ pub(super) fn examine(examination: &mut Examination<'_, '_>) -> Result<()> {
     let prepared = examination.prepared;
     let examples = &prepared.examples;
     let file = prepared.resolved.train_path().display().to_string();
-    examination.check("conflicting-labels", conflicts(examples, &file)?);
-    examination.check("duplicates", duplicates(examples, &file)?);
+    let asks = examples.train.iter().next().transpose()?;
+    let with_questions = match asks.and_then(|example| example.label) {
+        Some(Label::Answers(_)) => Some(Keys::with_questions(&examples.train)?),
+        _ => None,
+    };
+    let keys = with_questions.as_ref().unwrap_or(&examples.train_keys);
+    examination.check("conflicting-labels", conflicts(examples, keys, &file)?);
+    examination.check("duplicates", duplicates(examples, keys, &file)?);
     if !examples.eval.is_empty() {
         examination.check("leak", leaks(examples)?);
     }
@@ -51,8 +57,7 @@ fn lines(examples: &Examples, rows: &[u32]) -> Result<Vec<u64>> {
     Ok(lines)
 }
 
-fn conflicts(examples: &dataset::Examples, file: &str) -> Result<Vec<Finding>> {
-    let keys = &examples.train_keys;
+fn conflicts(examples: &dataset::Examples, keys: &Keys, file: &str) -> Result<Vec<Finding>> {
     let mut rows = Vec::new();
     // Two people who give one text different numbers are no mistake.
     if examples.problem_type != ProblemType::Regression {
@@ -76,10 +81,10 @@ fn conflicts(examples: &dataset::Examples, file: &str) -> Result<Vec<Finding>> {
     ))
 }
 
-fn duplicates(examples: &dataset::Examples, file: &str) -> Result<Vec<Finding>> {
+fn duplicates(examples: &dataset::Examples, keys: &Keys, file: &str) -> Result<Vec<Finding>> {
     const MANY: f64 = 0.1;
     let mut again = Vec::new();
-    examples.train_keys.each_group(|group| again.extend_from_slice(&group[1..]));
+    keys.each_group(|group| again.extend_from_slice(&group[1..]));
     if (again.len() as f64) <= MANY * examples.train.len() as f64 {
         return Ok(Vec::new());
     }

@@ -257,6 +257,10 @@ fn what_cannot_be_is_refused() {
     };
     let twice = squad(0..72, true).replace("\"q7\"", "\"q8\"");
     let path = tiny.write("twice.json", twice);
+    let nowhere = ["pay", "lost", "money"].iter().fold(squad(0..72, false), |squad, word| {
+        squad.replace(&format!("\"text\":\"{word}\""), "\"text\":\"nothing of it\"")
+    });
+    let nowhere = tiny.write("nowhere.json", nowhere);
     for (error, words) in [
         (
             with(&|s| s.model.thresholds = Some("x".into())),
@@ -276,8 +280,50 @@ fn what_cannot_be_is_refused() {
             with(&|s| s.train = Some(vec![path.clone()])),
             "expected an id of its own for each question, got `q8` twice",
         ),
+        (
+            with(&|s| s.train = Some(vec![nowhere.clone()])),
+            "nowhere.json: expected answers that stand in their texts, but none of 72 does",
+        ),
         (with(&|s| (s.max_length, s.model.doc_stride) = (Some(4), Some(1))), "has no room"),
     ] {
         assert!(error.contains(words), "{error}\nexpected {words}");
     }
+}
+
+#[test]
+fn questions_over_one_text_are_no_conflict_and_the_same_ones_are() {
+    let tiny = Tiny::new();
+    let asked = |questions: &[&str]| {
+        let paragraph = |row: usize| {
+            let word = TELLING[row % 3];
+            let qas: Vec<Value> = questions
+                .iter()
+                .enumerate()
+                .map(|(number, question)| {
+                    let [text, start] = [[json!(word), json!(0)], [json!("card"), json!(word.len() + 4 + 3)]]
+                        [number % 2]
+                        .clone();
+                    json!({"id": format!("{row}-{number}"), "question": question,
+                        "answers": [{"text": text, "answer_start": start}]})
+                })
+                .collect();
+            json!({"context": format!("{word} my {row} card"), "qas": qas})
+        };
+        json!({"data": [{"title": "t", "paragraphs": (0..30).map(paragraph).collect::<Vec<_>>()}]})
+            .to_string()
+    };
+    let checks = |text: String| {
+        let settings = TrainSettings {
+            train: Some(vec![tiny.write("train.json", text)]),
+            eval: None,
+            ..questions(&tiny, "full", "run", false)
+        };
+        let report = retune::doctor::doctor(&settings, &mut crate::run::Ear::default()).unwrap();
+        report.findings.iter().map(|finding| finding.check.to_string()).collect::<Vec<_>>()
+    };
+    let about_rows = |found: &[String]| {
+        ["conflicting-labels", "duplicates"].map(|check| found.iter().any(|found| found == check))
+    };
+    assert_eq!(about_rows(&checks(asked(&["is it?", "what?"]))), [false, false]);
+    assert_eq!(about_rows(&checks(asked(&["is it?", "is  it?"]))), [true, true]);
 }
