@@ -237,7 +237,7 @@ fn memory_that_is_not_there_is_an_error_with_its_size() {
             ["train", "--model", &path("wide"), "--train", &path("train.csv"), "--output", &path(output)];
         let how = ["--method", "full", "--batch-size", batch_size, "--epochs", "0.1", "--eval-split", "0"];
         let threads = ["--threads", "2", "--json"];
-        after("ulimit -v 400000", &[&inputs[..], &how, &threads].concat())
+        after("ulimit -v 330000", &[&inputs[..], &how, &threads].concat())
     };
     let refused = failed(limited("large", "72"), "error: ");
     let words = refused.json()["error"].as_str().unwrap().to_string();
