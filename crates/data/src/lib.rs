@@ -60,7 +60,7 @@ pub use columns::{Choice, Columns, Named, Wanted, choose_columns, choose_wanted_
 pub use error::DataError;
 pub use examples::{Example, Examples, labelled_examples, unlabelled_examples};
 pub use format::Format;
-pub use input::{ending_of, is_text_file, write_packed};
+pub use input::{CONLL_ENDINGS, ending_of, is_text_file, write_packed};
 pub use keys::Keys;
 pub use label::{Label, LabelReading};
 pub use labels::{LabelMap, plain};

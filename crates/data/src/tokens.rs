@@ -40,7 +40,7 @@ impl Tokens {
     /// # Errors
     /// The tokenizer cannot encode a text, or the system has no room for the tokens.
     pub fn new(tokenizer: &Tokenizer, examples: &Examples, max_length: usize) -> Result<Self, TokensError> {
-        // Encodings are larger than ids by far: only those of a chunk exist at a time, and each goes where it was made.
+        // Encodings are larger than ids by far: only those of a chunk exist at a time, and the thread that made one drops it.
         const CHUNK: usize = 2048;
         let mut tokens = Tokens::default();
         let mut rest = examples.iter();

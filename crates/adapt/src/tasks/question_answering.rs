@@ -200,7 +200,8 @@ impl RowFile for QuestionFile {
         if answers == 0 {
             return Ok(LabelMap::of_answers());
         }
-        let all = if answers == 1 { "the one answer does".into() } else { format!("none of {answers} does") };
+        let all =
+            if answers == 1 { "the one answer does not".into() } else { format!("none of {answers} does") };
         Err(DataError::new(format!(
             "expected answers that stand in their texts, but {all}: look at column `{}`, and at whether texts and answers belong \
              together",

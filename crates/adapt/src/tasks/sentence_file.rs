@@ -4,7 +4,7 @@
 use std::io::{Error, Result, Write};
 use std::sync::Arc;
 
-use retune_data::{DataError, Examples, Format, LabelMap, SentenceColumns, Table, TagScheme};
+use retune_data::{CONLL_ENDINGS, DataError, Examples, Format, LabelMap, SentenceColumns, Table, TagScheme};
 
 use super::reading::RowFile;
 use super::{Answer, Answered, table_file};
@@ -21,8 +21,10 @@ pub(super) struct SentenceFile {
     pub learnt: TagScheme,
 }
 
-/// How names end that say CoNLL's form, as an output without an ending does.
-const CONLL: [&str; 4] = ["conll", "bio", "iob", "txt"];
+/// Whether an output is in CoNLL's form where the input is: by its name, as plain text, or without an ending.
+fn says_conll(ending: Option<&str>) -> bool {
+    ending.is_none_or(|ending| ending == "txt" || CONLL_ENDINGS.contains(&ending))
+}
 
 impl SentenceFile {
     /// A prediction with its tags as the file has them; of texts that nobody has parted, without.
@@ -73,12 +75,15 @@ impl RowFile for SentenceFile {
     }
 
     fn endings(&self) -> Vec<&'static str> {
-        let own: &[&str] = if self.table.format() == Format::Conll { &CONLL } else { &[] };
-        [own, &table_file::ENDINGS].concat()
+        let mut endings = table_file::ENDINGS.to_vec();
+        if self.table.format() == Format::Conll {
+            endings.splice(..0, CONLL_ENDINGS.into_iter().chain(["txt"]));
+        }
+        endings
     }
 
     fn write(&self, predictions: &[Answered], ending: Option<&str>, writer: &mut dyn Write) -> Result<()> {
-        if self.table.format() == Format::Conll && ending.is_none_or(|ending| CONLL.contains(&ending)) {
+        if self.table.format() == Format::Conll && says_conll(ending) {
             return self.write_conll(predictions, writer);
         }
         let predictions: Vec<Answered> = predictions.iter().map(|answered| self.as_here(answered)).collect();

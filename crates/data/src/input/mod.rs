@@ -15,8 +15,8 @@ use crate::store::read_at;
 
 pub(crate) use packing::Packing;
 pub use packing::write_packed;
-pub(crate) use paths::find_files;
-pub use paths::{ending_of, is_conll_file, is_text_file};
+pub use paths::{CONLL_ENDINGS, ending_of, is_text_file};
+pub(crate) use paths::{find_files, is_conll_file};
 pub(crate) use text::Text;
 
 /// A file's bytes, which can be read more than once.

@@ -8,7 +8,10 @@ use crate::wording::{count, list};
 
 /// How the names of files with rows end, which are taken from a folder; `.gz` and `.zst` may follow. A file that is named
 /// itself may be called anything.
-const ENDINGS: [&str; 7] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet", "conll"];
+const ENDINGS: [&str; 6] = ["csv", "tsv", "jsonl", "ndjson", "json", "parquet"];
+
+/// The same of files in CoNLL's form, which their names say.
+pub const CONLL_ENDINGS: [&str; 3] = ["conll", "bio", "iob"];
 
 /// The files that `named` are: a file, those in a folder that end as files with rows do, or those that fit a pattern such
 /// as `data/part-*.csv`; each in the order of names. Also what was left aside in folders.
@@ -60,7 +63,7 @@ fn in_folder(folder: &Path) -> Result<(Vec<PathBuf>, Option<Notice>), DataError>
         let got = if names.is_empty() { "none".to_owned() } else { list(&names, 5) };
         return Err(DataError::new(format!(
             "the folder has no file that ends in {} (.gz or .zst may follow), but {got}: name the file itself",
-            ENDINGS.map(|ending| format!(".{ending}")).join(", ")
+            [&ENDINGS[..], &CONLL_ENDINGS].concat().iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(", ")
         ))
         .in_file(folder));
     }
@@ -94,7 +97,7 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 fn has_rows(path: &Path) -> bool {
-    ending_of(path).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+    is_conll_file(path) || ending_of(path).is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
 /// Whether the file's name says that it is plain text: it ends in `.txt`; `.gz` or `.zst` may follow.
@@ -103,8 +106,8 @@ pub fn is_text_file(path: &Path) -> bool {
 }
 
 /// Whether its name says a file in CoNLL's form.
-pub fn is_conll_file(path: &Path) -> bool {
-    ending_of(path).is_some_and(|ending| ["conll", "bio", "iob"].contains(&ending.as_str()))
+pub(crate) fn is_conll_file(path: &Path) -> bool {
+    ending_of(path).is_some_and(|ending| CONLL_ENDINGS.contains(&ending.as_str()))
 }
 
 /// How the name of a file ends, in small letters and without `.gz` or `.zst` behind it: `csv` of `a.CSV.gz`.

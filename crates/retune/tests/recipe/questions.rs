@@ -261,6 +261,8 @@ fn what_cannot_be_is_refused() {
         squad.replace(&format!("\"text\":\"{word}\""), "\"text\":\"nothing of it\"")
     });
     let nowhere = tiny.write("nowhere.json", nowhere);
+    let one = squad(0..1, false).replace("\"text\":\"pay\"", "\"text\":\"nothing of it\"");
+    let one = tiny.write("one.json", one);
     for (error, words) in [
         (
             with(&|s| s.model.thresholds = Some("x".into())),
@@ -283,6 +285,10 @@ fn what_cannot_be_is_refused() {
         (
             with(&|s| s.train = Some(vec![nowhere.clone()])),
             "nowhere.json: expected answers that stand in their texts, but none of 72 does",
+        ),
+        (
+            with(&|s| s.train = Some(vec![one.clone()])),
+            "one.json: expected answers that stand in their texts, but the one answer does not",
         ),
         (with(&|s| (s.max_length, s.model.doc_stride) = (Some(4), Some(1))), "has no room"),
     ] {
